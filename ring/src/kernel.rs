@@ -1,0 +1,290 @@
+//! The real kernel behind a ring: setup, entries, enter. Knows how each operation is spelled for
+//! the kernel, not who asked for it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use io_uring::types::{self, Fd};
+use io_uring::{IoUring, cqueue, opcode, register::Restriction, squeue};
+
+use crate::buffers::{BufferRing, GroupId};
+use crate::errno::Errno;
+use crate::op::Op;
+use crate::probe::Features;
+use crate::scratch::Scratch;
+use crate::slots::OpId;
+
+// io_uring_enter(2) flags.
+const ENTER_GETEVENTS: u32 = 1 << 0;
+const ENTER_EXT_ARG: u32 = 1 << 3;
+const ENTER_NO_IOWAIT: u32 = 1 << 7;
+
+/// A turn may complete several receives for each entry; the kernel's own default is 2.
+const CQ_PER_SQ: u32 = 4;
+
+/// Send all of it, and report a vanished peer as an error instead of by SIGPIPE.
+const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+
+/// The offset that means read(2) semantics, which streams need.
+const CURRENT_POSITION: u64 = u64::MAX;
+
+/// Every opcode that [`Kernel::push`] can write, for the ring's own allow-list.
+const OPCODES: [u8; 8] = [
+    opcode::AcceptMulti::CODE,
+    opcode::Recv::CODE, // and RecvMulti
+    opcode::Send::CODE,
+    opcode::SendMsg::CODE,
+    opcode::Read::CODE,
+    opcode::Close::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::PollAdd::CODE,
+];
+
+/// A completion as the kernel gives it.
+#[derive(Clone, Copy)]
+pub(crate) struct Cqe {
+    pub(crate) user_data: u64,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+impl Cqe {
+    pub(crate) fn result(self) -> Result<usize, Errno> {
+        Errno::check(self.result)
+    }
+
+    /// More completions of the same operation will come.
+    pub(crate) fn more(self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The provided buffer that the kernel picked.
+    pub(crate) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+pub(crate) struct Kernel {
+    uring: IoUring,
+    features: Features,
+    /// Entries that the submission queue had no room for; they go first in the next turn.
+    overflow: VecDeque<squeue::Entry>,
+}
+
+impl Kernel {
+    pub(crate) fn new(entries: u32, features: Features) -> io::Result<Kernel> {
+        let uring = IoUring::builder()
+            .setup_single_issuer() // one task submits: no locking in the kernel (6.0)
+            .setup_defer_taskrun() // completions run in our enter, never as interruptions (6.1)
+            .setup_submit_all() // a refused entry fails alone (5.18)
+            .setup_r_disabled() // restrictions and buffers first, then `enable`
+            .setup_cqsize(entries * CQ_PER_SQ)
+            .dontfork() // a forked child doesn't inherit the queues
+            .build(entries)?;
+        Ok(Kernel { uring, features, overflow: VecDeque::new() })
+    }
+
+    /// From here on the kernel refuses whatever [`OPCODES`] doesn't name.
+    pub(crate) fn restrict(&self) -> io::Result<()> {
+        let waitid = self.features.waitid.then_some(opcode::WaitId::CODE);
+        let flags =
+            squeue::Flags::BUFFER_SELECT | squeue::Flags::IO_HARDLINK | squeue::Flags::SKIP_SUCCESS;
+        let mut allowed: Vec<Restriction> =
+            OPCODES.into_iter().chain(waitid).map(Restriction::sqe_op).collect();
+        allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+        self.uring.submitter().register_restrictions(&mut allowed)
+    }
+
+    pub(crate) fn enable(&self) -> io::Result<()> {
+        self.uring.submitter().register_enable_rings()
+    }
+
+    pub(crate) fn add_buffers(&self, ring: &BufferRing, group: GroupId) -> io::Result<()> {
+        // SAFETY: the address and count are those of a live buffer ring, which the `Ring` keeps
+        // until this kernel ring is gone.
+        unsafe {
+            self.uring.submitter().register_buf_ring_with_flags(
+                ring.address(),
+                ring.count(),
+                group.0,
+                0,
+            )
+        }
+    }
+
+    /// Queues the entry for `op`, which lies in the slot `id` until its last completion.
+    /// `unheard` is a stale id, for a part whose completion nobody needs.
+    pub(crate) fn push(&mut self, id: OpId, op: &mut Op, unheard: OpId) -> Option<Box<Scratch>> {
+        let mut scratch = None;
+        let entry = match op {
+            Op::Accept { fd } => {
+                opcode::AcceptMulti::new(Fd(*fd)).flags(libc::SOCK_CLOEXEC).build()
+            }
+            Op::Recv { fd, group, multishot: true } => {
+                opcode::RecvMulti::new(Fd(*fd), group.0).build()
+            }
+            Op::Recv { fd, group, multishot: false } => {
+                opcode::Recv::new(Fd(*fd), std::ptr::null_mut(), 0)
+                    .buf_group(group.0)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT)
+            }
+            Op::Send { fd, buffer } => match buffer.rest() {
+                (only, []) | ([], only) => {
+                    opcode::Send::new(Fd(*fd), only.as_ptr(), only.len() as u32)
+                        .flags(SEND_FLAGS)
+                        .build()
+                }
+                _ => {
+                    let message = scratch.insert(Scratch::message(buffer));
+                    let Scratch::Message { header, .. } = message.as_ref() else { unreachable!() };
+                    opcode::SendMsg::new(Fd(*fd), header).flags(SEND_FLAGS as u32).build()
+                }
+            },
+            Op::Read { fd, buffer } => {
+                buffer.clear();
+                opcode::Read::new(Fd(*fd), buffer.as_mut_ptr(), buffer.capacity() as u32)
+                    .offset(CURRENT_POSITION)
+                    .build()
+            }
+            Op::Close { fd, cancel } => {
+                let fd = fd.as_raw_fd();
+                if *cancel {
+                    self.push_cancel_of_all(fd, unheard);
+                }
+                opcode::Close::new(Fd(fd)).build()
+            }
+            Op::Cancel { target } => opcode::AsyncCancel::new(target.to_user_data()).build(),
+            Op::WaitChild { pid } if self.features.waitid => {
+                let record = scratch.insert(Scratch::exit_record());
+                let Scratch::ExitRecord(record) = record.as_mut() else { unreachable!() };
+                opcode::WaitId::new(libc::P_PID, pid.unsigned_abs(), libc::WEXITED)
+                    .infop(record)
+                    .build()
+            }
+            Op::WaitChild { pid } => {
+                // Without a pidfd (no descriptor left) the entry names none and ends in EBADF.
+                scratch = Scratch::pid_fd(*pid).ok();
+                let fd = scratch.as_ref().map_or(-1, |pid_fd| pid_fd.raw_fd());
+                opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build()
+            }
+        };
+        self.queue(entry.user_data(id.to_user_data()));
+        scratch
+    }
+
+    /// Cancels everything on `fd` before the entry that follows, in the same submission: a
+    /// hard link holds even when there was nothing to cancel.
+    fn push_cancel_of_all(&mut self, fd: i32, unheard: OpId) {
+        let room = {
+            let queue = self.uring.submission();
+            queue.capacity() - queue.len()
+        };
+        if room < 2 {
+            self.submit();
+        }
+        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::fd(Fd(fd)).all()).build();
+        self.queue(
+            cancel
+                .flags(squeue::Flags::IO_HARDLINK | squeue::Flags::SKIP_SUCCESS)
+                .user_data(unheard.to_user_data()),
+        );
+    }
+
+    fn queue(&mut self, entry: squeue::Entry) {
+        if self.overflow.is_empty() && self.try_queue(&entry) {
+            return;
+        }
+        self.submit();
+        if !(self.overflow.is_empty() && self.try_queue(&entry)) {
+            self.overflow.push_back(entry);
+        }
+    }
+
+    fn try_queue(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what the entry points to is owned by the operation's slot (heap memory of its
+        // buffers, or its boxed scratch) and lives until its last completion.
+        unsafe { self.uring.submission().push(entry) }.is_ok()
+    }
+
+    /// Hands the queue to the kernel without waiting. What the kernel refuses now (short of
+    /// memory, say) stays queued and is offered again by the next turn.
+    fn submit(&mut self) {
+        let queued = self.uring.submission().len() as u32;
+        // SAFETY: no argument is passed, so there is no memory to be valid.
+        let _stays_queued =
+            unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) };
+        while let Some(entry) = self.overflow.front().cloned() {
+            if !self.try_queue(&entry) {
+                break;
+            }
+            self.overflow.pop_front();
+        }
+    }
+
+    /// One enter: submits everything and waits for a completion, for at most `wait`
+    /// (`None`: as long as it takes). Returns how many completions are there to be read.
+    pub(crate) fn turn(&mut self, wait: Option<Duration>) -> io::Result<usize> {
+        if !self.overflow.is_empty() {
+            self.submit();
+        }
+        let to_submit = self.uring.submission().len() as u32;
+        let waits = wait != Some(Duration::ZERO)
+            && self.overflow.is_empty()
+            && self.uring.completion().is_empty();
+        let mut flags = ENTER_GETEVENTS;
+        if self.features.no_iowait {
+            flags |= ENTER_NO_IOWAIT;
+        }
+        let submitter = self.uring.submitter();
+        let entered = match wait.filter(|_| waits) {
+            Some(wait) => {
+                let timeout = types::Timespec::from(wait);
+                let args = types::SubmitArgs::new().timespec(&timeout);
+                // SAFETY: with EXT_ARG the argument is a `SubmitArgs`, valid for this call, as is
+                // the time that it points to.
+                unsafe { submitter.enter(to_submit, 1, flags | ENTER_EXT_ARG, Some(&args)) }
+            }
+            // SAFETY: no argument is passed, so there is no memory to be valid.
+            None => unsafe {
+                submitter.enter::<libc::sigset_t>(to_submit, u32::from(waits), flags, None)
+            },
+        };
+        match entered.map_err(|error| (error.raw_os_error(), error)) {
+            // The time is up; a signal came; the kernel is short of memory or of room in the
+            // completion queue. In each case what is complete can be read, the rest stays queued.
+            Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY), _)) => {
+                Ok(self.uring.completion().len())
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Cqe> {
+        let cqe = self.uring.completion().next()?;
+        Some(Cqe { user_data: cqe.user_data(), result: cqe.result(), flags: cqe.flags() })
+    }
+
+    /// Starts to cancel all that is in flight; each operation still completes.
+    pub(crate) fn cancel_all(&mut self, unheard: OpId) {
+        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build();
+        self.queue(cancel.user_data(unheard.to_user_data()));
+    }
+}
+
+/// shutdown(2).
+pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: takes two integers and touches no memory of ours.
+    match unsafe { libc::shutdown(fd.as_raw_fd(), how) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,160 @@
+//! What can be asked of the ring, and what comes back: the only matches on operations.
+//! Each `Op` owns what the kernel borrows until its last completion.
+
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::process::ExitStatus;
+use std::rc::Rc;
+
+use crate::buffers::{BufferRing, GroupId, Lease};
+use crate::errno::Errno;
+use crate::kernel::Cqe;
+use crate::scratch::Scratch;
+use crate::send::SendBuffer;
+use crate::slots::OpId;
+
+/// An operation for the kernel.
+///
+/// A descriptor is named by number, as the kernel does it: using one that has been closed is a
+/// logic error that ends in `EBADF` (or reaches whichever file has the number now), never in
+/// undefined behaviour. What owns memory or a descriptor moves in, and comes back in the [`Outcome`].
+#[derive(Debug)]
+pub enum Op {
+    /// Accepts connections until cancelled or out of descriptors, one completion each.
+    Accept {
+        /// A listening socket.
+        fd: RawFd,
+    },
+    /// Receives into buffers of `group`: once, or one completion per arrival until it ends.
+    Recv {
+        /// A connected socket.
+        fd: RawFd,
+        /// Where the kernel takes buffers from.
+        group: GroupId,
+        /// Stay armed after the first arrival.
+        multishot: bool,
+    },
+    /// Sends the whole buffer (`MSG_WAITALL`). Two at once on one socket may be reordered.
+    Send {
+        /// A connected socket.
+        fd: RawFd,
+        /// What to send; comes back with the outcome.
+        buffer: SendBuffer,
+    },
+    /// Reads once into the buffer's capacity, from the file's current position.
+    Read {
+        /// A file, pipe, eventfd, signalfd or socket.
+        fd: RawFd,
+        /// Its capacity is the size of the read; old content is dropped.
+        buffer: Vec<u8>,
+    },
+    /// Closes the descriptor.
+    Close {
+        /// Moves in: nobody can use it any more.
+        fd: OwnedFd,
+        /// First cancel everything in flight on it: a socket with an armed receive would not
+        /// send its FIN otherwise. Leave it out when nothing is armed; it costs a second entry.
+        cancel: bool,
+    },
+    /// Cancels one operation; both complete, in either order.
+    Cancel {
+        /// The operation, from [`Ring::push`](crate::Ring::push).
+        target: OpId,
+    },
+    /// Waits for a child process to end, and reaps it.
+    WaitChild {
+        /// The child's process id.
+        pid: i32,
+    },
+}
+
+/// What became of an [`Op`], with everything that it owned.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A new connection, close-on-exec, or why the accepting ended.
+    Accepted(Result<OwnedFd, Errno>),
+    /// Bytes that arrived; `None` when the peer has sent its last.
+    Received(Result<Option<Lease>, Errno>),
+    /// The buffer, and how many of its bytes went out this time.
+    Sent {
+        /// Not yet advanced by `result`.
+        buffer: SendBuffer,
+        /// Bytes that went out; fewer than asked for only when something interrupted the send.
+        result: Result<usize, Errno>,
+    },
+    /// The buffer, holding the bytes that were read.
+    Read {
+        /// Its length is the result's count.
+        buffer: Vec<u8>,
+        /// Bytes read; zero at the end.
+        result: Result<usize, Errno>,
+    },
+    /// The descriptor is closed, whatever the result.
+    Closed(Result<(), Errno>),
+    /// `NOT_FOUND` when the target was complete already.
+    Cancelled(Result<(), Errno>),
+    /// How the child ended.
+    ChildEnded(Result<ExitStatus, Errno>),
+}
+
+impl Outcome {
+    /// Takes the final completion of `op` apart: what it owned moves to the caller.
+    pub(crate) fn of(
+        op: Op,
+        scratch: Option<Box<Scratch>>,
+        cqe: Cqe,
+        groups: &[Rc<BufferRing>],
+    ) -> Outcome {
+        match op {
+            Op::Accept { .. } => Outcome::accepted(cqe),
+            Op::Recv { group, .. } => Outcome::received(cqe, group, groups),
+            Op::Send { buffer, .. } => Outcome::Sent { buffer, result: cqe.result() },
+            Op::Read { mut buffer, .. } => {
+                let result = cqe.result();
+                // SAFETY: the kernel wrote `result` bytes from the start of the buffer, and was
+                // given no more room than its capacity.
+                unsafe { buffer.set_len(result.unwrap_or(0)) };
+                Outcome::Read { buffer, result }
+            }
+            Op::Close { fd, .. } => {
+                if cqe.result() == Err(Errno::CANCELED) {
+                    drop(fd); // the close never ran, so the descriptor is still ours
+                } else {
+                    let _closed_by_the_kernel = fd.into_raw_fd();
+                }
+                Outcome::Closed(cqe.result().map(drop))
+            }
+            Op::Cancel { .. } => Outcome::Cancelled(cqe.result().map(drop)),
+            Op::WaitChild { pid } => {
+                let scratch = scratch.expect("a waiting operation has its scratch");
+                Outcome::ChildEnded(cqe.result().and_then(|_| scratch.exit_status(pid)))
+            }
+        }
+    }
+
+    /// One of several completions of a multishot `op`, which stays armed.
+    pub(crate) fn of_armed(op: &Op, cqe: Cqe, groups: &[Rc<BufferRing>]) -> Outcome {
+        match op {
+            Op::Accept { .. } => Outcome::accepted(cqe),
+            Op::Recv { group, .. } => Outcome::received(cqe, *group, groups),
+            _ => unreachable!("only accept and recv are multishot"),
+        }
+    }
+
+    fn accepted(cqe: Cqe) -> Outcome {
+        Outcome::Accepted(cqe.result().map(|fd| {
+            // SAFETY: a successful accept returns a new descriptor that nobody else owns.
+            unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+        }))
+    }
+
+    fn received(cqe: Cqe, group: GroupId, groups: &[Rc<BufferRing>]) -> Outcome {
+        let lease = cqe.buffer().map(|buffer| {
+            Lease::new(&groups[usize::from(group.0)], buffer, cqe.result().unwrap_or(0))
+        });
+        Outcome::Received(match cqe.result() {
+            Ok(0) => Ok(None), // a lease of nothing goes straight back
+            Ok(_) => Ok(Some(lease.expect("received bytes lie in a buffer"))),
+            Err(errno) => Err(errno),
+        })
+    }
+}
