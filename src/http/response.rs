@@ -1,0 +1,154 @@
+//! Responses: a status, fields, a body. Framing and connection fields are the server's to add.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{Body, Status};
+
+/// A response, built by a handler.
+///
+/// ```
+/// use uring_pool::{Response, Status};
+///
+/// let hello = Response::text("hello");
+/// let gone = Response::text("gone").with_status(Status::new(410));
+/// let data = Response::json(&["a", "b"]).with_header("Cache-Control", "no-store");
+/// ```
+///
+/// Content-Length, Transfer-Encoding, Connection and Date are written by the server. A field whose
+/// name or value isn't valid (RFC 9110 section 5) makes the response a 500, with an error in the log.
+#[derive(Debug)]
+pub struct Response {
+    pub(crate) status: Status,
+    pub(crate) content_type: Option<Cow<'static, str>>,
+    pub(crate) fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    pub(crate) body: Body,
+}
+
+impl Response {
+    /// 200 with `body`, and no Content-Type.
+    pub fn new(body: impl Into<Body>) -> Response {
+        Response {
+            status: Status::OK,
+            content_type: None,
+            fields: Vec::new(),
+            body: body.into(),
+        }
+    }
+
+    /// 200 with `text/plain; charset=utf-8`.
+    pub fn text(text: impl Into<Body>) -> Response {
+        Response::new(text).with_content_type("text/plain; charset=utf-8")
+    }
+
+    /// 200 with `text/html; charset=utf-8`.
+    pub fn html(html: impl Into<Body>) -> Response {
+        Response::new(html).with_content_type("text/html; charset=utf-8")
+    }
+
+    /// 200 with the value as `application/json`, or 500 when it can't be serialised (a map whose
+    /// keys aren't strings, say), with an error in the log.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Response {
+        match serde_json::to_vec(value) {
+            Ok(json) => Response::new(json).with_content_type("application/json"),
+            Err(error) => {
+                log::error!("a handler's value has no JSON: {error}");
+                Response::plain(Status::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+
+    /// A status without a body.
+    pub fn empty(status: Status) -> Response {
+        Response::new(Body::empty()).with_status(status)
+    }
+
+    /// A status with its own name as the text.
+    pub fn plain(status: Status) -> Response {
+        Response::text(crate::proto::h1::reason(status.code()).unwrap_or("")).with_status(status)
+    }
+
+    /// Sets the status.
+    #[must_use]
+    pub fn with_status(mut self, status: Status) -> Response {
+        self.status = status;
+        self
+    }
+
+    /// Sets Content-Type.
+    #[must_use]
+    pub fn with_content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Response {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Adds a field; those that the server writes itself are left out of the response.
+    #[must_use]
+    pub fn with_header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Response {
+        self.fields.push((name.into(), value.into()));
+        self
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+}
+
+/// What a handler may return.
+pub trait IntoResponse {
+    /// Makes it a response.
+    fn into_response(self) -> Response;
+}
+
+impl IntoResponse for Response {
+    fn into_response(self) -> Response {
+        self
+    }
+}
+
+impl IntoResponse for &'static str {
+    fn into_response(self) -> Response {
+        Response::text(self)
+    }
+}
+
+impl IntoResponse for String {
+    fn into_response(self) -> Response {
+        Response::text(self)
+    }
+}
+
+impl IntoResponse for Bytes {
+    fn into_response(self) -> Response {
+        Response::new(self).with_content_type("application/octet-stream")
+    }
+}
+
+/// Without a body.
+impl IntoResponse for Status {
+    fn into_response(self) -> Response {
+        Response::empty(self)
+    }
+}
+
+impl<T: IntoResponse> IntoResponse for (Status, T) {
+    fn into_response(self) -> Response {
+        self.1.into_response().with_status(self.0)
+    }
+}
+
+impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
+    fn into_response(self) -> Response {
+        match self {
+            Ok(value) => value.into_response(),
+            Err(error) => error.into_response(),
+        }
+    }
+}
