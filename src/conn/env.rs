@@ -1,0 +1,149 @@
+//! What a connection borrows from its worker for the length of one call: settings, the time,
+//! memory. Owns nothing of any connection.
+
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::DRAIN_GRACE;
+use crate::app::Service;
+use crate::http::RequestPool;
+use crate::proto::h1::HeadLimits;
+
+/// Limits and timeouts of every connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) head: HeadLimits,
+    pub(crate) body_bytes_max: usize,
+    /// From a head's first byte (or the accepting) to its last.
+    pub(crate) head_timeout: Duration,
+    /// Between requests.
+    pub(crate) idle_timeout: Duration,
+    /// Between two arrivals of a body.
+    pub(crate) body_timeout: Duration,
+    /// Between two signs that the peer reads.
+    pub(crate) write_timeout: Duration,
+}
+
+/// A worker's surroundings, as a connection may use them.
+pub(crate) struct Env<'a> {
+    pub(crate) now: Instant,
+    pub(crate) settings: &'a Settings,
+    pub(crate) service: &'a dyn Service,
+    /// Wakes this connection.
+    pub(crate) waker: &'a Waker,
+    pub(crate) date: &'a DateField,
+    pub(crate) pools: &'a mut Pools,
+    pub(crate) counts: &'a mut Counts,
+    /// No new requests: answers say `Connection: close`.
+    pub(crate) draining: bool,
+}
+
+impl Env<'_> {
+    /// How long a connection may wait for its next request.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        if self.draining { DRAIN_GRACE } else { self.settings.idle_timeout }
+    }
+}
+
+/// What connections count.
+#[derive(Default, Debug)]
+pub(crate) struct Counts {
+    /// Heads that were understood.
+    pub(crate) requests: u64,
+    /// Requests that were answered with an error before a handler saw them.
+    pub(crate) refused: u64,
+}
+
+/// Memory that connections pass on to each other.
+#[derive(Default, Debug)]
+pub(crate) struct Pools {
+    pub(crate) requests: RequestPool,
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Pools {
+    /// Buffers kept: what a busy turn has in flight. Beyond it they go back to the allocator.
+    const BUFFERS_MAX: usize = 256;
+    /// A small response with its head. Larger ones grow it.
+    const BUFFER_BYTES: usize = 1024;
+    /// A buffer that has grown beyond this isn't kept: 256 of them are 16 MiB.
+    const BUFFER_BYTES_KEPT: usize = 64 * 1024;
+
+    /// An empty buffer with some capacity.
+    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(Self::BUFFER_BYTES))
+    }
+
+    pub(crate) fn give_back_buffer(&mut self, mut buffer: Vec<u8>) {
+        let is_worth_keeping = (1..=Self::BUFFER_BYTES_KEPT).contains(&buffer.capacity());
+        if is_worth_keeping && self.buffers.len() < Self::BUFFERS_MAX {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+/// The Date field of this second, ready to be copied.
+#[derive(Debug)]
+pub(crate) struct DateField {
+    line: Vec<u8>,
+    /// From when on it is another second.
+    stale_at: Instant,
+}
+
+impl DateField {
+    /// The field for a worker that starts `now`, at the wall clock's `time`.
+    pub(crate) fn new(now: Instant, time: SystemTime) -> DateField {
+        let mut date = DateField { line: Vec::new(), stale_at: now };
+        date.write(now, time);
+        date
+    }
+
+    /// Brings it up to date. The wall clock is read at most once a second.
+    pub(crate) fn refresh(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
+        if now >= self.stale_at {
+            self.write(now, time());
+        }
+    }
+
+    fn write(&mut self, now: Instant, time: SystemTime) {
+        self.line = format!("Date: {}\r\n", httpdate::fmt_http_date(time)).into_bytes();
+        let into_second = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.stale_at = now + Duration::from_secs(1)
+            - Duration::from_nanos(into_second.subsec_nanos().into());
+    }
+
+    /// The whole field line.
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_changes_with_the_second_and_not_before() {
+        let start = Instant::now();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_600);
+        let mut date = DateField::new(start, time);
+        assert_eq!(date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        date.refresh(start + Duration::from_millis(399), || unreachable!("same second"));
+        let later = Duration::from_millis(400);
+        date.refresh(start + later, || time + later);
+        assert_eq!(date.line(), b"Date: Sun, 06 Nov 1994 08:49:38 GMT\r\n");
+    }
+
+    #[test]
+    fn memory_comes_back_empty_and_only_in_useful_sizes() {
+        let mut pools = Pools::default();
+        let mut buffer = pools.take_buffer();
+        buffer.extend_from_slice(b"old");
+        pools.give_back_buffer(buffer);
+        assert!(pools.take_buffer().is_empty());
+        pools.give_back_buffer(Vec::new());
+        pools.give_back_buffer(Vec::with_capacity(1 << 20));
+        assert!(pools.buffers.is_empty());
+    }
+}

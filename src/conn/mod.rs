@@ -1,0 +1,428 @@
+//! One HTTP/1 connection as a state machine: facts in, actions out. No ring, no socket, no clock.
+//!
+//! ```text
+//! handle_bytes, handle_end, handle_sent, handle_wake, handle_timeout, handle_drain ─▶ Connection
+//!                                        poll_action, poll_timeout, wants_input ◀─ Connection
+//! ```
+//!
+//! After every fact the caller polls all actions, then asks what to wait for. Requests are
+//! answered in order: while one is being handled, those behind it wait in `input`.
+
+mod env;
+mod output;
+mod respond;
+#[cfg(test)]
+mod tests;
+
+use std::mem;
+use std::os::fd::RawFd;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use crate::app::{Answer, Progress, Task};
+use crate::http::{Request, Response, Status};
+use crate::proto::h1::{BodyDecoder, CONTINUE, Framing, Head, HeadParser, Method, Step, Version};
+
+pub(crate) use env::{Counts, DateField, Env, Pools, Settings};
+use output::Output;
+pub(crate) use output::Outgoing;
+use respond::{Download, Pumped};
+
+/// Bytes of later requests kept while an earlier one is handled. As much as a head may take: a
+/// client that pipelines more than this has to wait for answers.
+const INPUT_AHEAD_MAX: usize = 16 * 1024;
+
+/// How long a closing connection is read from, and how much, before it is closed for good: what
+/// arrives after close(2) resets the connection, and the reset may overtake the last response.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long an idle connection of a draining worker may still bring a request that its client
+/// sent before it could know: a few round trips on one continent.
+const DRAIN_GRACE: Duration = Duration::from_millis(200);
+
+/// What the caller has to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Send this, then call `handle_sent`. There is one at a time.
+    Send(Outgoing),
+    /// Tell the peer that nothing more will come, and go on reading.
+    ShutdownWrite,
+    /// Close. Nothing follows.
+    Close,
+}
+
+/// A connection between an accepted socket and the handler.
+pub(crate) struct Connection {
+    phase: Phase,
+    parser: HeadParser,
+    /// Arrived and not used yet: a part of a head, or requests that wait for their turn.
+    input: Vec<u8>,
+    output: Output,
+    /// When the phase has lasted too long.
+    phase_deadline: Option<Instant>,
+    /// When the send in flight has taken too long.
+    send_deadline: Option<Instant>,
+    /// The peer has sent its last byte.
+    peer_ended: bool,
+    /// See [`is_proven`](Connection::is_proven).
+    is_proven: bool,
+    socket: RawFd,
+}
+
+enum Phase {
+    /// Between requests.
+    Idle,
+    /// Some of a head is in `input`.
+    Head,
+    /// The body is being collected.
+    Body { request: Request, decoder: BodyDecoder, exchange: Exchange },
+    /// The handler waits for something.
+    Handling { task: Task, exchange: Exchange },
+    /// The response's body comes in pieces.
+    Streaming { download: Download, exchange: Exchange },
+    /// The last response is on its way.
+    Closing { linger: bool },
+    /// The last response was sent, and what still comes is thrown away.
+    Lingering { discarded: usize },
+    /// Over. `told`: the action `Close` was given out.
+    Closed { told: bool },
+}
+
+/// What a response must know of its request.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    version: Version,
+    is_head: bool,
+    keep_alive: bool,
+}
+
+impl Connection {
+    /// A new connection. `socket` is only for the handler's question who the peer is.
+    pub(crate) fn new(socket: RawFd, env: &Env<'_>) -> Connection {
+        Connection {
+            phase: Phase::Idle,
+            parser: HeadParser::default(),
+            input: Vec::new(),
+            output: Output::default(),
+            phase_deadline: Some(env.now + env.settings.head_timeout),
+            send_deadline: None,
+            peer_ended: false,
+            is_proven: false,
+            socket,
+        }
+    }
+
+    /// Bytes arrived.
+    pub(crate) fn handle_bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) {
+        if self.input.is_empty() {
+            let used = self.advance(bytes, env);
+            if used < bytes.len() {
+                self.input = env.pools.take_buffer();
+                self.input.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            self.input.extend_from_slice(bytes);
+            self.advance_input(env);
+        }
+    }
+
+    /// The peer has sent its last byte. It may still read.
+    pub(crate) fn handle_end(&mut self, env: &mut Env<'_>) {
+        self.peer_ended = true;
+        self.advance_input(env);
+    }
+
+    /// What the last `Send` gave out has been sent; here is the memory of its head.
+    pub(crate) fn handle_sent(&mut self, head: Vec<u8>, env: &mut Env<'_>) {
+        self.output.finish();
+        self.send_deadline = None;
+        env.pools.give_back_buffer(head);
+        match self.phase {
+            Phase::Streaming { .. } => self.pump(env),
+            Phase::Idle => self.phase_deadline = Some(env.now + env.idle_timeout()),
+            _ => {}
+        }
+        if !self.input.is_empty() || self.peer_ended {
+            self.advance_input(env);
+        }
+    }
+
+    /// A part of the last `Send` went out, so the peer does read.
+    pub(crate) fn handle_send_progress(&mut self, env: &Env<'_>) {
+        self.send_deadline = Some(env.now + env.settings.write_timeout);
+    }
+
+    /// The handler, or the stream of its response, asked to be polled again.
+    pub(crate) fn handle_wake(&mut self, env: &mut Env<'_>) {
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Handling { task, exchange } => {
+                let progress = task.poll(&mut Context::from_waker(env.waker));
+                self.follow(progress, exchange, env);
+                self.advance_input(env);
+            }
+            Phase::Streaming { mut download, exchange } => {
+                download.handle_wake();
+                self.phase = Phase::Streaming { download, exchange };
+                self.pump(env);
+                self.advance_input(env);
+            }
+            phase => self.phase = phase, // woken for a request that is over
+        }
+    }
+
+    /// The time of [`poll_timeout`](Connection::poll_timeout) may have come.
+    pub(crate) fn handle_timeout(&mut self, env: &mut Env<'_>) {
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= env.now);
+        if is_over(self.send_deadline) {
+            self.handle_failure(); // the peer doesn't read, so there is no way to tell it
+        } else if self.send_deadline.is_none() && is_over(self.phase_deadline) {
+            match self.phase {
+                Phase::Head | Phase::Body { .. } => self.refuse(Status::REQUEST_TIMEOUT, env),
+                _ => self.phase = Phase::Closed { told: false },
+            }
+        }
+    }
+
+    /// The worker is about to stop. What has begun is finished; a request that is on its way
+    /// already still gets its answer.
+    pub(crate) fn handle_drain(&mut self, env: &Env<'_>) {
+        if matches!(self.phase, Phase::Idle) {
+            let grace = env.now + DRAIN_GRACE;
+            self.phase_deadline = self.phase_deadline.map(|deadline| deadline.min(grace));
+        }
+    }
+
+    /// The socket is broken.
+    pub(crate) fn handle_failure(&mut self) {
+        self.phase = Phase::Closed { told: false };
+        self.send_deadline = None;
+        self.phase_deadline = None;
+    }
+
+    /// What to do next; to be asked until there is nothing.
+    pub(crate) fn poll_action(&mut self, env: &mut Env<'_>) -> Option<Action> {
+        if let Phase::Closed { told } = &mut self.phase {
+            return (!mem::replace(told, true)).then_some(Action::Close);
+        }
+        if let Some(outgoing) = self.output.poll(env.pools) {
+            self.send_deadline = Some(env.now + env.settings.write_timeout);
+            return Some(Action::Send(outgoing));
+        }
+        let Phase::Closing { linger } = self.phase else { return None };
+        if self.output.is_busy() {
+            return None;
+        }
+        if linger && !self.peer_ended {
+            self.phase = Phase::Lingering { discarded: 0 };
+            self.phase_deadline = Some(env.now + LINGER);
+            return Some(Action::ShutdownWrite);
+        }
+        self.phase = Phase::Closed { told: true };
+        Some(Action::Close)
+    }
+
+    /// When to call [`handle_timeout`](Connection::handle_timeout), unless something happens before.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.send_deadline.or(self.phase_deadline)
+    }
+
+    /// Whether anything that arrives now is of use. While it isn't, the socket's window closes and
+    /// the peer has to wait.
+    pub(crate) fn wants_input(&self) -> bool {
+        !self.peer_ended
+            && match self.phase {
+                Phase::Idle | Phase::Head | Phase::Body { .. } if !self.output.is_full() => true,
+                Phase::Lingering { .. } => true,
+                Phase::Closing { .. } | Phase::Closed { .. } => false,
+                _ => self.input.len() < INPUT_AHEAD_MAX,
+            }
+    }
+
+    /// Whether the connection has shown that it stays: it kept on after an answer, or brings a
+    /// body in pieces.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
+    fn advance_input(&mut self, env: &mut Env<'_>) {
+        let mut input = mem::take(&mut self.input);
+        let used = self.advance(&input, env);
+        input.drain(..used);
+        if input.is_empty() {
+            env.pools.give_back_buffer(input);
+        } else {
+            self.input = input;
+        }
+    }
+
+    /// Goes as far as `bytes` allow, and returns how many of them are done with.
+    fn advance(&mut self, bytes: &[u8], env: &mut Env<'_>) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            match &mut self.phase {
+                Phase::Idle | Phase::Head if self.output.is_full() => return used,
+                Phase::Idle | Phase::Head if rest.is_empty() => break,
+                Phase::Idle | Phase::Head => {
+                    match self.parser.parse(rest, &env.settings.head, &mut env.pools.requests.fields)
+                    {
+                        Ok(Some(head)) => {
+                            used += head.len;
+                            self.on_head(&head, &rest[..head.len], env);
+                        }
+                        Ok(None) => {
+                            if matches!(self.phase, Phase::Idle) {
+                                self.phase = Phase::Head;
+                                self.phase_deadline = Some(env.now + env.settings.head_timeout);
+                            }
+                            break;
+                        }
+                        Err(error) => {
+                            log::debug!("refused a request: {error}");
+                            self.refuse(Status::new(error.status()), env);
+                        }
+                    }
+                }
+                Phase::Body { request, decoder, .. } => match decoder.decode(rest) {
+                    Ok(Step::Data { data, used: step }) => {
+                        used += step;
+                        let body = request.body_mut();
+                        if body.len() + data.len() > env.settings.body_bytes_max {
+                            self.refuse(Status::CONTENT_TOO_LARGE, env);
+                        } else {
+                            body.extend_from_slice(data);
+                            self.phase_deadline = Some(env.now + env.settings.body_timeout);
+                        }
+                    }
+                    Ok(Step::More) => {
+                        used = bytes.len();
+                        break;
+                    }
+                    Ok(Step::End { used: step }) => {
+                        used += step;
+                        let phase = mem::replace(&mut self.phase, Phase::Idle);
+                        let Phase::Body { request, exchange, .. } = phase else { unreachable!() };
+                        self.call(request, exchange, env);
+                    }
+                    Err(error) => {
+                        log::debug!("refused a request's body: {error}");
+                        self.refuse(Status::BAD_REQUEST, env);
+                    }
+                },
+                Phase::Handling { .. } | Phase::Streaming { .. } => return used,
+                Phase::Lingering { discarded } => {
+                    *discarded += rest.len();
+                    if *discarded > LINGER_BYTES_MAX || self.peer_ended {
+                        self.phase = Phase::Closed { told: false };
+                    }
+                    return bytes.len();
+                }
+                Phase::Closing { .. } | Phase::Closed { .. } => return bytes.len(),
+            }
+        }
+        if self.peer_ended {
+            self.begin_close(false); // a request that is cut off will never be whole
+        }
+        used
+    }
+
+    fn on_head(&mut self, head: &Head, head_bytes: &[u8], env: &mut Env<'_>) {
+        env.counts.requests += 1;
+        let exchange = Exchange {
+            version: head.version,
+            is_head: head.method == Method::Head,
+            keep_alive: head.keep_alive && !env.draining,
+        };
+        if head.method == Method::Connect {
+            return self.refuse(Status::NOT_IMPLEMENTED, env);
+        }
+        match head.framing {
+            Framing::Length(length) if length > env.settings.body_bytes_max as u64 => {
+                self.refuse(Status::CONTENT_TOO_LARGE, env);
+            }
+            framing => {
+                let request = env.pools.requests.take(*head, head_bytes, self.socket);
+                if !framing.has_body() {
+                    return self.call(request, exchange, env);
+                }
+                if head.expect_continue {
+                    self.output.head(env.pools).extend_from_slice(CONTINUE);
+                }
+                let decoder = BodyDecoder::new(framing);
+                self.is_proven = true;
+                self.phase = Phase::Body { request, decoder, exchange };
+                self.phase_deadline = Some(env.now + env.settings.body_timeout);
+            }
+        }
+    }
+
+    fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
+        let progress = env.service.call(request, &mut Context::from_waker(env.waker));
+        self.follow(progress, exchange, env);
+    }
+
+    fn follow(&mut self, progress: Progress, exchange: Exchange, env: &mut Env<'_>) {
+        match progress {
+            Progress::Answered(Answer { request, response }) => {
+                if let Some(request) = request {
+                    env.pools.requests.give_back(request);
+                }
+                self.answer(response, exchange, env);
+            }
+            Progress::Waiting(task) => {
+                self.phase = Phase::Handling { task, exchange };
+                self.phase_deadline = None; // how long to wait is the handler's business
+            }
+        }
+    }
+
+    fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
+        exchange.keep_alive &= !env.draining;
+        match respond::write(response, &mut exchange, &mut self.output, env) {
+            None => self.finish_exchange(exchange, env),
+            Some(download) => {
+                self.phase = Phase::Streaming { download, exchange };
+                self.phase_deadline = None;
+                self.pump(env);
+            }
+        }
+    }
+
+    /// Moves what the response's stream has into the output, as far as there is room.
+    fn pump(&mut self, env: &mut Env<'_>) {
+        let Phase::Streaming { download, exchange } = &mut self.phase else { return };
+        let exchange = *exchange;
+        match download.pump(&mut self.output, env) {
+            Pumped::Waiting => {}
+            Pumped::Finished => self.finish_exchange(exchange, env),
+            // What was promised can't be kept: only a cut connection tells the peer.
+            Pumped::Failed => self.handle_failure(),
+        }
+    }
+
+    fn finish_exchange(&mut self, exchange: Exchange, env: &Env<'_>) {
+        if exchange.keep_alive {
+            self.is_proven = true;
+            self.phase = Phase::Idle;
+            self.phase_deadline = Some(env.now + env.idle_timeout());
+        } else {
+            // A client that was told to go may have sent more before it heard of it.
+            self.begin_close(env.draining);
+        }
+    }
+
+    /// Answers what can't be a request of ours, and closes: what follows it has no known begin.
+    fn refuse(&mut self, status: Status, env: &mut Env<'_>) {
+        env.counts.refused += 1;
+        let mut exchange =
+            Exchange { version: Version::Http11, is_head: false, keep_alive: false };
+        respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
+        self.begin_close(true);
+    }
+
+    fn begin_close(&mut self, linger: bool) {
+        self.phase = Phase::Closing { linger };
+        self.phase_deadline = None;
+    }
+}

@@ -1,0 +1,184 @@
+//! Writes responses: head, framing, and bodies that come in pieces. Decides nothing about the
+//! connection but whether its framing lets it stay.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::output::Output;
+use super::{Env, Exchange};
+use crate::http::{Response, Status};
+use crate::http::body::{Chunks, Kind};
+use crate::proto::h1::{
+    CHUNK_END, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, EncodeError, LAST_CHUNK,
+    TRANSFER_ENCODING_CHUNKED, Version, body_allowed, content_length_allowed, encode_chunk,
+    encode_chunk_head, encode_content_length, encode_field, encode_status_line,
+};
+
+/// Bodies up to this size are copied behind their head. Beyond it a second vector in sendmsg(2)
+/// costs less than the copy.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// Fields that the server writes itself.
+const OWN_FIELDS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
+
+/// A response's body that is still to come.
+pub(super) struct Download {
+    chunks: Chunks,
+    framing: Framing,
+    /// The stream had nothing, and hasn't asked to be polled again.
+    is_asleep: bool,
+}
+
+/// How the end of a response's body is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Framing {
+    /// By a count of bytes left.
+    Length(u64),
+    Chunked,
+    /// By closing: the only way in HTTP/1.0 when the length isn't known.
+    Close,
+}
+
+pub(super) enum Pumped {
+    /// The stream has nothing now, or the output is full.
+    Waiting,
+    Finished,
+    /// The stream failed, or broke its word about the length.
+    Failed,
+}
+
+/// Writes a response to the output; its body, too, unless that is a stream.
+pub(super) fn write(
+    response: Response,
+    exchange: &mut Exchange,
+    output: &mut Output,
+    env: &mut Env<'_>,
+) -> Option<Download> {
+    let Response { status, content_type, fields, body } = response;
+    let framing = match body.len() {
+        Some(length) => Framing::Length(length),
+        None if exchange.version == Version::Http11 => Framing::Chunked,
+        None => Framing::Close,
+    };
+    if framing == Framing::Close {
+        exchange.keep_alive = false;
+    }
+    let date = env.date.line();
+    let head = output.head(env.pools);
+    let begin = head.len();
+    let mut encode = || -> Result<(), EncodeError> {
+        encode_status_line(head, status.code())?;
+        if let Some(content_type) = &content_type {
+            encode_field(head, b"Content-Type", content_type.as_bytes())?;
+        }
+        for (name, value) in &fields {
+            if !OWN_FIELDS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+                encode_field(head, name.as_bytes(), value.as_bytes())?;
+            }
+        }
+        match framing {
+            Framing::Length(_) if !content_length_allowed(status.code()) => {}
+            Framing::Length(0) if !body_allowed(status.code()) => {}
+            Framing::Length(length) => encode_content_length(head, length),
+            Framing::Chunked if body_allowed(status.code()) => {
+                head.extend_from_slice(TRANSFER_ENCODING_CHUNKED);
+            }
+            Framing::Chunked | Framing::Close => {}
+        }
+        head.extend_from_slice(date);
+        match (exchange.keep_alive, exchange.version) {
+            (false, _) => head.extend_from_slice(CONNECTION_CLOSE),
+            (true, Version::Http10) => head.extend_from_slice(CONNECTION_KEEP_ALIVE),
+            (true, Version::Http11) => {}
+        }
+        head.extend_from_slice(b"\r\n");
+        Ok(())
+    };
+    if let Err(error) = encode() {
+        log::error!("a handler's response is invalid: {error}");
+        head.truncate(begin);
+        return write(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, output, env);
+    }
+    if exchange.is_head || !body_allowed(status.code()) {
+        return None;
+    }
+    match body.0 {
+        Kind::Empty => {}
+        Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
+        Kind::Owned(bytes) => output.set_body(Bytes::from(bytes), b""),
+        Kind::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
+        Kind::Bytes(bytes) => output.set_body(bytes, b""),
+        Kind::Stream { chunks, .. } => return Some(Download { chunks, framing, is_asleep: false }),
+    }
+    None
+}
+
+impl Download {
+    /// The stream asked to be polled again.
+    pub(super) fn handle_wake(&mut self) {
+        self.is_asleep = false;
+    }
+
+    /// Polls the stream and writes what it gives, until it waits or the output is full.
+    pub(super) fn pump(&mut self, output: &mut Output, env: &mut Env<'_>) -> Pumped {
+        while !self.is_asleep && !output.is_full() {
+            let next = self.chunks.as_mut().poll_next(&mut Context::from_waker(env.waker));
+            match next {
+                Poll::Pending => self.is_asleep = true,
+                Poll::Ready(Some(Ok(chunk))) => {
+                    if !self.write_chunk(chunk, output, env) {
+                        log::error!("a response's stream gave more than its length");
+                        return Pumped::Failed;
+                    }
+                }
+                Poll::Ready(None) => return self.finish(output, env),
+                Poll::Ready(Some(Err(error))) => {
+                    log::error!("a response's stream failed: {error}");
+                    return Pumped::Failed;
+                }
+            }
+        }
+        Pumped::Waiting
+    }
+
+    /// Whether the chunk fits the promised length.
+    fn write_chunk(&mut self, chunk: Bytes, output: &mut Output, env: &mut Env<'_>) -> bool {
+        let is_small = chunk.len() <= COPY_BYTES_MAX;
+        match &mut self.framing {
+            _ if chunk.is_empty() => return true,
+            Framing::Chunked if is_small => {
+                encode_chunk(output.head(env.pools), &chunk);
+                return true;
+            }
+            Framing::Chunked => {
+                encode_chunk_head(output.head(env.pools), chunk.len());
+                output.set_body(chunk, CHUNK_END);
+                return true;
+            }
+            Framing::Length(left) => match left.checked_sub(chunk.len() as u64) {
+                Some(now_left) => *left = now_left,
+                None => return false,
+            },
+            Framing::Close => {}
+        }
+        if is_small {
+            output.head(env.pools).extend_from_slice(&chunk);
+        } else {
+            output.set_body(chunk, b"");
+        }
+        true
+    }
+
+    fn finish(&mut self, output: &mut Output, env: &mut Env<'_>) -> Pumped {
+        match self.framing {
+            Framing::Chunked => output.head(env.pools).extend_from_slice(LAST_CHUNK),
+            Framing::Length(0) | Framing::Close => {}
+            Framing::Length(left) => {
+                log::error!("a response's stream ended {left} bytes short of its length");
+                return Pumped::Failed;
+            }
+        }
+        Pumped::Finished
+    }
+}

@@ -1,0 +1,545 @@
+//! Conversations with a connection in virtual time.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::*;
+use crate::app::{Handler, Service, service};
+use crate::http::Body;
+use crate::proto::h1::HeadLimits;
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection, its peer, and all that surrounds them.
+struct Talk {
+    connection: Connection,
+    service: Box<dyn Service>,
+    settings: Settings,
+    pools: Pools,
+    counts: Counts,
+    date: DateField,
+    now: Instant,
+    wakes: Arc<Wakes>,
+    draining: bool,
+    /// What was given out to be sent and isn't acknowledged yet.
+    in_flight: Option<Outgoing>,
+    received: Vec<u8>,
+    write_ended: bool,
+    closed: bool,
+    /// The peer reads at once.
+    reads: bool,
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Talk {
+    fn with(handler: impl Handler) -> Talk {
+        let now = Instant::now();
+        let settings = Settings {
+            head: HeadLimits::default(),
+            body_bytes_max: 64 * 1024,
+            head_timeout: HEAD_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
+        };
+        let (mut pools, mut counts) = (Pools::default(), Counts::default());
+        let date = DateField::new(now, SystemTime::UNIX_EPOCH);
+        let service = service(handler);
+        let connection = Connection::new(-1, &Env {
+            now,
+            settings: &settings,
+            service: &*service,
+            waker: Waker::noop(),
+            date: &date,
+            pools: &mut pools,
+            counts: &mut counts,
+            draining: false,
+        });
+        Talk {
+            connection,
+            service,
+            settings,
+            pools,
+            counts,
+            date,
+            now,
+            wakes: Arc::default(),
+            draining: false,
+            in_flight: None,
+            received: Vec::new(),
+            write_ended: false,
+            closed: false,
+            reads: true,
+        }
+    }
+
+    /// A server that says what it was asked.
+    fn echoing() -> Talk {
+        Talk::with(async |request: &Request| {
+            let body = String::from_utf8_lossy(request.body()).into_owned();
+            format!("{} {} {body}", request.method_text(), request.path())
+        })
+    }
+
+    fn tell(&mut self, fact: impl FnOnce(&mut Connection, &mut Env<'_>)) {
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        let mut env = Env {
+            now: self.now,
+            settings: &self.settings,
+            service: &*self.service,
+            waker: &waker,
+            date: &self.date,
+            pools: &mut self.pools,
+            counts: &mut self.counts,
+            draining: self.draining,
+        };
+        fact(&mut self.connection, &mut env);
+        while let Some(action) = self.connection.poll_action(&mut env) {
+            assert!(!self.closed, "nothing follows a close");
+            match action {
+                Action::Send(outgoing) => {
+                    assert!(self.in_flight.is_none(), "one send at a time");
+                    self.received.extend_from_slice(&outgoing.head);
+                    self.received.extend_from_slice(&outgoing.body);
+                    self.in_flight = Some(outgoing);
+                }
+                Action::ShutdownWrite => self.write_ended = true,
+                Action::Close => self.closed = true,
+            }
+        }
+        if self.reads {
+            self.read();
+        }
+    }
+
+    fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        self.tell(|connection, env| connection.handle_bytes(bytes.as_ref(), env));
+    }
+
+    /// The peer reads what is in flight.
+    fn read(&mut self) {
+        while let Some(Outgoing { head, .. }) = self.in_flight.take() {
+            self.tell(|connection, env| connection.handle_sent(head, env));
+        }
+    }
+
+    fn end(&mut self) {
+        self.tell(Connection::handle_end);
+    }
+
+    fn wake(&mut self) {
+        self.tell(Connection::handle_wake);
+    }
+
+    /// Lets the time pass, and the alarm go off if it is set for then or before.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        if self.connection.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.tell(Connection::handle_timeout);
+        }
+    }
+
+    /// What has arrived at the peer since the last call, without Date fields.
+    fn heard(&mut self) -> String {
+        let text = String::from_utf8(std::mem::take(&mut self.received)).unwrap();
+        text.replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "")
+    }
+}
+
+fn ok(body: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn refused(line: &str) -> String {
+    let reason = line.split_once(' ').unwrap().1;
+    format!(
+        "HTTP/1.1 {line}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{reason}",
+        reason.len()
+    )
+}
+
+#[test]
+fn a_request_is_answered_and_the_connection_stays() {
+    let mut talk = Talk::echoing();
+    for _ in 0..3 {
+        talk.say("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(talk.heard(), ok("GET /a "));
+    }
+    assert!(!talk.closed && talk.connection.wants_input() && talk.connection.is_proven());
+    assert_eq!(talk.counts.requests, 3);
+}
+
+#[test]
+fn every_split_of_the_corpus_gives_the_same_answers() {
+    let corpus: &[&str] = &[
+        "GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\nHEAD /c HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\n",
+        "GET /old HTTP/1.0\r\n\r\n",
+        "GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /new HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\n\r\nGET /never HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        "GET /a HTTP/1.1\nHost: x\n\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        "\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\u{7f}",
+    ];
+    for conversation in corpus {
+        let conversation = conversation.as_bytes();
+        let outcome = |pieces: &[&[u8]]| {
+            let mut talk = Talk::echoing();
+            pieces.iter().for_each(|piece| talk.say(piece));
+            talk.end();
+            assert!(talk.closed, "an ended connection is closed");
+            talk.heard()
+        };
+        let whole = outcome(&[conversation]);
+        assert!(whole.starts_with("HTTP/1.1 "), "{whole}");
+        for cut in 0..=conversation.len() {
+            let (begin, end) = conversation.split_at(cut);
+            assert_eq!(outcome(&[begin, end]), whole, "cut at {cut}");
+        }
+        let bytes: Vec<&[u8]> = conversation.chunks(1).collect();
+        assert_eq!(outcome(&bytes), whole, "byte by byte");
+    }
+}
+
+#[test]
+fn pipelined_answers_leave_in_one_send() {
+    let mut talk = Talk::echoing();
+    talk.reads = false;
+    talk.say("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(16));
+    let first = talk.in_flight.as_ref().unwrap();
+    assert_eq!(String::from_utf8_lossy(&first.head).matches("GET /1 ").count(), 16);
+}
+
+#[test]
+fn what_arrives_during_a_send_is_answered_after_it_in_order() {
+    let mut talk = Talk::echoing();
+    talk.reads = false;
+    talk.say("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    talk.say("GET /2 HTTP/1.1\r\nHost: x\r\n\r\nGET /3 HT");
+    talk.say("TP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), ok("GET /1 "));
+    talk.read();
+    assert_eq!(talk.heard(), ok("GET /2 ") + &ok("GET /3 "));
+}
+
+#[test]
+fn a_peer_that_does_not_read_stops_the_answering_and_then_the_reading() {
+    let mut talk = Talk::with(async |_: &Request| Bytes::from(vec![b'x'; 10_000]));
+    talk.reads = false;
+    let request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut said = 0;
+    while talk.connection.wants_input() {
+        talk.say(request);
+        said += 1;
+        assert!(said < 1000, "it never stops reading");
+    }
+    assert!(talk.counts.requests <= 2, "{} answers are made for nobody", talk.counts.requests);
+    talk.read();
+    talk.reads = true;
+    talk.say("");
+    assert_eq!(talk.counts.requests, said);
+    assert!(talk.connection.wants_input());
+}
+
+#[test]
+fn expect_continue_is_answered_before_the_body() {
+    let mut talk = Talk::echoing();
+    talk.say("POST /p HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(talk.heard(), "HTTP/1.1 100 Continue\r\n\r\n");
+    talk.say("hi");
+    assert_eq!(talk.heard(), ok("POST /p hi"));
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_before_it_is_invited_or_as_it_comes() {
+    for request in [
+        "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 65537\r\n\r\n".to_owned(),
+        format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10001\r\n{}",
+            "x".repeat(0x10001)
+        ),
+    ] {
+        let mut talk = Talk::echoing();
+        talk.say(request);
+        assert_eq!(talk.heard(), refused("413 Content Too Large"));
+        assert!(talk.write_ended && !talk.closed, "the peer can read the refusal first");
+        talk.end();
+        assert!(talk.closed);
+    }
+}
+
+#[test]
+fn lingering_ends_by_time_or_by_size() {
+    let garbage = "GET / HTTP/9.9\r\n\r\n";
+    let mut talk = Talk::echoing();
+    talk.say(garbage);
+    assert!(talk.write_ended && !talk.closed);
+    talk.pass(LINGER);
+    assert!(talk.closed);
+
+    let mut talk = Talk::echoing();
+    talk.say(garbage);
+    for _ in 0..=LINGER_BYTES_MAX / 10_000 {
+        assert!(!talk.closed);
+        talk.say([0; 10_000]);
+    }
+    assert!(talk.closed);
+}
+
+#[test]
+fn each_phase_has_its_time() {
+    let mut new = Talk::echoing();
+    new.pass(HEAD_TIMEOUT);
+    assert!(new.closed && new.heard().is_empty(), "who says nothing hears nothing");
+
+    let mut slow_head = Talk::echoing();
+    slow_head.say("GET / HT");
+    slow_head.pass(HEAD_TIMEOUT / 2);
+    slow_head.say("TP/1.1\r\n"); // more bytes don't buy more time
+    slow_head.pass(HEAD_TIMEOUT / 2);
+    assert_eq!(slow_head.heard(), refused("408 Request Timeout"));
+
+    let mut slow_body = Talk::echoing();
+    slow_body.say("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nh");
+    slow_body.pass(BODY_TIMEOUT / 2);
+    slow_body.say("e"); // progress does
+    slow_body.pass(BODY_TIMEOUT / 2);
+    assert!(slow_body.heard().is_empty());
+    slow_body.pass(BODY_TIMEOUT / 2);
+    assert_eq!(slow_body.heard(), refused("408 Request Timeout"));
+
+    let mut idle = Talk::echoing();
+    idle.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    idle.heard();
+    idle.pass(IDLE_TIMEOUT - Duration::from_secs(1));
+    assert!(!idle.closed);
+    idle.pass(Duration::from_secs(1));
+    assert!(idle.closed && idle.heard().is_empty());
+
+    let mut deaf = Talk::echoing();
+    deaf.reads = false;
+    deaf.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    deaf.pass(WRITE_TIMEOUT / 2);
+    deaf.tell(|connection, env| connection.handle_send_progress(env));
+    deaf.pass(WRITE_TIMEOUT / 2);
+    assert!(!deaf.closed);
+    deaf.pass(WRITE_TIMEOUT / 2);
+    assert!(deaf.closed);
+}
+
+#[test]
+fn a_waiting_handler_keeps_later_requests_waiting_in_order() {
+    let mut talk = Talk::with(async |request: &Request| {
+        let mut polls = 0;
+        poll_fn(|context| {
+            polls += 1;
+            context.waker().wake_by_ref();
+            if polls > 1 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        request.path().to_owned()
+    });
+    talk.say("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((talk.heard(), talk.wakes.0.load(Ordering::Relaxed)), (String::new(), 1));
+    assert_eq!(talk.connection.poll_timeout(), None, "the handler decides how long");
+    talk.wake();
+    assert_eq!(talk.heard(), ok("/1"));
+    talk.wake();
+    assert_eq!(talk.heard(), ok("/2"));
+    talk.wake(); // one too many is harmless
+    assert!(talk.heard().is_empty() && !talk.closed);
+}
+
+#[test]
+fn a_panic_costs_its_request_alone() {
+    let mut talk = Talk::with(async |request: &Request| {
+        assert!(request.path() != "/panic", "as asked");
+        "fine"
+    });
+    talk.say("GET /panic HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let heard = talk.heard();
+    assert!(heard.starts_with("HTTP/1.1 500 Internal Server Error\r\n"), "{heard}");
+    assert!(heard.ends_with(&ok("fine")), "{heard}");
+}
+
+#[test]
+fn a_handler_cannot_inject_a_header() {
+    let mut talk = Talk::with(async |_: &Request| {
+        Response::text("x").with_header("X-Evil", "a\r\nSet-Cookie: b")
+    });
+    talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let heard = talk.heard();
+    assert!(heard.starts_with("HTTP/1.1 500 ") && !heard.contains("Set-Cookie"), "{heard}");
+}
+
+#[test]
+fn head_has_the_fields_of_get_and_no_body() {
+    let mut talk = Talk::echoing();
+    talk.say("HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), ok("HEAD /a ").replace("\r\n\r\nHEAD /a ", "\r\n\r\n"));
+}
+
+#[test]
+fn a_status_without_a_body_has_none() {
+    for (status, length) in [(204, ""), (304, "Content-Length: 4\r\n")] {
+        let mut talk =
+            Talk::with(async move |_: &Request| Response::new("body").with_status(Status::new(status)));
+        talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let heard = talk.heard();
+        assert!(heard.ends_with(&format!("\r\n{length}\r\n")) && !heard.contains("body"), "{heard}");
+    }
+}
+
+#[test]
+fn a_half_closed_peer_gets_all_its_answers() {
+    let mut talk = Talk::echoing();
+    talk.reads = false;
+    talk.say("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    talk.end();
+    assert!(!talk.closed);
+    talk.read();
+    assert_eq!(talk.heard(), ok("GET /1 "));
+    assert!(talk.closed);
+}
+
+#[test]
+fn a_draining_worker_answers_what_comes_soon_and_says_close() {
+    let mut talk = Talk::echoing();
+    talk.say("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    talk.heard();
+    talk.draining = true;
+    talk.tell(|connection, env| connection.handle_drain(env));
+    talk.say("GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let heard = talk.heard();
+    assert!(heard.contains("Connection: close\r\n") && heard.ends_with("GET /2 "), "{heard}");
+    assert!(talk.write_ended);
+
+    let mut idle = Talk::echoing();
+    idle.draining = true;
+    idle.tell(|connection, env| connection.handle_drain(env));
+    assert!(!idle.closed);
+    idle.pass(DRAIN_GRACE);
+    assert!(idle.closed && idle.heard().is_empty());
+}
+
+/// A stream of given pieces; `None` is a pause.
+struct Pieces(Vec<Option<io::Result<Bytes>>>);
+
+impl Stream for Pieces {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        match self.0.is_empty().then_some(None).unwrap_or_else(|| Some(self.0.remove(0))) {
+            None => Poll::Ready(None),
+            Some(None) => Poll::Pending,
+            Some(piece) => Poll::Ready(piece),
+        }
+    }
+}
+
+fn streaming(length: Option<u64>, pieces: fn() -> Vec<Option<io::Result<Bytes>>>) -> Talk {
+    Talk::with(async move |_: &Request| {
+        Response::new(match length {
+            None => Body::stream(Pieces(pieces())),
+            Some(length) => Body::sized_stream(length, Pieces(pieces())),
+        })
+    })
+}
+
+fn small_pieces() -> Vec<Option<io::Result<Bytes>>> {
+    let piece = |text: &'static str| Some(Ok(Bytes::from_static(text.as_bytes())));
+    vec![piece("hello "), None, piece(""), piece("world")]
+}
+
+#[test]
+fn a_stream_is_chunked_and_flushed_as_it_comes() {
+    let mut talk = streaming(None, small_pieces);
+    talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(
+        talk.heard(),
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n"
+    );
+    talk.wake();
+    let second = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n";
+    assert_eq!(talk.heard(), format!("5\r\nworld\r\n0\r\n\r\n{second}"));
+}
+
+#[test]
+fn a_stream_for_an_old_client_ends_with_the_connection() {
+    let mut talk = streaming(None, small_pieces);
+    talk.say("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    talk.wake();
+    assert_eq!(talk.heard(), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello world");
+    assert!(talk.closed);
+}
+
+#[test]
+fn large_pieces_follow_their_chunk_heads_and_are_not_copied() {
+    let mut talk = streaming(None, || {
+        vec![Some(Ok(Bytes::from(vec![b'x'; 300_000]))), Some(Ok(Bytes::from(vec![b'y'; 10])))]
+    });
+    talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let heard = talk.heard();
+    let body = heard.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(body, format!("493e0\r\n{}\r\na\r\nyyyyyyyyyy\r\n0\r\n\r\n", "x".repeat(300_000)));
+}
+
+#[test]
+fn a_stream_that_breaks_its_word_cuts_the_connection() {
+    let failing = || vec![Some(Ok(Bytes::from_static(b"a"))), Some(Err(io::Error::other("disk")))];
+    for (length, pieces) in [
+        (Some(100), small_pieces as fn() -> _),
+        (Some(3), small_pieces as fn() -> _),
+        (None, failing as fn() -> _),
+    ] {
+        let mut talk = streaming(length, pieces);
+        talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        talk.wake();
+        assert!(talk.closed && !talk.heard().ends_with("0\r\n\r\n"), "{length:?}");
+    }
+    let mut right = streaming(Some(11), small_pieces);
+    right.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    right.wake();
+    assert_eq!(right.heard(), "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world");
+    assert!(!right.closed);
+}
+
+#[test]
+fn an_idle_connection_holds_no_memory_but_itself() {
+    let mut talk = Talk::echoing();
+    talk.say("POST / HTTP/1.1\r\nHost: x\r\nContent-Le");
+    talk.say("ngth: 3\r\n\r\nabc");
+    assert_eq!(talk.connection.input.capacity(), 0);
+    assert!(!talk.connection.output.is_busy());
+    assert!(size_of::<Connection>() <= 240, "{} bytes", size_of::<Connection>());
+}
