@@ -1,0 +1,111 @@
+//! One connection with its socket and what is in flight on it. Closing is a join: the entry goes
+//! when every operation on it is complete.
+
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
+
+use super::Tag;
+use super::table::ConnId;
+use crate::conn::{Connection, Env, Outgoing};
+
+/// A connection of this worker.
+pub(super) struct Entry {
+    pub(super) connection: Connection,
+    pub(super) receive: Receive,
+    pub(super) sending: bool,
+    /// The close is complete.
+    pub(super) closed: bool,
+    /// When the last alarm set for it goes off.
+    pub(super) alarm: Option<Instant>,
+    /// Gone once it has moved into the operation that closes it.
+    socket: Option<OwnedFd>,
+}
+
+/// What receives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receive {
+    /// Nothing: the socket's buffer fills, and then the peer has to wait.
+    Off,
+    Once,
+    Armed(OpId),
+    /// Asked to end; it may still deliver.
+    Ending,
+}
+
+impl Entry {
+    pub(super) fn new(socket: OwnedFd, env: &Env<'_>) -> Entry {
+        Entry {
+            connection: Connection::new(socket.as_raw_fd(), env),
+            receive: Receive::Off,
+            sending: false,
+            closed: false,
+            alarm: None,
+            socket: Some(socket),
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.socket.is_none()
+    }
+
+    pub(super) fn may_remove(&self) -> bool {
+        self.closed && !self.sending && self.receive == Receive::Off
+    }
+
+    pub(super) fn send(&mut self, id: ConnId, buffer: SendBuffer, ring: &mut Ring<Tag>) {
+        assert!(!self.sending, "two sends at once may be reordered");
+        let Some(socket) = &self.socket else { return };
+        self.sending = true;
+        ring.push(Op::Send { fd: socket.as_raw_fd(), buffer }, Tag::Send(id));
+    }
+
+    pub(super) fn shutdown_write(&mut self, ring: &mut Ring<Tag>) {
+        if let Some(socket) = &self.socket {
+            // Fails when the peer has gone, which the next receive tells as well.
+            let _ = ring.shutdown(socket.as_fd(), Shutdown::Write);
+        }
+    }
+
+    pub(super) fn begin_close(&mut self, id: ConnId, ring: &mut Ring<Tag>) {
+        let Some(fd) = self.socket.take() else { return };
+        let cancel = self.sending || self.receive != Receive::Off;
+        ring.push(Op::Close { fd, cancel }, Tag::Close(id));
+    }
+
+    /// Starts or ends receiving, as the connection wants it. A new connection receives once: many
+    /// bring one request, and have nothing to cancel then. One that stays is armed for good.
+    pub(super) fn update_receive(&mut self, id: ConnId, group: GroupId, ring: &mut Ring<Tag>) {
+        let Some(socket) = &self.socket else { return };
+        self.receive = match (self.receive, self.connection.wants_input()) {
+            (Receive::Off, true) => {
+                let multishot = self.connection.is_proven();
+                let op = Op::Recv { fd: socket.as_raw_fd(), group, multishot };
+                let armed = ring.push(op, Tag::Receive(id));
+                if multishot { Receive::Armed(armed) } else { Receive::Once }
+            }
+            (Receive::Armed(target), false) => {
+                ring.push(Op::Cancel { target }, Tag::Cancel);
+                Receive::Ending
+            }
+            (receive, _) => receive,
+        };
+    }
+
+    /// Receiving ended, but not because of the peer; or the socket is broken.
+    pub(super) fn on_receive_error(&mut self, errno: Errno) {
+        match errno {
+            // The buffers come back within the turn that lent them, so receiving can go on.
+            Errno::NO_BUFFERS | Errno::CANCELED => {}
+            _ => self.connection.handle_failure(),
+        }
+    }
+}
+
+impl From<Outgoing> for SendBuffer {
+    fn from(Outgoing { head, body }: Outgoing) -> SendBuffer {
+        SendBuffer::with_body(head, body)
+    }
+}

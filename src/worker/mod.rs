@@ -1,0 +1,370 @@
+//! The worker: one process, one ring, one loop. Acts on what connections decide; knows no HTTP.
+
+mod accept;
+mod entry;
+mod lifecycle;
+pub mod rt;
+mod run;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::io;
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::process;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use uring_ring::{Completion, GroupId, Op, Outcome, Ring};
+
+use crate::app::Service;
+use crate::conn::{Action, Connection, Counts, DateField, Env, Pools, Settings};
+use crate::process::channel::Message;
+use crate::process::scoreboard::{State, WorkerPage};
+use accept::Acceptor;
+use entry::{Entry, Receive};
+use lifecycle::Lifecycle;
+use rt::{ConnWakers, Runtime, WakeQueue, Woken};
+use table::{ConnId, Table};
+use timers::Timers;
+
+pub(crate) use run::run;
+
+/// What a completion is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tag {
+    Accept { listener: usize },
+    Receive(ConnId),
+    Send(ConnId),
+    Close(ConnId),
+    /// Its target says all that there is to know.
+    Cancel,
+    Channel,
+    Report,
+    Signal,
+    Bell,
+}
+
+/// How the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    Continue,
+    /// Drained, or out of time for it.
+    Stopped,
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) ring: Ring<Tag>,
+    pub(crate) buffers: GroupId,
+    pub(crate) listeners: Vec<OwnedFd>,
+    /// To the master; its end means that the master is gone.
+    pub(crate) channel: OwnedFd,
+    /// A signalfd.
+    pub(crate) signals: OwnedFd,
+    pub(crate) settings: Settings,
+    pub(crate) connections_max: usize,
+    pub(crate) page: &'static WorkerPage,
+    pub(crate) worker_id: usize,
+}
+
+/// A worker between two turns.
+pub(crate) struct Worker {
+    ring: Ring<Tag>,
+    buffers: GroupId,
+    table: Table<Entry>,
+    timers: Timers,
+    acceptor: Acceptor,
+    lifecycle: Lifecycle,
+    around: Around,
+    runtime: Rc<Runtime>,
+    queue: Arc<WakeQueue>,
+    /// Lends its memory to the wake queue.
+    woken: Vec<Woken>,
+    page: &'static WorkerPage,
+}
+
+/// What connections borrow for a call.
+struct Around {
+    now: Instant,
+    settings: Settings,
+    service: Box<dyn Service>,
+    wakers: ConnWakers,
+    date: DateField,
+    pools: Pools,
+    counts: Counts,
+    draining: bool,
+    traffic: Traffic,
+}
+
+/// What the worker counts itself.
+#[derive(Default)]
+struct Traffic {
+    accepted: u64,
+    closed: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+}
+
+impl Around {
+    fn env(&mut self, id: ConnId) -> Env<'_> {
+        Env {
+            now: self.now,
+            settings: &self.settings,
+            service: &*self.service,
+            waker: self.wakers.lend(id),
+            date: &self.date,
+            pools: &mut self.pools,
+            counts: &mut self.counts,
+            draining: self.draining,
+        }
+    }
+}
+
+impl Worker {
+    /// A worker that starts accepting with its first turn.
+    pub(crate) fn new(
+        parts: Parts,
+        service: Box<dyn Service>,
+        queue: Arc<WakeQueue>,
+        now: Instant,
+    ) -> Worker {
+        let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
+        let runtime = Runtime::new(now, Arc::clone(&queue));
+        let mut worker = Worker {
+            ring,
+            buffers,
+            table: Table::new(),
+            timers: Timers::default(),
+            acceptor: Acceptor::new(listeners, parts.connections_max),
+            lifecycle: Lifecycle::new(channel, signals),
+            around: Around {
+                now,
+                settings,
+                service,
+                wakers: ConnWakers::new(Arc::clone(&queue)),
+                date: DateField::new(now, SystemTime::now()),
+                pools: Pools::default(),
+                counts: Counts::default(),
+                draining: false,
+                traffic: Traffic::default(),
+            },
+            runtime,
+            queue,
+            woken: Vec::new(),
+            page: parts.page,
+        };
+        worker.listen_to_bell();
+        worker.acceptor.arm(&mut worker.ring, worker.table.len());
+        let report = Message::WorkerReady { worker_id: parts.worker_id, pid: process::id() };
+        worker.lifecycle.begin(&report, &mut worker.ring);
+        worker
+    }
+
+    /// One turn: what is complete, what is due, what was woken; then one enter, which waits.
+    pub(crate) fn turn(&mut self, now: Instant) -> io::Result<Turn> {
+        self.runtime.enter();
+        self.around.now = now;
+        self.around.date.refresh(now, SystemTime::now);
+        while let Some(completion) = self.ring.poll_completion() {
+            self.on_completion(completion);
+        }
+        self.runtime.handle_time(now);
+        self.on_alarms();
+        self.on_woken();
+        self.acceptor.handle_time(now, &mut self.ring, self.table.len());
+        self.publish();
+        if self.lifecycle.is_over(now, self.table.len()) {
+            return Ok(Turn::Stopped);
+        }
+        let wait = if self.queue.is_empty() { self.wait(now) } else { Some(Duration::ZERO) };
+        self.ring.turn(wait)?;
+        Ok(Turn::Continue)
+    }
+
+    fn on_completion(&mut self, Completion { tag, outcome, more }: Completion<Tag>) {
+        match (tag, outcome) {
+            (Tag::Receive(id), Outcome::Received(result)) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                if !more {
+                    entry.receive = Receive::Off;
+                }
+                let mut env = self.around.env(id);
+                match result {
+                    _ if entry.is_closing() => {}
+                    Ok(Some(bytes)) => {
+                        entry.connection.handle_bytes(&bytes, &mut env);
+                        self.around.traffic.bytes_received += bytes.len() as u64;
+                    }
+                    Ok(None) => entry.connection.handle_end(&mut env),
+                    Err(errno) => entry.on_receive_error(errno),
+                }
+                self.settle(id);
+            }
+            (Tag::Send(id), Outcome::Sent { mut buffer, result }) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.sending = false;
+                match result {
+                    _ if entry.is_closing() => {}
+                    Ok(sent) if sent > 0 => {
+                        self.around.traffic.bytes_sent += sent as u64;
+                        buffer.advance(sent);
+                        let mut env = self.around.env(id);
+                        if buffer.left() == 0 {
+                            entry.connection.handle_sent(buffer.into_head(), &mut env);
+                        } else {
+                            entry.connection.handle_send_progress(&env);
+                            entry.send(id, buffer, &mut self.ring);
+                        }
+                    }
+                    _ => entry.connection.handle_failure(),
+                }
+                self.settle(id);
+            }
+            (Tag::Close(id), Outcome::Closed(_)) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.closed = true;
+                self.settle(id);
+            }
+            (Tag::Accept { listener }, Outcome::Accepted(result)) => {
+                self.acceptor.on_accepted(listener, &result, more, self.around.now);
+                if let Ok(socket) = result {
+                    self.on_connection(socket);
+                }
+                self.acceptor.arm(&mut self.ring, self.table.len());
+            }
+            (Tag::Bell, Outcome::Read { .. }) => self.listen_to_bell(),
+            (Tag::Cancel, Outcome::Cancelled(_)) | (Tag::Report, Outcome::Sent { .. }) => {}
+            (Tag::Channel | Tag::Signal, Outcome::Read { buffer, result }) => {
+                let now = self.around.now;
+                if self.lifecycle.on_read(tag, &buffer, result, &mut self.ring, now) {
+                    self.begin_drain();
+                }
+            }
+            (tag, outcome) => unreachable!("{tag:?} completed as {outcome:?}"),
+        }
+    }
+
+    fn on_connection(&mut self, socket: OwnedFd) {
+        self.around.traffic.accepted += 1;
+        let id = self.table.insert_with(|id| Entry::new(socket, &self.around.env(id)));
+        self.settle(id);
+    }
+
+    /// Does what the connection wants, and waits for what it waits for.
+    fn settle(&mut self, id: ConnId) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let mut env = self.around.env(id);
+        while let Some(action) = entry.connection.poll_action(&mut env) {
+            match action {
+                Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
+                Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
+                Action::Close => entry.begin_close(id, &mut self.ring),
+            }
+        }
+        if entry.is_closing() {
+            if entry.may_remove() {
+                self.table.remove(id);
+                self.around.traffic.closed += 1;
+                self.acceptor.arm(&mut self.ring, self.table.len());
+            }
+            return;
+        }
+        entry.update_receive(id, self.buffers, &mut self.ring);
+        if let Some(deadline) = entry.connection.poll_timeout() {
+            self.timers.set(id, deadline, &mut entry.alarm);
+        }
+    }
+
+    fn on_alarms(&mut self) {
+        while let Some((at, id)) = self.timers.poll_due(self.around.now) {
+            let Some(entry) = self.table.get_mut(id).filter(|entry| entry.alarm == Some(at)) else {
+                continue;
+            };
+            entry.alarm = None;
+            if !entry.is_closing() {
+                entry.connection.handle_timeout(&mut self.around.env(id));
+            }
+            self.settle(id);
+        }
+    }
+
+    /// Polls what was woken before this turn; what is woken by that waits for the next.
+    fn on_woken(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let mut woken = mem::take(&mut self.woken);
+        self.queue.take(&mut woken);
+        for what in woken.drain(..) {
+            match what {
+                Woken::Task(number) => self.runtime.handle_wake(number),
+                Woken::Connection(id) => {
+                    let Some(entry) = self.table.get_mut(id) else { continue };
+                    if !entry.is_closing() {
+                        entry.connection.handle_wake(&mut self.around.env(id));
+                    }
+                    self.settle(id);
+                }
+            }
+        }
+        self.woken = woken;
+    }
+
+    fn begin_drain(&mut self) {
+        self.around.draining = true;
+        self.acceptor.stop(&mut self.ring);
+        for id in self.table.ids() {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            entry.connection.handle_drain(&self.around.env(id));
+            self.settle(id);
+        }
+    }
+
+    fn listen_to_bell(&mut self) {
+        let buffer = Vec::with_capacity(size_of::<u64>());
+        self.ring.push(Op::Read { fd: self.queue.bell(), buffer }, Tag::Bell);
+    }
+
+    /// How long there is nothing to do unless something happens.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        let table = &self.table;
+        let alarm = self.timers.next(|at, id| {
+            table.get(id).is_some_and(|entry| entry.alarm == Some(at) && !entry.is_closing())
+        });
+        let deadlines = [
+            alarm,
+            self.runtime.poll_timeout(),
+            self.acceptor.poll_timeout(),
+            self.lifecycle.poll_timeout(),
+        ];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// Shows what this turn changed. Counters go on from where the worker before left them.
+    fn publish(&mut self) {
+        let Around { counts, traffic, .. } = &mut self.around;
+        let (counts, traffic) = (mem::take(counts), mem::take(traffic));
+        let shown = &self.page.traffic;
+        shown.connections.set(self.table.len() as u64);
+        shown.connections_total.add(traffic.accepted);
+        shown.connections_closed.add(traffic.closed);
+        shown.bytes_received.add(traffic.bytes_received);
+        shown.bytes_sent.add(traffic.bytes_sent);
+        shown.turns.add(1);
+        if counts.requests > 0 {
+            shown.requests.add(counts.requests);
+        }
+        self.page.set_state(if self.lifecycle.is_draining() {
+            State::Stopping
+        } else if self.acceptor.is_full(self.table.len()) {
+            State::Busy
+        } else {
+            State::Ready
+        });
+    }
+}

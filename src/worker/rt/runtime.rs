@@ -1,0 +1,119 @@
+//! One worker's alarms and spawned tasks. Polls tasks when told to; never waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use super::wake::{TaskWaker, WakeQueue, Woken};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
+}
+
+type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What `rt`'s futures find through the thread that they run on.
+pub(in crate::worker) struct Runtime {
+    now: Cell<Instant>,
+    /// By time, then by number: two alarms of one instant are two.
+    alarms: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    tasks: RefCell<HashMap<u64, (LocalTask, Waker)>>,
+    next_number: Cell<u64>,
+    queue: Arc<WakeQueue>,
+}
+
+impl Runtime {
+    pub(in crate::worker) fn new(now: Instant, queue: Arc<WakeQueue>) -> Rc<Runtime> {
+        Rc::new(Runtime {
+            now: Cell::new(now),
+            alarms: RefCell::default(),
+            tasks: RefCell::default(),
+            next_number: Cell::new(0),
+            queue,
+        })
+    }
+
+    /// Makes it the runtime of this thread, until another one is.
+    pub(in crate::worker) fn enter(self: &Rc<Self>) {
+        CURRENT.with(|current| current.replace(Some(Rc::clone(self))));
+    }
+
+    /// The runtime of this thread.
+    pub(super) fn current() -> Rc<Runtime> {
+        CURRENT
+            .with(|current| current.borrow().clone())
+            .expect("uring_pool::rt works inside of a worker: in handlers, and in what they spawn")
+    }
+
+    /// The turn's time.
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// It is `now`: wakes those whose time has come.
+    pub(in crate::worker) fn handle_time(&self, now: Instant) {
+        self.now.set(now);
+        while let Some(waker) = self.due(now) {
+            waker.wake();
+        }
+    }
+
+    /// Takes the next waker whose time has come; waking it may set alarms.
+    fn due(&self, now: Instant) -> Option<Waker> {
+        let mut alarms = self.alarms.borrow_mut();
+        alarms.first_entry().filter(|alarm| alarm.key().0 <= now).map(|alarm| alarm.remove())
+    }
+
+    /// When the next alarm goes off.
+    pub(in crate::worker) fn poll_timeout(&self) -> Option<Instant> {
+        self.alarms.borrow().first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Polls a spawned task that was woken.
+    pub(in crate::worker) fn handle_wake(&self, number: u64) {
+        // Out of the table while it runs: it may spawn others.
+        let Some((mut task, waker)) = self.tasks.borrow_mut().remove(&number) else { return };
+        let mut context = Context::from_waker(&waker);
+        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut context))) {
+            Ok(poll) if poll.is_ready() => {}
+            Ok(_) => drop(self.tasks.borrow_mut().insert(number, (task, waker))),
+            Err(_) => log::error!("a spawned task panicked"),
+        }
+    }
+
+    pub(super) fn spawn(&self, task: LocalTask) {
+        let number = self.number();
+        let waker = Waker::from(Arc::new(TaskWaker { queue: Arc::clone(&self.queue), task: number }));
+        self.tasks.borrow_mut().insert(number, (task, waker));
+        self.queue.push(Woken::Task(number));
+    }
+
+    pub(super) fn set_alarm(&self, at: Instant, waker: Waker) -> (Instant, u64) {
+        let key = (at, self.number());
+        self.alarms.borrow_mut().insert(key, waker);
+        key
+    }
+
+    /// Wakes another task at that time, or says that the time has come.
+    pub(super) fn update_alarm(&self, key: (Instant, u64), waker: &Waker) -> bool {
+        match self.alarms.borrow_mut().get_mut(&key) {
+            Some(set) => set.clone_from(waker),
+            None => return false,
+        }
+        true
+    }
+
+    pub(super) fn clear_alarm(&self, key: (Instant, u64)) {
+        drop(self.alarms.borrow_mut().remove(&key));
+    }
+
+    fn number(&self) -> u64 {
+        self.next_number.replace(self.next_number.get() + 1)
+    }
+}

@@ -1,0 +1,100 @@
+//! From a seat to a running worker: its ring, its limits, its loop.
+
+use std::error::Error;
+use std::time::Instant;
+
+use nix::sys::resource::{Resource, getrlimit};
+use uring_ring::{Ring, Setup};
+
+use super::rt::WakeQueue;
+use super::{Parts, Tag, Turn, Worker};
+use crate::app::Service;
+use crate::config::{Checked, WorkerConfig};
+use crate::conn::Settings;
+use crate::process::EXIT_CANNOT_START;
+use crate::process::scoreboard::State;
+use crate::process::seat::Seat;
+use crate::proto::h1::HeadLimits;
+
+/// Entries of a worker's submission queue: a turn of 1,024 busy connections fills it once.
+const RING_ENTRIES: u32 = 1024;
+
+/// Descriptors that aren't connections: standard streams, listeners, ring, channel, signals, bell,
+/// and some for handlers (files, databases).
+const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// Serves until it is told to stop; returns the exit status of the process.
+pub(crate) fn run(
+    seat: Seat,
+    config: &Checked<WorkerConfig>,
+    service: impl FnOnce() -> Box<dyn Service>,
+) -> i32 {
+    let page = seat.page();
+    let mut worker = match prepare(seat, config, service) {
+        Ok(worker) => worker,
+        Err(error) => {
+            log::error!("a worker cannot start: {error}");
+            return EXIT_CANNOT_START;
+        }
+    };
+    loop {
+        match worker.turn(Instant::now()) {
+            Ok(Turn::Continue) => {}
+            Ok(Turn::Stopped) => break,
+            Err(error) => {
+                log::error!("a worker's ring broke: {error}");
+                page.set_state(State::Failed);
+                return 1;
+            }
+        }
+    }
+    page.set_state(State::Stopped);
+    0
+}
+
+fn prepare(
+    seat: Seat,
+    config: &WorkerConfig,
+    service: impl FnOnce() -> Box<dyn Service>,
+) -> Result<Worker, Box<dyn Error>> {
+    let setup = Setup { entries: RING_ENTRIES, restricted: true, features: seat.features };
+    let mut ring: Ring<Tag> = Ring::new(setup)?;
+    let buffers = ring.add_buffers(config.buffers.count, config.buffers.size)?;
+    ring.enable()?;
+    let parts = Parts {
+        ring,
+        buffers,
+        page: seat.page(),
+        worker_id: seat.worker_id,
+        listeners: seat.listeners,
+        channel: seat.channel,
+        signals: seat.signals,
+        settings: settings(config),
+        connections_max: connections_max(config),
+    };
+    Ok(Worker::new(parts, service(), WakeQueue::new()?, Instant::now()))
+}
+
+fn settings(config: &WorkerConfig) -> Settings {
+    let WorkerConfig { limits, timeouts, .. } = config;
+    Settings {
+        head: HeadLimits {
+            head_bytes_max: limits.head_bytes_max,
+            fields_max: limits.fields_max,
+            ..HeadLimits::default()
+        },
+        body_bytes_max: limits.body_bytes_max,
+        head_timeout: timeouts.head,
+        idle_timeout: timeouts.idle,
+        body_timeout: timeouts.body,
+        write_timeout: timeouts.write,
+    }
+}
+
+/// As configured, but no more than there are descriptors for.
+fn connections_max(config: &WorkerConfig) -> usize {
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(1);
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    config.limits.connections_max.map_or(possible, |wanted| possible.min(wanted as usize))
+}
