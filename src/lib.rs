@@ -1,1 +1,39 @@
-//! stub
+//! An io_uring-native, pre-fork HTTP server engine for Linux (6.1 and later).
+//!
+//! A master process binds the sockets and forks one worker a core; each worker is pinned and
+//! drives its own completion loop. Handlers are `async` and need no runtime; each worker has its
+//! own, made after the fork, so their state may be `!Send`.
+//!
+//! ```no_run
+//! use uring_pool::{Pool, Request, Response};
+//!
+//! fn main() -> uring_pool::Result<()> {
+//!     Pool::bind("127.0.0.1:8080")?
+//!         .serve(|_worker| async |req: &Request| Response::text(format!("hello {}", req.path())))
+//! }
+//! ```
+//!
+//! # Where things are
+//!
+//! - [`Pool`] starts it all; [`config`] has what can be set.
+//! - [`Handler`] answers a [`Request`] with a [`Response`]; [`app`] has some that are ready.
+//! - [`rt`] is for handlers that wait: sleep, time-outs, tasks.
+//!
+//! ARCHITECTURE.md in the repository tells how the parts fit.
+
+pub mod app;
+pub mod config;
+mod conn;
+mod http;
+mod master;
+mod pool;
+mod process;
+#[doc(hidden)] // wire formats, for the benches: no promise is made about them
+pub mod proto;
+mod worker;
+
+pub use app::Handler;
+pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
+pub use pool::{Error, Pool, Ready, Result, Worker};
+pub use process::{State, Status as PoolStatus, WorkerStatus};
+pub use worker::rt;
