@@ -63,6 +63,11 @@ impl Acceptor {
         }
     }
 
+    /// Whether nothing is armed, so that no connection can still come.
+    pub(super) fn is_off(&self) -> bool {
+        self.listeners.iter().all(|listener| matches!(listener.accept, Accept::Off))
+    }
+
     /// Whether more connections have to wait.
     pub(super) fn is_full(&self, connections: usize) -> bool {
         connections >= self.connections_max

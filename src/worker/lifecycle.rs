@@ -87,8 +87,8 @@ impl Lifecycle {
     }
 
     /// Whether there is nothing left to do, or no time.
-    pub(super) fn is_over(&self, now: Instant, connections: usize) -> bool {
-        self.deadline.is_some_and(|deadline| connections == 0 || deadline <= now)
+    pub(super) fn is_over(&self, now: Instant, is_idle: bool) -> bool {
+        self.deadline.is_some_and(|deadline| is_idle || deadline <= now)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

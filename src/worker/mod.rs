@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use uring_ring::{Completion, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
-use crate::conn::{Action, Connection, Counts, DateField, Env, Pools, Settings};
+use crate::conn::{Action, Counts, DateField, Env, Pools, Settings};
 use crate::process::channel::Message;
 use crate::process::scoreboard::{State, WorkerPage};
 use accept::Acceptor;
@@ -35,7 +35,7 @@ pub(crate) use run::run;
 
 /// What a completion is about.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Tag {
+enum Tag {
     Accept { listener: usize },
     Receive(ConnId),
     Send(ConnId),
@@ -50,29 +50,30 @@ pub(crate) enum Tag {
 
 /// How the loop goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Turn {
+enum Turn {
     Continue,
     /// Drained, or out of time for it.
     Stopped,
 }
 
 /// What a worker is made of.
-pub(crate) struct Parts {
-    pub(crate) ring: Ring<Tag>,
-    pub(crate) buffers: GroupId,
-    pub(crate) listeners: Vec<OwnedFd>,
+struct Parts {
+    ring: Ring<Tag>,
+    buffers: GroupId,
+    listeners: Vec<OwnedFd>,
     /// To the master; its end means that the master is gone.
-    pub(crate) channel: OwnedFd,
+    channel: OwnedFd,
     /// A signalfd.
-    pub(crate) signals: OwnedFd,
-    pub(crate) settings: Settings,
-    pub(crate) connections_max: usize,
-    pub(crate) page: &'static WorkerPage,
-    pub(crate) worker_id: usize,
+    signals: OwnedFd,
+    settings: Settings,
+    connections_max: usize,
+    page: &'static WorkerPage,
+    worker_id: usize,
+    queue: Arc<WakeQueue>,
 }
 
 /// A worker between two turns.
-pub(crate) struct Worker {
+struct Worker {
     ring: Ring<Tag>,
     buffers: GroupId,
     table: Table<Entry>,
@@ -126,13 +127,8 @@ impl Around {
 
 impl Worker {
     /// A worker that starts accepting with its first turn.
-    pub(crate) fn new(
-        parts: Parts,
-        service: Box<dyn Service>,
-        queue: Arc<WakeQueue>,
-        now: Instant,
-    ) -> Worker {
-        let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
+    fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
+        let Parts { ring, buffers, listeners, channel, signals, settings, queue, .. } = parts;
         let runtime = Runtime::new(now, Arc::clone(&queue));
         let mut worker = Worker {
             ring,
@@ -165,7 +161,7 @@ impl Worker {
     }
 
     /// One turn: what is complete, what is due, what was woken; then one enter, which waits.
-    pub(crate) fn turn(&mut self, now: Instant) -> io::Result<Turn> {
+    fn turn(&mut self, now: Instant) -> io::Result<Turn> {
         self.runtime.enter();
         self.around.now = now;
         self.around.date.refresh(now, SystemTime::now);
@@ -177,7 +173,8 @@ impl Worker {
         self.on_woken();
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
         self.publish();
-        if self.lifecycle.is_over(now, self.table.len()) {
+        let is_idle = self.table.len() == 0 && self.acceptor.is_off();
+        if self.lifecycle.is_over(now, is_idle) {
             return Ok(Turn::Stopped);
         }
         let wait = if self.queue.is_empty() { self.wait(now) } else { Some(Duration::ZERO) };

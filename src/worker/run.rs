@@ -64,6 +64,7 @@ fn prepare(
     let parts = Parts {
         ring,
         buffers,
+        queue: WakeQueue::new(WakeQueue::bell_descriptor()?),
         page: seat.page(),
         worker_id: seat.worker_id,
         listeners: seat.listeners,
@@ -72,7 +73,7 @@ fn prepare(
         settings: settings(config),
         connections_max: connections_max(config),
     };
-    Ok(Worker::new(parts, service(), WakeQueue::new()?, Instant::now()))
+    Ok(Worker::new(parts, service(), Instant::now()))
 }
 
 fn settings(config: &WorkerConfig) -> Settings {

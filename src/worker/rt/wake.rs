@@ -3,13 +3,14 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 use std::thread::{self, ThreadId};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd;
 
 use super::super::table::ConnId;
 
@@ -27,18 +28,23 @@ pub(in crate::worker) struct WakeQueue {
     woken: Mutex<Vec<Woken>>,
     is_empty: AtomicBool,
     /// Written by other threads only: the worker looks into the queue before it waits.
-    bell: EventFd,
+    bell: OwnedFd,
 }
 
 impl WakeQueue {
-    /// A queue of the current thread.
-    pub(in crate::worker) fn new() -> io::Result<Arc<WakeQueue>> {
-        Ok(Arc::new(WakeQueue {
+    /// A queue of the current thread. `bell` is an eventfd.
+    pub(in crate::worker) fn new(bell: OwnedFd) -> Arc<WakeQueue> {
+        Arc::new(WakeQueue {
             worker: thread::current().id(),
             woken: Mutex::default(),
             is_empty: AtomicBool::new(true),
-            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?,
-        }))
+            bell,
+        })
+    }
+
+    /// A bell.
+    pub(in crate::worker) fn bell_descriptor() -> io::Result<OwnedFd> {
+        Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?.into())
     }
 
     /// Readable after another thread woke something.
@@ -67,7 +73,7 @@ impl WakeQueue {
         drop(queue);
         if was_empty && thread::current().id() != self.worker {
             // Fails only when 2^64 - 1 wake-ups are unread, and then the bell has rung already.
-            let _ = self.bell.write(1);
+            let _ = unistd::write(&self.bell, &1_u64.to_ne_bytes());
         }
     }
 }
@@ -135,9 +141,13 @@ impl Wake for TaskWaker {
 mod tests {
     use super::*;
 
+    fn queue() -> Arc<WakeQueue> {
+        WakeQueue::new(WakeQueue::bell_descriptor().unwrap())
+    }
+
     #[test]
     fn a_waker_that_was_kept_still_wakes_its_own_connection() {
-        let queue = WakeQueue::new().unwrap();
+        let queue = queue();
         let mut wakers = ConnWakers::new(Arc::clone(&queue));
         let (first, second) = (ConnId::from_bits(1), ConnId::from_bits(2));
         let kept = wakers.lend(first).clone();
@@ -151,14 +161,14 @@ mod tests {
 
     #[test]
     fn a_waker_that_nobody_kept_is_lent_again() {
-        let mut wakers = ConnWakers::new(WakeQueue::new().unwrap());
+        let mut wakers = ConnWakers::new(queue());
         let first = wakers.lend(ConnId::from_bits(1)).data();
         assert_eq!(wakers.lend(ConnId::from_bits(2)).data(), first);
     }
 
     #[test]
     fn another_thread_rings_the_bell_once() {
-        let queue = WakeQueue::new().unwrap();
+        let queue = queue();
         let elsewhere = Arc::clone(&queue);
         thread::spawn(move || {
             elsewhere.push(Woken::Task(1));
@@ -166,6 +176,8 @@ mod tests {
         })
         .join()
         .unwrap();
-        assert_eq!(queue.bell.read().unwrap(), 1);
+        let mut rings = [0; 8];
+        unistd::read(&queue.bell, &mut rings).unwrap();
+        assert_eq!(u64::from_ne_bytes(rings), 1);
     }
 }

@@ -1,0 +1,107 @@
+//! What a request may cost, on the real kernel: no allocation, and one enter for all that is due.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::time::SystemTime;
+
+use uring_ring::{Features, Mask, Setup};
+
+use super::super::*;
+use super::settings;
+use crate::app::service;
+use crate::http::{Request, Response};
+use crate::process::scoreboard::Scoreboard;
+
+const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
+
+/// A worker in this thread, and clients that are connected to it.
+struct Bench {
+    worker: Worker,
+    clients: Vec<TcpStream>,
+    /// The other ends of what the worker listens to.
+    _ends: Vec<UnixDatagram>,
+}
+
+impl Bench {
+    fn new(clients: usize) -> Bench {
+        let features = Features::probe(Mask::NONE).unwrap();
+        let mut ring = Ring::new(Setup { entries: 256, restricted: true, features }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (channel, master) = UnixDatagram::pair().unwrap();
+        let (signals, kernel) = UnixDatagram::pair().unwrap();
+        let scoreboard = Scoreboard::map(1, SystemTime::now()).unwrap();
+        let parts = Parts {
+            buffers: ring.add_buffers(64, 2048).unwrap(),
+            ring,
+            listeners: vec![listener.into()],
+            channel: channel.into(),
+            signals: signals.into(),
+            settings: settings(),
+            connections_max: 1000,
+            page: scoreboard.page(0),
+            worker_id: 0,
+            queue: WakeQueue::new(WakeQueue::bell_descriptor().unwrap()),
+        };
+        parts.ring.enable().unwrap();
+        let service = service(async |_: &Request| Response::text("Hello, World!"));
+        let mut bench = Bench {
+            worker: Worker::new(parts, service, Instant::now()),
+            clients: Vec::new(),
+            _ends: vec![master, kernel],
+        };
+        for _ in 0..clients {
+            let client = TcpStream::connect(address).unwrap();
+            client.set_nonblocking(true).unwrap();
+            bench.clients.push(client);
+        }
+        bench
+    }
+
+    /// All clients ask once, and all are answered.
+    fn round(&mut self) {
+        for client in &mut self.clients {
+            client.write_all(REQUEST).unwrap();
+        }
+        let mut answer = [0; 1024];
+        for number in 0..self.clients.len() {
+            let count = loop {
+                match self.clients[number].read(&mut answer) {
+                    Ok(count) => break count,
+                    Err(_) => assert_eq!(self.worker.turn(Instant::now()).unwrap(), Turn::Continue),
+                }
+            };
+            assert!(answer[..count].ends_with(b"\r\n\r\nHello, World!"));
+        }
+    }
+}
+
+#[test]
+fn a_keep_alive_request_allocates_nothing() {
+    let mut bench = Bench::new(4);
+    for _ in 0..10 {
+        bench.round(); // pools and tables grow to their size
+    }
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..100 {
+            bench.round();
+        }
+    });
+    assert_eq!(counted.count_total, 0, "{counted:?} for 400 requests");
+}
+
+#[test]
+fn a_turn_serves_all_that_is_due_with_one_enter() {
+    let mut bench = Bench::new(64);
+    bench.round();
+    let before = bench.worker.ring.turns();
+    for _ in 0..10 {
+        bench.round();
+    }
+    let turns = bench.worker.ring.turns() - before;
+    let requests = 640;
+    // A round is one enter that brings the requests and one that sends the answers; the last
+    // client may be looked at before that.
+    assert!(turns <= requests / 10, "{turns} enters for {requests} requests");
+}

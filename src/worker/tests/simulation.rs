@@ -1,0 +1,329 @@
+//! A whole worker on a simulated kernel: thousands of seeds of clients, faults and time.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use uring_ring::sim::{Client, Fault, Faults, Plan, Rng, World};
+
+use super::super::*;
+use super::settings;
+use crate::app::service;
+use crate::http::{Body, Request, Response};
+use crate::process::channel;
+use crate::process::scoreboard::Scoreboard;
+
+/// More turns than any run needs that gets anywhere.
+const TURNS_MAX: usize = 20_000;
+
+/// A worker in its world.
+struct Stage {
+    worker: Worker,
+    world: World,
+    listener: RawFd,
+    channel: RawFd,
+    bell: RawFd,
+}
+
+impl Stage {
+    fn new(plan: Plan, connections_max: usize) -> Stage {
+        let (mut ring, world) = Ring::simulated(plan);
+        let (listener, channel, bell) = (world.listener(), world.readable(), world.readable());
+        let scoreboard = Scoreboard::map(1, SystemTime::UNIX_EPOCH).unwrap();
+        let [listener_number, channel_number, bell_number] =
+            [&listener, &channel, &bell].map(AsRawFd::as_raw_fd);
+        let parts = Parts {
+            buffers: ring.add_buffers(8, 512).unwrap(),
+            ring,
+            listeners: vec![listener],
+            channel,
+            signals: world.readable(),
+            settings: settings(),
+            connections_max,
+            page: scoreboard.page(0),
+            worker_id: 0,
+            queue: WakeQueue::new(bell),
+        };
+        let worker = Worker::new(parts, service(answer), world.now());
+        Stage {
+            worker,
+            world,
+            listener: listener_number,
+            channel: channel_number,
+            bell: bell_number,
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.worker.turn(self.world.now()).expect("a simulated ring never breaks")
+    }
+}
+
+/// Answers `/kind/number` with the number, then what the kind asks for.
+async fn answer(request: &Request) -> Response {
+    let (kind, number) = request.path()[1..].split_once('/').expect("/kind/number");
+    let number = number.to_owned();
+    match kind {
+        "plain" => Response::text(number),
+        "large" => Response::new(large(&number)),
+        "echo" => Response::new([number.as_bytes(), request.body()].concat()),
+        "sleep" => {
+            rt::sleep(Duration::from_millis(3)).await;
+            Response::text(number)
+        }
+        "spawn" => {
+            let task = rt::spawn(async {
+                rt::sleep(Duration::from_millis(1)).await;
+                number
+            });
+            Response::text(task.await.expect("it doesn't panic"))
+        }
+        "stream" => Response::new(Body::stream(Streamed {
+            left: vec![vec![b'.'; 5000].into(), "..".into(), number.into()],
+            pause: None,
+        })),
+        other => unreachable!("{other}"),
+    }
+}
+
+fn large(number: &str) -> Vec<u8> {
+    [number.as_bytes(), &[b'.'; 20_000]].concat()
+}
+
+/// Gives its pieces from last to first, each after a pause.
+struct Streamed {
+    left: Vec<Bytes>,
+    pause: Option<Pin<Box<rt::Sleep>>>,
+}
+
+impl Stream for Streamed {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let pause = self.pause.get_or_insert_with(|| Box::pin(rt::sleep(Duration::from_millis(1))));
+        if pause.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.pause = None;
+        Poll::Ready(self.left.pop().map(Ok))
+    }
+}
+
+/// A client with a script, and what it expects to hear.
+struct Actor {
+    client: Client,
+    script: Vec<u8>,
+    written: usize,
+    heard: Vec<u8>,
+    expected: Vec<Vec<u8>>,
+    /// May break off at any time.
+    is_rude: bool,
+    has_broken_off: bool,
+    shuts_write: bool,
+}
+
+impl Actor {
+    fn new(client: Client, rng: &mut Rng) -> Actor {
+        let mut actor = Actor {
+            client,
+            script: Vec::new(),
+            written: 0,
+            heard: Vec::new(),
+            expected: Vec::new(),
+            is_rude: rng.chance(100),
+            has_broken_off: false,
+            shuts_write: rng.chance(200),
+        };
+        if rng.chance(300) {
+            actor.client.set_window(1 + rng.below(2000));
+        }
+        let requests = 1 + rng.below(8);
+        for number in 0..requests {
+            actor.add_request(number, number + 1 == requests, rng);
+        }
+        actor
+    }
+
+    fn add_request(&mut self, number: usize, is_last: bool, rng: &mut Rng) {
+        let kind = ["plain", "plain", "large", "echo", "echo", "sleep", "spawn", "stream"][rng.below(8)];
+        let method = if kind == "echo" { "POST" } else { "GET" };
+        let mut head = format!("{method} /{kind}/{number} HTTP/1.1\r\nHost: sim\r\n");
+        if is_last && rng.chance(300) {
+            head += "Connection: close\r\n";
+        }
+        let mut body = vec![b'b'; rng.below(3000)];
+        let mut expected = number.to_string().into_bytes();
+        match kind {
+            "large" => expected = large(&number.to_string()),
+            "echo" => expected.extend_from_slice(&body),
+            "stream" => expected = [expected, vec![b'.'; 5002]].concat(),
+            _ => {}
+        }
+        if kind != "echo" {
+            body.clear();
+        } else if rng.chance(500) && !body.is_empty() {
+            head += "Transfer-Encoding: chunked\r\n";
+            let (a, b) = body.split_at(rng.below(body.len()));
+            let mut chunked = Vec::new();
+            crate::proto::h1::encode_chunk(&mut chunked, a);
+            crate::proto::h1::encode_chunk(&mut chunked, b);
+            chunked.extend_from_slice(b"0\r\n\r\n");
+            body = chunked;
+        } else {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        self.script.extend_from_slice(format!("{head}\r\n").as_bytes());
+        self.script.extend_from_slice(&body);
+        self.expected.push(expected);
+    }
+
+    fn act(&mut self, rng: &mut Rng) {
+        if self.written < self.script.len() {
+            let count = 1 + rng.below((self.script.len() - self.written).min(700));
+            self.client.write(&self.script[self.written..self.written + count]);
+            self.written += count;
+            if self.written == self.script.len() && self.shuts_write {
+                self.client.shutdown_write();
+            }
+            if self.is_rude && rng.chance(50) {
+                self.client.reset();
+                self.has_broken_off = true;
+            }
+        }
+        if rng.chance(700) {
+            self.heard.extend(self.client.read());
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.client.is_closed()
+            || self.has_broken_off
+            || (self.written == self.script.len() && responses(&self.heard).len() == self.expected.len())
+    }
+
+    /// Checks what was heard: the right answers in the right order, all of them unless the
+    /// connection broke.
+    fn judge(&mut self, why: &str) {
+        self.heard.extend(self.client.read());
+        let answers = responses(&self.heard);
+        assert!(answers.len() <= self.expected.len(), "{why}: more answers than requests");
+        for (number, (answer, expected)) in answers.iter().zip(&self.expected).enumerate() {
+            assert!(answer == expected, "{why}: wrong answer to request {number}");
+        }
+        if !self.client.saw_reset() && !self.has_broken_off {
+            assert_eq!(answers.len(), self.expected.len(), "{why}: answers are missing");
+        }
+    }
+}
+
+/// The bodies of the whole responses at the begin of `bytes`.
+fn responses(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut bodies = Vec::new();
+    while let Some(end) = bytes.windows(4).position(|at| at == b"\r\n\r\n") {
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        let rest = &bytes[end + 4..];
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let Some((body, used)) = (match length {
+            Some(length) => {
+                let length = length.parse().unwrap();
+                rest.get(..length).map(|body| (body.to_vec(), length))
+            }
+            None => unchunk(rest),
+        }) else {
+            break;
+        };
+        bodies.push(body);
+        bytes = &rest[used..];
+    }
+    bodies
+}
+
+/// The body in chunks at the begin of `bytes` and its length, if it is whole.
+fn unchunk(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let line_end = at + bytes[at..].windows(2).position(|at| at == b"\r\n")?;
+        let size = std::str::from_utf8(&bytes[at..line_end]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        let chunk = bytes.get(line_end + 2..line_end + 2 + size + 2)?;
+        body.extend_from_slice(&chunk[..size]);
+        at = line_end + 2 + size + 2;
+        if size == 0 {
+            return Some((body, at));
+        }
+    }
+}
+
+/// One run: some clients talk, all are answered, the worker drains and leaves nothing behind.
+fn run(seed: u64, faults: Faults) {
+    let why = format!("seed {seed}");
+    let mut rng = Rng::new(!seed);
+    let connections_max = if rng.chance(300) { 1 + rng.below(3) } else { 1000 };
+    let mut stage = Stage::new(Plan { seed, faults }, connections_max);
+    let mut actors = Vec::new();
+    let mut to_come = 1 + rng.below(5);
+    let mut turns = 0;
+    while to_come > 0 || !actors.iter().all(Actor::is_done) {
+        if to_come > 0 && rng.chance(300) {
+            actors.push(Actor::new(stage.world.connect(&stage.listener), &mut rng));
+            to_come -= 1;
+        }
+        for actor in &mut actors {
+            if rng.chance(600) {
+                actor.act(&mut rng);
+            }
+            if actor.is_done() && connections_max < 5 {
+                actor.heard.extend(actor.client.read());
+                actor.client.close(); // make room for those that wait
+            }
+        }
+        // Something to read keeps the turn from waiting until a client's time is up.
+        stage.world.feed(&stage.bell, &1_u64.to_ne_bytes());
+        stage.world.advance(Duration::from_micros(rng.below(3000) as u64));
+        assert_eq!(stage.turn(), Turn::Continue, "{why}");
+        turns += 1;
+        if turns > TURNS_MAX {
+            actors.iter_mut().for_each(|actor| actor.judge(&why));
+            panic!("{why}: it gets nowhere");
+        }
+    }
+    actors.iter_mut().for_each(|actor| actor.judge(&why));
+
+    let shutdown = channel::encode(&Message::Shutdown { deadline_ms: 10_000 }).unwrap();
+    stage.world.feed(&stage.channel, &shutdown);
+    while stage.turn() == Turn::Continue {
+        actors.iter_mut().for_each(|actor| actor.heard.extend(actor.client.read()));
+        turns += 1;
+        assert!(turns < 2 * TURNS_MAX, "{why}: it never stops");
+    }
+    assert_eq!(stage.worker.table.len(), 0, "{why}: connections are left");
+    let Stage { worker, world, .. } = stage;
+    let left = world.leaks();
+    assert_eq!((left.buffers, left.connections), (0, 0), "{why}");
+    drop(worker);
+}
+
+/// As many seeds as promised in any test run.
+const SEEDS: u64 = 10_000;
+
+#[test]
+fn ten_thousand_seeds_with_every_fault_lose_and_leak_nothing() {
+    (0..SEEDS).for_each(|seed| run(seed, Faults::ALL));
+}
+
+#[test]
+fn without_faults_every_request_is_answered() {
+    (0..1000).for_each(|seed| run(seed, Faults::NONE));
+}
+
+#[test]
+fn one_fault_alone_is_survived_even_when_it_is_frequent() {
+    for fault in Fault::EACH {
+        (0..100).for_each(|seed| run(seed, Faults::NONE.with(fault, 400)));
+    }
+}
