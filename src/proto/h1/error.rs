@@ -1,4 +1,4 @@
-//! Why a request head is refused: always the peer's fault. Kernel and limits of ours have no place here.
+//! Why a request head is refused: always the peer's fault. Faults of ours have no place here.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ pub enum HeadError {
     ContentLengthAndTransferEncoding,
     /// Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1).
     TransferEncodingInHttp10,
-    /// More than one Transfer-Encoding field, `chunked` twice, or a value that is no list of codings.
+    /// Several Transfer-Encoding fields, a coding behind `chunked`, or no list of codings at all.
     TransferEncodingInvalid,
     /// The last coding isn't `chunked`, so the body has no end (RFC 9112 section 6.3).
     TransferEncodingNotChunked,
@@ -120,9 +120,7 @@ impl fmt::Display for HeadError {
             Self::HostInvalid => "Host is not a host with an optional port",
             Self::ContentLengthInvalid => "Content-Length is not a number",
             Self::ContentLengthDuplicate => "more than one Content-Length",
-            Self::ContentLengthAndTransferEncoding => {
-                "both Content-Length and Transfer-Encoding"
-            }
+            Self::ContentLengthAndTransferEncoding => "both Content-Length and Transfer-Encoding",
             Self::TransferEncodingInHttp10 => "Transfer-Encoding in HTTP/1.0",
             Self::TransferEncodingInvalid => "Transfer-Encoding is malformed or repeated",
             Self::TransferEncodingNotChunked => "the last transfer coding is not chunked",

@@ -1,6 +1,6 @@
 //! Where a request's body ends (RFC 9112 section 6.3). Reads no bytes of the body itself.
 
-use super::class::{self, TOKEN};
+use super::class::is_field_name;
 use super::{HeadError, Version};
 
 /// How the body of a request is delimited. A request body never lasts until the connection closes.
@@ -65,7 +65,7 @@ fn check_codings(codings: &[u8]) -> Result<(), HeadError> {
         let name = coding.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
         let is_chunked = name.eq_ignore_ascii_case(b"chunked");
         let has_parameters = name.len() != coding.trim_ascii().len();
-        if !class::is_field_name(name) || (is_chunked && has_parameters) {
+        if !is_field_name(name) || (is_chunked && has_parameters) {
             return Err(HeadError::TransferEncodingInvalid);
         }
         chunked_before |= chunked_last;

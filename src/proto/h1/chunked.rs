@@ -1,0 +1,271 @@
+//! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte. Drops extensions
+//! and trailers, keeps no payload.
+
+use std::fmt;
+
+use super::Step;
+use super::body::split_data;
+use super::class::{self, TOKEN, VALUE};
+
+/// Digits of a chunk's size, leading zeros counted: 16 are what a `u64` holds, so none overflows.
+const SIZE_DIGITS_MAX: u8 = 16;
+
+/// Bytes of extensions in one body, with the whitespace before them. Nobody uses extensions, and
+/// RFC 9112 section 7.1.1 wants a limit: 1 KiB for a line, and 16 such lines a body, keep an
+/// attacker from sending a body of nothing else.
+const EXTENSION_LINE_BYTES_MAX: u16 = 1024;
+const EXTENSION_BODY_BYTES_MAX: u16 = 16 * EXTENSION_LINE_BYTES_MAX;
+
+/// Trailer lines of one body, and their bytes: what is dropped anyway may be a quarter of a head.
+const TRAILERS_MAX: u8 = 32;
+const TRAILER_BYTES_MAX: u16 = 4 * 1024;
+
+/// Decodes a chunked body (RFC 9112 section 7.1).
+///
+/// Trailers are held to the grammar of field lines and then dropped: merging them into the head,
+/// unasked, is how they have been used for smuggling (RFC 9110 section 6.5.1).
+#[derive(Clone, Debug)]
+pub struct ChunkedDecoder {
+    state: State,
+    extension_bytes_left: u16,
+    trailer_bytes_left: u16,
+    trailers_left: u8,
+}
+
+const _: () = assert!(size_of::<ChunkedDecoder>() <= 24);
+
+/// What the next byte must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A digit of a size; behind the first also the CR, or what may begin an extension.
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// Whitespace before an extension's semicolon.
+    Space {
+        size: u64,
+        line: u16,
+    },
+    /// Any byte of an extension, or the CR behind it.
+    Extension {
+        size: u64,
+        line: u16,
+    },
+    /// The LF that ends a size.
+    SizeLf {
+        size: u64,
+    },
+    /// Payload.
+    Data {
+        left: u64,
+    },
+    /// The CR, then the LF, behind a chunk's payload.
+    DataCr,
+    DataLf,
+    /// The first byte of a trailer, or the CR of the last line.
+    Line,
+    /// A byte of a trailer's name, or the colon behind it.
+    TrailerName,
+    /// A byte of a trailer's value, or the CR behind it.
+    TrailerValue,
+    /// The LF that ends a trailer.
+    TrailerLf,
+    /// The last byte of the body.
+    LastLf,
+    /// Nothing.
+    Ended,
+}
+
+impl Default for ChunkedDecoder {
+    fn default() -> Self {
+        Self {
+            state: State::Size { size: 0, digits: 0 },
+            extension_bytes_left: EXTENSION_BODY_BYTES_MAX,
+            trailer_bytes_left: TRAILER_BYTES_MAX,
+            trailers_left: TRAILERS_MAX,
+        }
+    }
+}
+
+impl ChunkedDecoder {
+    /// Takes the next step: to a piece of payload, to the end of the input, or to that of the body.
+    ///
+    /// After an error the connection is lost, and this must not be called again.
+    pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, ChunkError> {
+        let mut used = 0;
+        while let Some(&byte) = input.get(used) {
+            match self.state {
+                State::Data { left } => {
+                    let data = split_data(&input[used..], left);
+                    self.state = match left - data.len() as u64 {
+                        0 => State::DataCr,
+                        left => State::Data { left },
+                    };
+                    return Ok(Step::Data { data, used: used + data.len() });
+                }
+                State::Ended => break,
+                state => {
+                    self.state = self.after(state, byte)?;
+                    used += 1;
+                }
+            }
+        }
+        Ok(if self.is_ended() { Step::End { used } } else { Step::More })
+    }
+
+    /// Whether the last byte of the body has been used.
+    #[inline]
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// The state behind a byte of framing.
+    #[inline]
+    fn after(&mut self, state: State, byte: u8) -> Result<State, ChunkError> {
+        match state {
+            State::Size { size, digits: 1.. } if byte == b';' => {
+                self.spend_extension_byte(0)?;
+                Ok(State::Extension { size, line: 1 })
+            }
+            State::Size { size, digits: 1.. } if byte == b' ' || byte == b'\t' => {
+                self.spend_extension_byte(0)?;
+                Ok(State::Space { size, line: 1 })
+            }
+            State::Size { size, digits } => size_after(size, digits, byte),
+            State::Space { size, line } => {
+                self.spend_extension_byte(line)?;
+                match byte {
+                    b' ' | b'\t' => Ok(State::Space { size, line: line + 1 }),
+                    b';' => Ok(State::Extension { size, line: line + 1 }),
+                    _ => Err(ChunkError::SizeInvalid),
+                }
+            }
+            State::Extension { size, line } => match byte {
+                b'\r' => Ok(State::SizeLf { size }),
+                byte if class::is(byte, VALUE) => {
+                    self.spend_extension_byte(line)?;
+                    Ok(State::Extension { size, line: line + 1 })
+                }
+                _ => Err(ChunkError::ExtensionInvalid),
+            },
+            State::SizeLf { size: 0 } | State::TrailerLf => line_feed(byte, State::Line),
+            State::SizeLf { size } => line_feed(byte, State::Data { left: size }),
+            State::DataCr if byte == b'\r' => Ok(State::DataLf),
+            State::DataCr => Err(ChunkError::DataTooLong),
+            State::DataLf => line_feed(byte, State::Size { size: 0, digits: 0 }),
+            State::Line if byte == b'\r' => Ok(State::LastLf),
+            State::Line => {
+                self.trailers_left =
+                    self.trailers_left.checked_sub(1).ok_or(ChunkError::TrailersTooMany)?;
+                self.spend_trailer_byte()?;
+                token_byte(byte, State::TrailerName)
+            }
+            State::TrailerName => {
+                self.spend_trailer_byte()?;
+                match byte {
+                    b':' => Ok(State::TrailerValue),
+                    _ => token_byte(byte, State::TrailerName),
+                }
+            }
+            State::TrailerValue => {
+                self.spend_trailer_byte()?;
+                match byte {
+                    b'\r' => Ok(State::TrailerLf),
+                    byte if class::is(byte, VALUE) => Ok(State::TrailerValue),
+                    _ => Err(ChunkError::TrailerInvalid),
+                }
+            }
+            State::LastLf => line_feed(byte, State::Ended),
+            State::Data { .. } | State::Ended => unreachable!("neither takes a byte of framing"),
+        }
+    }
+
+    fn spend_extension_byte(&mut self, line: u16) -> Result<(), ChunkError> {
+        match self.extension_bytes_left.checked_sub(1) {
+            Some(left) if line < EXTENSION_LINE_BYTES_MAX => self.extension_bytes_left = left,
+            _ => return Err(ChunkError::ExtensionsTooLarge),
+        }
+        Ok(())
+    }
+
+    fn spend_trailer_byte(&mut self) -> Result<(), ChunkError> {
+        self.trailer_bytes_left =
+            self.trailer_bytes_left.checked_sub(1).ok_or(ChunkError::TrailersTooLarge)?;
+        Ok(())
+    }
+}
+
+#[inline]
+fn size_after(size: u64, digits: u8, byte: u8) -> Result<State, ChunkError> {
+    let digit = match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        b'A'..=b'F' => byte - b'A' + 10,
+        b'\r' if digits > 0 => return Ok(State::SizeLf { size }),
+        _ => return Err(ChunkError::SizeInvalid),
+    };
+    if digits == SIZE_DIGITS_MAX {
+        return Err(ChunkError::SizeTooLong);
+    }
+    Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
+}
+
+fn token_byte(byte: u8, next: State) -> Result<State, ChunkError> {
+    if class::is(byte, TOKEN) { Ok(next) } else { Err(ChunkError::TrailerInvalid) }
+}
+
+#[inline]
+fn line_feed(byte: u8, next: State) -> Result<State, ChunkError> {
+    if byte == b'\n' { Ok(next) } else { Err(ChunkError::BareCr) }
+}
+
+/// The fault of a chunked body: always the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChunkError {
+    /// A chunk doesn't begin with hexadecimal digits, or something else than CRLF or an extension
+    /// follows them; a lone LF, for instance.
+    SizeInvalid,
+    /// More digits than a `u64` has.
+    SizeTooLong,
+    /// A control byte in an extension; a lone LF, for instance.
+    ExtensionInvalid,
+    /// More bytes of extensions than one line, or one body, may have.
+    ExtensionsTooLarge,
+    /// No CRLF where the payload of a chunk must end.
+    DataTooLong,
+    /// A CR that no LF follows.
+    BareCr,
+    /// A trailer is no field line: a token, a colon, no control bytes.
+    TrailerInvalid,
+    /// More trailers than a body may have.
+    TrailersTooMany,
+    /// More bytes of trailers than a body may have.
+    TrailersTooLarge,
+}
+
+impl ChunkError {
+    /// The status code that answers it: 400, as nothing but the peer is to blame.
+    pub fn status(self) -> u16 {
+        400
+    }
+}
+
+impl fmt::Display for ChunkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SizeInvalid => "a chunk size is not a hexadecimal number on a line of its own",
+            Self::SizeTooLong => "a chunk size has too many digits",
+            Self::ExtensionInvalid => "a control byte in a chunk extension",
+            Self::ExtensionsTooLarge => "too many bytes of chunk extensions",
+            Self::DataTooLong => "a chunk is longer than its size",
+            Self::BareCr => "a carriage return without a line feed in a chunked body",
+            Self::TrailerInvalid => "a trailer is not a valid field line",
+            Self::TrailersTooMany => "too many trailers",
+            Self::TrailersTooLarge => "too many bytes of trailers",
+        })
+    }
+}
+
+impl std::error::Error for ChunkError {}
