@@ -26,9 +26,11 @@ pub mod config;
 mod conn;
 mod http;
 mod master;
+#[doc(hidden)] // for benches and fuzzers
+pub mod offline;
 mod pool;
 mod process;
-#[doc(hidden)] // wire formats, for the benches: no promise is made about them
+#[doc(hidden)] // likewise
 pub mod proto;
 mod worker;
 

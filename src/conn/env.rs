@@ -109,8 +109,8 @@ impl DateField {
     fn write(&mut self, now: Instant, time: SystemTime) {
         self.line = format!("Date: {}\r\n", httpdate::fmt_http_date(time)).into_bytes();
         let into_second = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.stale_at = now + Duration::from_secs(1)
-            - Duration::from_nanos(into_second.subsec_nanos().into());
+        self.stale_at =
+            now + Duration::from_secs(1) - Duration::from_nanos(into_second.subsec_nanos().into());
     }
 
     /// The whole field line.

@@ -24,8 +24,8 @@ use crate::http::{Request, Response, Status};
 use crate::proto::h1::{BodyDecoder, CONTINUE, Framing, Head, HeadParser, Method, Step, Version};
 
 pub(crate) use env::{Counts, DateField, Env, Pools, Settings};
-use output::Output;
 pub(crate) use output::Outgoing;
+use output::Output;
 use respond::{Download, Pumped};
 
 /// Bytes of later requests kept while an earlier one is handled. As much as a head may take: a
@@ -98,14 +98,15 @@ struct Exchange {
 }
 
 impl Connection {
-    /// A new connection. `socket` is only for the handler's question who the peer is.
-    pub(crate) fn new(socket: RawFd, env: &Env<'_>) -> Connection {
+    /// A new connection, which has until `deadline` to bring the head of its first request.
+    /// `socket` is only for the handler's question who the peer is.
+    pub(crate) fn new(socket: RawFd, deadline: Instant) -> Connection {
         Connection {
             phase: Phase::Idle,
             parser: HeadParser::default(),
             input: Vec::new(),
             output: Output::default(),
-            phase_deadline: Some(env.now + env.settings.head_timeout),
+            phase_deadline: Some(deadline),
             send_deadline: None,
             peer_ended: false,
             is_proven: false,
@@ -265,8 +266,11 @@ impl Connection {
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
                 Phase::Idle | Phase::Head => {
-                    match self.parser.parse(rest, &env.settings.head, &mut env.pools.requests.fields)
-                    {
+                    match self.parser.parse(
+                        rest,
+                        &env.settings.head,
+                        &mut env.pools.requests.fields,
+                    ) {
                         Ok(Some(head)) => {
                             used += head.len;
                             self.on_head(&head, &rest[..head.len], env);
@@ -415,8 +419,7 @@ impl Connection {
     /// Answers what can't be a request of ours, and closes: what follows it has no known begin.
     fn refuse(&mut self, status: Status, env: &mut Env<'_>) {
         env.counts.refused += 1;
-        let mut exchange =
-            Exchange { version: Version::Http11, is_head: false, keep_alive: false };
+        let mut exchange = Exchange { version: Version::Http11, is_head: false, keep_alive: false };
         respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
         self.begin_close(true);
     }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::output::Output;
 use super::{Env, Exchange};
-use crate::http::{Response, Status};
 use crate::http::body::{Chunks, Kind};
+use crate::http::{ContentType, Response, Status};
 use crate::proto::h1::{
     CHUNK_END, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, EncodeError, LAST_CHUNK,
     TRANSFER_ENCODING_CHUNKED, Version, body_allowed, content_length_allowed, encode_chunk,
@@ -21,6 +21,11 @@ const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// Fields that the server writes itself.
 const OWN_FIELDS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
+
+// The field lines of common types.
+const TEXT: &[u8] = b"Content-Type: text/plain; charset=utf-8\r\n";
+const HTML: &[u8] = b"Content-Type: text/html; charset=utf-8\r\n";
+const JSON: &[u8] = b"Content-Type: application/json\r\n";
 
 /// A response's body that is still to come.
 pub(super) struct Download {
@@ -69,8 +74,12 @@ pub(super) fn write(
     let begin = head.len();
     let mut encode = || -> Result<(), EncodeError> {
         encode_status_line(head, status.code())?;
-        if let Some(content_type) = &content_type {
-            encode_field(head, b"Content-Type", content_type.as_bytes())?;
+        match &content_type {
+            ContentType::Unknown => {}
+            ContentType::Text => head.extend_from_slice(TEXT),
+            ContentType::Html => head.extend_from_slice(HTML),
+            ContentType::Json => head.extend_from_slice(JSON),
+            ContentType::Other(other) => encode_field(head, b"Content-Type", other.as_bytes())?,
         }
         for (name, value) in &fields {
             if !OWN_FIELDS.iter().any(|own| own.eq_ignore_ascii_case(name)) {

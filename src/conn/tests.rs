@@ -61,25 +61,15 @@ impl Talk {
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
         };
-        let (mut pools, mut counts) = (Pools::default(), Counts::default());
         let date = DateField::new(now, SystemTime::UNIX_EPOCH);
         let service = service(handler);
-        let connection = Connection::new(-1, &Env {
-            now,
-            settings: &settings,
-            service: &*service,
-            waker: Waker::noop(),
-            date: &date,
-            pools: &mut pools,
-            counts: &mut counts,
-            draining: false,
-        });
+        let connection = Connection::new(-1, now + HEAD_TIMEOUT);
         Talk {
             connection,
             service,
             settings,
-            pools,
-            counts,
+            pools: Pools::default(),
+            counts: Counts::default(),
             date,
             now,
             wakes: Arc::default(),
@@ -283,7 +273,8 @@ fn expect_continue_is_answered_before_the_body() {
 #[test]
 fn a_body_over_the_limit_is_refused_before_it_is_invited_or_as_it_comes() {
     for request in [
-        "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 65537\r\n\r\n".to_owned(),
+        "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 65537\r\n\r\n"
+            .to_owned(),
         format!(
             "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10001\r\n{}",
             "x".repeat(0x10001)
@@ -412,11 +403,15 @@ fn head_has_the_fields_of_get_and_no_body() {
 #[test]
 fn a_status_without_a_body_has_none() {
     for (status, length) in [(204, ""), (304, "Content-Length: 4\r\n")] {
-        let mut talk =
-            Talk::with(async move |_: &Request| Response::new("body").with_status(Status::new(status)));
+        let mut talk = Talk::with(async move |_: &Request| {
+            Response::new("body").with_status(Status::new(status))
+        });
         talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         let heard = talk.heard();
-        assert!(heard.ends_with(&format!("\r\n{length}\r\n")) && !heard.contains("body"), "{heard}");
+        assert!(
+            heard.ends_with(&format!("\r\n{length}\r\n")) && !heard.contains("body"),
+            "{heard}"
+        );
     }
 }
 

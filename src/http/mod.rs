@@ -8,6 +8,7 @@ mod status;
 
 pub use body::Body;
 pub use request::{Request, RequestPool};
+pub(crate) use response::ContentType;
 pub use response::{IntoResponse, Response};
 pub use status::Status;
 

@@ -22,7 +22,7 @@ use super::{Body, Status};
 #[derive(Debug)]
 pub struct Response {
     pub(crate) status: Status,
-    pub(crate) content_type: Option<Cow<'static, str>>,
+    pub(crate) content_type: ContentType,
     pub(crate) fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     pub(crate) body: Body,
 }
@@ -32,7 +32,7 @@ impl Response {
     pub fn new(body: impl Into<Body>) -> Response {
         Response {
             status: Status::OK,
-            content_type: None,
+            content_type: ContentType::Unknown,
             fields: Vec::new(),
             body: body.into(),
         }
@@ -40,19 +40,19 @@ impl Response {
 
     /// 200 with `text/plain; charset=utf-8`.
     pub fn text(text: impl Into<Body>) -> Response {
-        Response::new(text).with_content_type("text/plain; charset=utf-8")
+        Response::typed(text, ContentType::Text)
     }
 
     /// 200 with `text/html; charset=utf-8`.
     pub fn html(html: impl Into<Body>) -> Response {
-        Response::new(html).with_content_type("text/html; charset=utf-8")
+        Response::typed(html, ContentType::Html)
     }
 
     /// 200 with the value as `application/json`, or 500 when it can't be serialised (a map whose
     /// keys aren't strings, say), with an error in the log.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Response {
         match serde_json::to_vec(value) {
-            Ok(json) => Response::new(json).with_content_type("application/json"),
+            Ok(json) => Response::typed(json, ContentType::Json),
             Err(error) => {
                 log::error!("a handler's value has no JSON: {error}");
                 Response::plain(Status::INTERNAL_SERVER_ERROR)
@@ -70,6 +70,10 @@ impl Response {
         Response::text(crate::proto::h1::reason(status.code()).unwrap_or("")).with_status(status)
     }
 
+    fn typed(body: impl Into<Body>, content_type: ContentType) -> Response {
+        Response { content_type, ..Response::new(body) }
+    }
+
     /// Sets the status.
     #[must_use]
     pub fn with_status(mut self, status: Status) -> Response {
@@ -80,7 +84,7 @@ impl Response {
     /// Sets Content-Type.
     #[must_use]
     pub fn with_content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Response {
-        self.content_type = Some(content_type.into());
+        self.content_type = ContentType::Other(content_type.into());
         self
     }
 
@@ -99,6 +103,16 @@ impl Response {
     pub fn status(&self) -> Status {
         self.status
     }
+}
+
+/// What a body is. The common types are known to be valid; others are checked when they are sent.
+#[derive(Debug)]
+pub(crate) enum ContentType {
+    Unknown,
+    Text,
+    Html,
+    Json,
+    Other(Cow<'static, str>),
 }
 
 /// What a handler may return.

@@ -52,7 +52,8 @@ impl Acceptor {
             match (listener.accept, wanted) {
                 (Accept::Off, true) => {
                     let op = Op::Accept { fd: listener.socket.as_raw_fd() };
-                    listener.accept = Accept::Armed(ring.push(op, Tag::Accept { listener: number }));
+                    listener.accept =
+                        Accept::Armed(ring.push(op, Tag::Accept { listener: number }));
                 }
                 (Accept::Armed(target), false) => {
                     ring.push(Op::Cancel { target }, Tag::Cancel);

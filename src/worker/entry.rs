@@ -9,7 +9,7 @@ use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
 
 use super::Tag;
 use super::table::ConnId;
-use crate::conn::{Connection, Env, Outgoing};
+use crate::conn::{Connection, Outgoing};
 
 /// A connection of this worker.
 pub(super) struct Entry {
@@ -36,9 +36,10 @@ pub(super) enum Receive {
 }
 
 impl Entry {
-    pub(super) fn new(socket: OwnedFd, env: &Env<'_>) -> Entry {
+    /// A new connection, which has until `deadline` to bring its first request.
+    pub(super) fn new(socket: OwnedFd, deadline: Instant) -> Entry {
         Entry {
-            connection: Connection::new(socket.as_raw_fd(), env),
+            connection: Connection::new(socket.as_raw_fd(), deadline),
             receive: Receive::Off,
             sending: false,
             closed: false,

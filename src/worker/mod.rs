@@ -36,7 +36,9 @@ pub(crate) use run::run;
 /// What a completion is about.
 #[derive(Clone, Copy, Debug)]
 enum Tag {
-    Accept { listener: usize },
+    Accept {
+        listener: usize,
+    },
     Receive(ConnId),
     Send(ConnId),
     Close(ConnId),
@@ -247,7 +249,8 @@ impl Worker {
 
     fn on_connection(&mut self, socket: OwnedFd) {
         self.around.traffic.accepted += 1;
-        let id = self.table.insert_with(|id| Entry::new(socket, &self.around.env(id)));
+        let deadline = self.around.now + self.around.settings.head_timeout;
+        let id = self.table.insert(Entry::new(socket, deadline));
         self.settle(id);
     }
 

@@ -37,16 +37,13 @@ impl<T> Table<T> {
         self.slab.len()
     }
 
-    /// Inserts what `make` makes of the id that it is going to have.
-    pub(super) fn insert_with(&mut self, make: impl FnOnce(ConnId) -> T) -> ConnId {
+    pub(super) fn insert(&mut self, value: T) -> ConnId {
         self.next_generation = self.next_generation.wrapping_add(1);
-        let vacant = self.slab.vacant_entry();
-        let id = ConnId {
-            index: u32::try_from(vacant.key()).expect("fewer connections than descriptors"),
+        let index = self.slab.insert((self.next_generation, value));
+        ConnId {
+            index: u32::try_from(index).expect("fewer connections than descriptors"),
             generation: self.next_generation,
-        };
-        vacant.insert((id.generation, make(id)));
-        id
+        }
     }
 
     pub(super) fn get(&self, id: ConnId) -> Option<&T> {
@@ -80,9 +77,9 @@ mod tests {
     #[test]
     fn an_id_of_the_past_matches_nothing() {
         let mut table = Table::new();
-        let first = table.insert_with(|_| "first");
+        let first = table.insert("first");
         assert_eq!(table.remove(first), Some("first"));
-        let second = table.insert_with(|_| "second");
+        let second = table.insert("second");
         assert_eq!(second.index, first.index);
         assert_eq!(table.get(first), None);
         assert_eq!(table.remove(first), None);

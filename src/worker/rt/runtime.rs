@@ -89,7 +89,8 @@ impl Runtime {
 
     pub(super) fn spawn(&self, task: LocalTask) {
         let number = self.number();
-        let waker = Waker::from(Arc::new(TaskWaker { queue: Arc::clone(&self.queue), task: number }));
+        let waker =
+            Waker::from(Arc::new(TaskWaker { queue: Arc::clone(&self.queue), task: number }));
         self.tasks.borrow_mut().insert(number, (task, waker));
         self.queue.push(Woken::Task(number));
     }

@@ -103,7 +103,10 @@ struct Streamed {
 impl Stream for Streamed {
     type Item = io::Result<Bytes>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Bytes>>> {
         let pause = self.pause.get_or_insert_with(|| Box::pin(rt::sleep(Duration::from_millis(1))));
         if pause.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
@@ -149,7 +152,8 @@ impl Actor {
     }
 
     fn add_request(&mut self, number: usize, is_last: bool, rng: &mut Rng) {
-        let kind = ["plain", "plain", "large", "echo", "echo", "sleep", "spawn", "stream"][rng.below(8)];
+        let kind =
+            ["plain", "plain", "large", "echo", "echo", "sleep", "spawn", "stream"][rng.below(8)];
         let method = if kind == "echo" { "POST" } else { "GET" };
         let mut head = format!("{method} /{kind}/{number} HTTP/1.1\r\nHost: sim\r\n");
         if is_last && rng.chance(300) {
@@ -202,7 +206,8 @@ impl Actor {
     fn is_done(&self) -> bool {
         self.client.is_closed()
             || self.has_broken_off
-            || (self.written == self.script.len() && responses(&self.heard).len() == self.expected.len())
+            || (self.written == self.script.len()
+                && responses(&self.heard).len() == self.expected.len())
     }
 
     /// Checks what was heard: the right answers in the right order, all of them unless the

@@ -1,0 +1,93 @@
+//! Instructions per request, counted by valgrind: the same on every run, whatever else the machine
+//! does. A change that costs more than its limit fails.
+//!
+//! `cargo bench --bench instructions` counts every case; it needs valgrind on the path.
+
+use std::env;
+use std::hint::black_box;
+use std::process::{Command, ExitCode, Stdio};
+
+use uring_pool::offline::Conversation;
+use uring_pool::proto::h1::{HeadLimits, HeadParser};
+use uring_pool::{Request, Response};
+
+const WRK: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
+const BROWSER: &[u8] = b"GET /articles/2024/io-uring?page=2&sort=new HTTP/1.1\r\n\
+    Host: www.example.org\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+    Accept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Connection: keep-alive\r\n\
+    Cookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\n\r\n";
+
+/// What is counted, and how many instructions it may take: the count when the limit was set, and
+/// 5 % for other versions of the compiler.
+const CASES: [(&str, u64, fn(u64)); 5] = [
+    ("parse a short head", 1000, |rounds| parse(WRK, rounds)),
+    ("parse a browser's head", 3000, |rounds| parse(BROWSER, rounds)),
+    ("answer a short request", 2000, |rounds| answer(WRK, rounds)),
+    ("answer a browser's request", 4000, |rounds| answer(BROWSER, rounds)),
+    ("answer 16 pipelined requests", 32000, |rounds| answer(&WRK.repeat(16), rounds)),
+];
+
+fn parse(head: &[u8], rounds: u64) {
+    let (limits, mut fields) = (HeadLimits::default(), Vec::with_capacity(32));
+    let mut parser = HeadParser::default();
+    for _ in 0..rounds {
+        black_box(parser.parse(black_box(head), &limits, &mut fields).unwrap().unwrap());
+    }
+}
+
+fn answer(request: &[u8], rounds: u64) {
+    let mut conversation = Conversation::new(async |_: &Request| Response::text("Hello, World!"));
+    let mut heard = Vec::with_capacity(4096);
+    for _ in 0..rounds {
+        heard.clear();
+        conversation.say(black_box(request), &mut heard);
+        black_box(&heard);
+    }
+    assert!(heard.ends_with(b"\r\n\r\nHello, World!"));
+}
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
+    match (arguments.next(), arguments.next()) {
+        (Some(case), Some(rounds)) => {
+            let (_, _, run) = CASES[case.parse::<usize>().unwrap()];
+            run(rounds.parse().unwrap());
+            ExitCode::SUCCESS
+        }
+        _ => count_all(),
+    }
+}
+
+/// Runs every case under valgrind, and compares with its limit.
+fn count_all() -> ExitCode {
+    /// Enough for pools to have grown; the difference of two runs leaves their start out.
+    const ROUNDS: u64 = 1000;
+    let mut is_fine = true;
+    for (number, (name, limit, _)) in CASES.iter().enumerate() {
+        let count = |rounds| count(number, rounds);
+        let each = (count(2 * ROUNDS) - count(ROUNDS)).div_ceil(ROUNDS);
+        let verdict = if each <= *limit { "ok" } else { "TOO MANY" };
+        println!("{name:30} {each:6} instructions, limit {limit:6}: {verdict}");
+        is_fine &= each <= *limit;
+    }
+    if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Instructions of a whole run of a case.
+fn count(case: usize, rounds: u64) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(env::current_exe().unwrap())
+        .args([case.to_string(), rounds.to_string()])
+        .stdout(Stdio::null())
+        .output()
+        .expect("valgrind runs (Debian: apt-get install valgrind)");
+    let report = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}");
+    let (_, collected) = report.split_once("Collected : ").expect("callgrind reports a count");
+    collected.split_whitespace().next().unwrap().parse().unwrap()
+}

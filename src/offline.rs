@@ -1,0 +1,85 @@
+//! A connection without a socket: bytes in, bytes out, as fast as they can be handled. For
+//! benches and fuzzers; no promise is made about it.
+
+use std::fmt;
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::app::{Handler, Service, service};
+use crate::conn::{Action, Connection, Counts, DateField, Env, Pools, Settings};
+use crate::proto::h1::HeadLimits;
+
+/// A client and a server that share a thread.
+pub struct Conversation {
+    connection: Connection,
+    service: Box<dyn Service>,
+    settings: Settings,
+    pools: Pools,
+    counts: Counts,
+    date: DateField,
+    now: Instant,
+    is_closed: bool,
+}
+
+impl Conversation {
+    /// A fresh connection to this handler.
+    pub fn new(handler: impl Handler) -> Conversation {
+        let minute = Duration::from_secs(60);
+        let settings = Settings {
+            head: HeadLimits::default(),
+            body_bytes_max: 1 << 20,
+            head_timeout: minute,
+            idle_timeout: minute,
+            body_timeout: minute,
+            write_timeout: minute,
+        };
+        let now = Instant::now();
+        Conversation {
+            connection: Connection::new(-1, now + settings.head_timeout),
+            service: service(handler),
+            settings,
+            pools: Pools::default(),
+            counts: Counts::default(),
+            date: DateField::new(now, SystemTime::UNIX_EPOCH),
+            now,
+            is_closed: false,
+        }
+    }
+
+    /// The client says something, and reads what the server answers at once: appended to `heard`.
+    pub fn say(&mut self, bytes: &[u8], heard: &mut Vec<u8>) {
+        let mut env = Env {
+            now: self.now,
+            settings: &self.settings,
+            service: &*self.service,
+            waker: Waker::noop(),
+            date: &self.date,
+            pools: &mut self.pools,
+            counts: &mut self.counts,
+            draining: false,
+        };
+        self.connection.handle_bytes(bytes, &mut env);
+        while let Some(action) = self.connection.poll_action(&mut env) {
+            match action {
+                Action::Send(outgoing) => {
+                    heard.extend_from_slice(&outgoing.head);
+                    heard.extend_from_slice(&outgoing.body);
+                    self.connection.handle_sent(outgoing.head, &mut env);
+                }
+                Action::ShutdownWrite => {}
+                Action::Close => self.is_closed = true,
+            }
+        }
+    }
+
+    /// Whether the server has closed the connection.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+}
+
+impl fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Conversation")
+    }
+}
