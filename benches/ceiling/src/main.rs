@@ -13,7 +13,8 @@ use std::os::fd::AsRawFd;
 use std::time::SystemTime;
 use std::{env, io, process};
 
-const USAGE: &str = "ceiling [--listen ADDR:PORT] [--body plaintext|json|BYTES] [--buffers N] [--churn]
+const USAGE: &str =
+    "ceiling [--listen ADDR:PORT] [--body plaintext|json|BYTES] [--buffers N] [--churn]
 
   --listen   where to listen; port 0 lets the kernel choose (127.0.0.1:0)
   --body     what to answer with; a number means that many bytes (plaintext)

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::{io, ptr, slice};
 
-use io_uring::types::{BufRingEntry, Fd, Timespec, TimeoutFlags};
+use io_uring::types::{BufRingEntry, Fd, TimeoutFlags, Timespec};
 use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 
 use crate::Sheet;
@@ -121,8 +121,8 @@ impl Server<'_> {
         if result <= 0 && result != -libc::ENOBUFS {
             conn.closing = true;
         }
-        let receive = !more && !conn.closing && !(self.churn && conn.owed > 0);
-        if receive {
+        let done = conn.closing || (self.churn && conn.owed > 0);
+        if !more && !done {
             self.receive(fd);
         }
         self.advance(fd);
@@ -297,5 +297,33 @@ impl Buffers {
             let tail = BufRingEntry::tail(self.ring).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counter;
+
+    #[test]
+    fn every_split_counts_the_same() {
+        let whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /\r\r\n\r\n\r\n\r\n";
+        for first in 0..whole.len() {
+            for second in first..whole.len() {
+                let (mut counter, mut matched) = (Counter::default(), 0);
+                let parts = [&whole[..first], &whole[first..second], &whole[second..]];
+                let count: u32 = parts.iter().map(|part| counter.count(&mut matched, part)).sum();
+                assert_eq!((count, matched), (3, 0), "cut at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_repeated_buffer_counts_again_only_from_the_same_state() {
+        let (mut counter, mut matched) = (Counter::default(), 0);
+        assert_eq!(counter.count(&mut matched, b"\r\n\r\n"), 1);
+        assert_eq!(counter.count(&mut matched, b"\r\n\r\n"), 1);
+        assert_eq!(counter.count(&mut matched, b"\r\n"), 0);
+        assert_eq!(counter.count(&mut matched, b"\r\n\r\n"), 1);
+        assert_eq!(matched, 2);
     }
 }
