@@ -78,8 +78,7 @@ struct Greeting {
 /// The body as it came, with its type.
 fn echo(request: &Request) -> Response {
     let content_type = request.header("content-type").and_then(|it| std::str::from_utf8(it).ok());
-    let content_type = content_type.map_or(Cow::Borrowed("application/octet-stream"), |it| {
-        Cow::Owned(it.to_owned())
-    });
+    let content_type = content_type
+        .map_or(Cow::Borrowed("application/octet-stream"), |it| Cow::Owned(it.to_owned()));
     Response::new(request.body().to_vec()).with_content_type(content_type)
 }

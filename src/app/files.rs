@@ -50,7 +50,9 @@ impl Files {
             return Response::plain(Status::NOT_FOUND);
         };
         match self.find(&path) {
-            Ok(Found::File { file, length, name }) => respond(file, length, &name, request.method()),
+            Ok(Found::File { file, length, name }) => {
+                respond(file, length, &name, request.method())
+            }
             Ok(Found::Directory) => {
                 let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
                 // Collapsed slashes: `//host/` in Location would lead to another host.
@@ -62,7 +64,8 @@ impl Files {
     }
 
     fn find(&self, path: &Path) -> io::Result<Found> {
-        let wants_directory = path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let wants_directory =
+            path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let name = if wants_directory { path.join("index.html") } else { path.to_owned() };
         let file = self.open_beneath(&name)?;
         let metadata = file.metadata()?;
@@ -92,7 +95,11 @@ impl Handler for Files {
 }
 
 enum Found {
-    File { file: File, length: u64, name: PathBuf },
+    File {
+        file: File,
+        length: u64,
+        name: PathBuf,
+    },
     /// Asked for without the slash that its relative links need.
     Directory,
 }
