@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 
 use crate::app::{Answer, Progress, Task};
 use crate::http::{Request, Response, Status};
-use crate::proto::h1::{BodyDecoder, CONTINUE, Framing, Head, HeadParser, Method, Step, Version};
+use crate::proto::h1::{
+    BodyDecoder, CONTINUE, Framing, HeadError, HeadParser, Method, Step, Version,
+};
 
 pub(crate) use env::{Counts, DateField, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
@@ -265,29 +267,23 @@ impl Connection {
             match &mut self.phase {
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
-                Phase::Idle | Phase::Head => {
-                    match self.parser.parse(
-                        rest,
-                        &env.settings.head,
-                        &mut env.pools.requests.fields,
-                    ) {
-                        Ok(Some(head)) => {
-                            used += head.len;
-                            self.on_head(&head, &rest[..head.len], env);
-                        }
-                        Ok(None) => {
-                            if matches!(self.phase, Phase::Idle) {
-                                self.phase = Phase::Head;
-                                self.phase_deadline = Some(env.now + env.settings.head_timeout);
-                            }
-                            break;
-                        }
-                        Err(error) => {
-                            log::debug!("refused a request: {error}");
-                            self.refuse(Status::new(error.status()), env);
-                        }
+                Phase::Idle | Phase::Head => match self.parse(rest, env) {
+                    Ok(Some(request)) => {
+                        used += request.head().len;
+                        self.on_request(request, env);
                     }
-                }
+                    Ok(None) => {
+                        if matches!(self.phase, Phase::Idle) {
+                            self.phase = Phase::Head;
+                            self.phase_deadline = Some(env.now + env.settings.head_timeout);
+                        }
+                        break;
+                    }
+                    Err(error) => {
+                        log::debug!("refused a request: {error}");
+                        self.refuse(Status::new(error.status()), env);
+                    }
+                },
                 Phase::Body { request, decoder, .. } => match decoder.decode(rest) {
                     Ok(Step::Data { data, used: step }) => {
                         used += step;
@@ -331,8 +327,21 @@ impl Connection {
         used
     }
 
-    fn on_head(&mut self, head: &Head, head_bytes: &[u8], env: &mut Env<'_>) {
+    /// The request whose head `bytes` begin with, once the head is whole.
+    fn parse(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Result<Option<Request>, HeadError> {
+        let requests = &mut env.pools.requests;
+        if matches!(self.phase, Phase::Idle)
+            && let Some(request) = requests.take_repeated(bytes, self.socket)
+        {
+            return Ok(Some(request));
+        }
+        let head = self.parser.parse(bytes, &env.settings.head, &mut requests.fields)?;
+        Ok(head.map(|head| requests.take(head, &bytes[..head.len], self.socket)))
+    }
+
+    fn on_request(&mut self, request: Request, env: &mut Env<'_>) {
         env.counts.requests += 1;
+        let head = request.head();
         let exchange = Exchange {
             version: head.version,
             is_head: head.method == Method::Head,
@@ -342,14 +351,11 @@ impl Connection {
             return self.refuse(Status::NOT_IMPLEMENTED, env);
         }
         match head.framing {
+            framing if !framing.has_body() => self.call(request, exchange, env),
             Framing::Length(length) if length > env.settings.body_bytes_max as u64 => {
                 self.refuse(Status::CONTENT_TOO_LARGE, env);
             }
             framing => {
-                let request = env.pools.requests.take(*head, head_bytes, self.socket);
-                if !framing.has_body() {
-                    return self.call(request, exchange, env);
-                }
                 if head.expect_continue {
                     self.output.head(env.pools).extend_from_slice(CONTINUE);
                 }

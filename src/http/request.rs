@@ -140,6 +140,20 @@ impl RequestPool {
         request
     }
 
+    /// The request whose head `bytes` begin with, if it is the one that was given back last:
+    /// clients that poll, or pipeline, repeat themselves, and what a head means depends on
+    /// nothing but its bytes.
+    #[inline]
+    pub(crate) fn take_repeated(&mut self, bytes: &[u8], socket: RawFd) -> Option<Request> {
+        let last = self.spare.last()?;
+        if !bytes.starts_with(&last.parts.head_bytes) {
+            return None;
+        }
+        let mut request = self.spare.pop()?;
+        request.parts.socket = socket;
+        Some(request)
+    }
+
     /// Takes a request back.
     pub(crate) fn give_back(&mut self, mut request: Request) {
         if self.spare.len() < Self::SPARE_MAX {
@@ -174,6 +188,24 @@ mod tests {
         assert_eq!(second.headers().count(), 1);
         assert_eq!(second.body(), b"");
         assert_eq!(second.peer(), None);
+    }
+
+    #[test]
+    fn only_a_whole_and_equal_head_is_a_repetition() {
+        let mut pool = RequestPool::default();
+        let head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+        assert!(pool.take_repeated(head, 1).is_none());
+        let mut first = request(&mut pool, head);
+        first.body_mut().push(b'x');
+        pool.give_back(first);
+        for cut in 0..head.len() {
+            assert!(pool.take_repeated(&head[..cut], 1).is_none());
+            let mut changed = head.to_vec();
+            changed[cut] ^= 1;
+            assert!(pool.take_repeated(&changed, 1).is_none());
+        }
+        let again = pool.take_repeated(&[&head[..], b"y"].concat(), 1).unwrap();
+        assert_eq!((again.path(), again.body(), again.head().len), ("/a", &b""[..], head.len()));
     }
 
     #[test]
