@@ -34,7 +34,8 @@ fn the_demo_answers_all_that_it_offers() {
 
 #[test]
 fn the_line_says_where_and_how_many() {
-    let server = Server::start(&["--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--workers", "2"]);
+    let server =
+        Server::start(&["--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--workers", "2"]);
     let line = &server.line;
     assert!(line.starts_with("uring-pool serves http://127.0.0.1:"), "{line}");
     assert!(line.contains(", http://[::1]:") && line.contains(" with 2 workers"), "{line}");
@@ -90,7 +91,10 @@ fn a_refused_request_costs_its_connection_alone() {
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         ("GET / HTTP/1.1\nHost: a\n\n", 400),
-        ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
         ("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501),
@@ -137,8 +141,17 @@ fn a_root_serves_its_files_and_nothing_else() {
     client.say("HEAD /large.bin HTTP/1.1\r\nHost: t\r\n\r\n");
     assert!(client.hear_head().contains("Content-Length: 1000000\r\n"));
     for path in [
-        "/none", "/../secret", "/%2e%2e/secret", "/docs/../../secret", "/way-out", "/.env", "/fifo",
-        "/docs%2findex.html", "/a%20b.txt/", "/plaintext", "/%00",
+        "/none",
+        "/../secret",
+        "/%2e%2e/secret",
+        "/docs/../../secret",
+        "/way-out",
+        "/.env",
+        "/fifo",
+        "/docs%2findex.html",
+        "/a%20b.txt/",
+        "/plaintext",
+        "/%00",
     ] {
         assert_eq!(client.get(path).status(), 404, "{path}");
     }
@@ -162,7 +175,11 @@ fn what_keeps_it_from_starting_is_said_with_a_way_out() {
     let server = Server::start(&[]);
     let taken = server.address().to_string();
     for (flags, code, words) in [
-        (&["--listen", taken.as_str()][..], 69, &["cannot listen", "another process", "ss -ltnp"][..]),
+        (
+            &["--listen", taken.as_str()][..],
+            69,
+            &["cannot listen", "another process", "ss -ltnp"][..],
+        ),
         (&["--listen", "192.0.2.1:80"], 69, &["cannot listen on http://192.0.2.1:80"]),
         (&["--listen", "nonsense"], 2, &["nonsense", "no port"]),
         (&["--workers", "5000"], 2, &["5000", "1024"]),

@@ -69,7 +69,8 @@ impl Server {
 
     /// The pool's own numbers.
     pub fn status(&self) -> serde_json::Value {
-        let answer = self.connect().ask("GET /status HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        let answer =
+            self.connect().ask("GET /status HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
         serde_json::from_str(answer.body()).unwrap()
     }
 
@@ -134,8 +135,19 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Whether a process is there and not a zombie.
 pub fn is_running(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Stops a process, and waits until it has stopped.
+pub fn freeze(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    eventually("it has stopped", || state(pid) == Some('T'));
+}
+
+/// As proc(5) has it: R, S, D, T, Z.
+fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// One connection to the server.
@@ -189,27 +201,45 @@ impl Client {
 
     /// The next response; to a HEAD with `hear_head`.
     pub fn hear(&mut self) -> Answer {
-        let head = self.hear_head();
+        self.try_hear().expect("the connection ended before the answer did")
+    }
+
+    /// Asks for a path; `None` when the connection breaks before the answer is whole.
+    pub fn try_get(&mut self, path: &str) -> Option<Answer> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).ok()?;
+        self.try_hear()
+    }
+
+    fn try_hear(&mut self) -> Option<Answer> {
+        let head = self.try_hear_head()?;
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("Content-Length: "))
             .unwrap_or_else(|| panic!("no length: {head}"));
         let length = length.parse().unwrap();
         while self.heard.len() < length {
-            assert!(self.fill() > 0, "the connection ended within a body");
+            if self.fill() == 0 {
+                return None;
+            }
         }
         let body = self.heard.drain(..length).collect();
-        Answer { head, body }
+        Some(Answer { head, body })
     }
 
     pub fn hear_head(&mut self) -> String {
+        self.try_hear_head().expect("the connection ended before the head did")
+    }
+
+    fn try_hear_head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.heard.windows(4).position(|at| at == b"\r\n\r\n") {
                 let head = self.heard.drain(..end + 4).collect();
-                return String::from_utf8(head).unwrap();
+                return Some(String::from_utf8(head).unwrap());
             }
-            let text = String::from_utf8_lossy(&self.heard).into_owned();
-            assert!(self.fill() > 0, "the connection ended within a head: {text:?}");
+            if self.fill() == 0 {
+                return None;
+            }
         }
     }
 

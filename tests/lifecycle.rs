@@ -1,0 +1,178 @@
+//! Stopping, crashing, being orphaned: what the clients of a pool see of it.
+
+mod common;
+
+use std::fs;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use common::{Client, Server, eventually, freeze, is_running};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const UPLOAD: &str = "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello";
+
+fn kill_hard(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// Each test of this file with the newest kernel features, and without any.
+fn with_and_without_features(test: impl Fn(&dyn Fn(&[&str]) -> Server)) {
+    test(&|flags| Server::start(flags));
+    test(&|flags| Server::start_with(flags, &[("URING_POOL_MASK", "all")]));
+}
+
+#[test]
+fn a_graceful_stop_answers_what_has_begun() {
+    with_and_without_features(|start| {
+        let server = start(&["--workers", "2"]);
+        let address = server.address();
+        let mut uploading = server.connect();
+        uploading.say(UPLOAD);
+        let mut idle = server.connect();
+        assert_eq!(idle.get("/plaintext").status(), 200);
+        server.signal(Signal::SIGTERM);
+        assert!(idle.is_closed_by_server());
+        uploading.say("world");
+        let answer = uploading.hear();
+        assert_eq!((answer.status(), answer.body()), (200, "helloworld"));
+        assert_eq!(answer.header("Connection"), Some("close"));
+        drop(uploading);
+        let (status, log) = server.wait();
+        assert!(status.success(), "{status}: {log}");
+        assert!(TcpStream::connect(address).is_err(), "somebody still listens");
+    });
+}
+
+#[test]
+fn a_request_that_races_with_the_stop_is_still_answered() {
+    let server = Server::start(&["--workers", "1"]);
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/plaintext").status(), 200);
+    server.signal(Signal::SIGINT);
+    // Within the grace of a draining connection, however the two race.
+    let answer = idle.get("/plaintext");
+    assert_eq!(answer.status(), 200);
+    drop(idle);
+    assert!(server.wait().0.success());
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    with_and_without_features(|start| {
+        let mut server = start(&["--workers", "2"]);
+        let mut uploading = server.connect();
+        uploading.say(UPLOAD); // which would keep it for its 30 s
+        assert_eq!(server.connect().get("/plaintext").status(), 200);
+        server.signal(Signal::SIGTERM);
+        server.wait_for_log("stopping");
+        server.signal(Signal::SIGTERM);
+        assert!(uploading.is_closed_by_server());
+        server.wait();
+    });
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_its_queue_served() {
+    with_and_without_features(|start| {
+        let mut server = start(&["--workers", "1"]);
+        let [victim] = server.workers()[..] else { panic!("one worker") };
+        // Stopped, it accepts nothing: this connection waits in its queue.
+        freeze(victim);
+        let mut waiting = server.connect();
+        waiting.say("GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n");
+        kill_hard(victim);
+        assert_eq!(waiting.hear().body(), "Hello, World!");
+        let line = server.wait_for_log("SIGKILL");
+        assert!(line.contains(&victim.to_string()), "{line}");
+        let [successor] = server.workers()[..] else { panic!("one worker again") };
+        assert_ne!(successor, victim);
+        assert_eq!(server.status()["workers"][0]["restarts"], 1);
+    });
+}
+
+#[test]
+fn killing_workers_under_load_costs_only_their_own_connections() {
+    let server = Server::start(&["--workers", "2"]);
+    let address = server.address();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (answered, cut) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    const CLIENTS: u64 = 4;
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (stop, answered, cut) = (stop.clone(), answered.clone(), cut.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // A connection is never refused, whoever is dead.
+                    let mut client = Client::connect(address);
+                    for _ in 0..20 {
+                        let Some(answer) = client.try_get("/plaintext") else {
+                            cut.fetch_add(1, Ordering::Relaxed);
+                            break;
+                        };
+                        assert_eq!(answer.body(), "Hello, World!");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    const KILLS: u64 = 6;
+    for round in 0..KILLS {
+        let before = answered.load(Ordering::Relaxed);
+        eventually("the load goes on", || answered.load(Ordering::Relaxed) > before + 200);
+        let workers = server.workers();
+        kill_hard(workers[round as usize % workers.len()]);
+        eventually("the successor is there", || server.workers().len() == 2);
+    }
+    let before = answered.load(Ordering::Relaxed);
+    eventually("all is well again", || answered.load(Ordering::Relaxed) > before + 200);
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().unwrap(); // a refused connection or a wrong answer fails here
+    }
+    let cut = cut.load(Ordering::Relaxed);
+    assert!(cut <= KILLS * CLIENTS, "{cut} connections were cut by {KILLS} kills");
+}
+
+#[test]
+fn workers_of_a_killed_master_finish_and_go() {
+    with_and_without_features(|start| {
+        let server = start(&["--workers", "2"]);
+        let address = server.address();
+        let workers = server.workers();
+        assert_eq!(workers.len(), 2);
+        let mut uploading = server.connect();
+        uploading.say(UPLOAD);
+        // Wait until the upload is being served, so that it has begun before the master goes.
+        eventually("the upload is accepted", || {
+            server.status()["total_connections"].as_u64().unwrap() >= 2
+        });
+        kill_hard(server.pid());
+        uploading.say("world");
+        assert_eq!(uploading.hear().body(), "helloworld");
+        drop(uploading);
+        eventually("the workers are gone", || !workers.iter().any(|&worker| is_running(worker)));
+        eventually("the port is free", || TcpStream::connect(address).is_err());
+    });
+}
+
+#[test]
+fn a_worker_holds_only_what_is_its_own() {
+    let server =
+        Server::start(&["--workers", "2", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
+    for worker in server.workers() {
+        let mut kinds: Vec<String> = fs::read_dir(format!("/proc/{worker}/fd"))
+            .unwrap()
+            .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
+            .filter(|target| target.starts_with("socket:") || target.starts_with("anon_inode:"))
+            .map(|target| if target.starts_with("socket:") { "socket".to_owned() } else { target })
+            .collect();
+        kinds.sort();
+        let own = ["[eventfd]", "[io_uring]", "[signalfd]"].map(|own| format!("anon_inode:{own}"));
+        // Its bell, ring and signals; two listeners and the channel.
+        assert_eq!(kinds, [&own[..], &["socket"; 3].map(str::to_owned)].concat());
+    }
+}
