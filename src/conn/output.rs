@@ -26,8 +26,8 @@ pub(super) struct Output {
     head: Vec<u8>,
     /// Follows `head`; nothing can be written behind it until it has been given out.
     body: Bytes,
-    /// Follows `body`.
-    after_body: &'static [u8],
+    /// Follows `body`: what ends a chunk.
+    after_body: Option<&'static [u8; 2]>,
     in_flight: bool,
 }
 
@@ -42,7 +42,7 @@ impl Output {
     }
 
     /// Lets shared bytes follow what was written, and `after` them.
-    pub(super) fn set_body(&mut self, body: Bytes, after: &'static [u8]) {
+    pub(super) fn set_body(&mut self, body: Bytes, after: Option<&'static [u8; 2]>) {
         assert!(self.body.is_empty(), "one body at a time");
         self.body = body;
         self.after_body = after;
@@ -66,11 +66,10 @@ impl Output {
         self.in_flight = true;
         let head = mem::take(&mut self.head);
         let body = self.body.split_to(self.body.len().min(BODY_BYTES_PER_SEND));
-        let after = mem::take(&mut self.after_body);
-        match (self.body.is_empty(), after) {
-            (_, []) => {}
-            (true, after) => self.head(pools).extend_from_slice(after),
-            (false, after) => self.after_body = after,
+        if self.body.is_empty()
+            && let Some(after) = self.after_body.take()
+        {
+            self.head(pools).extend_from_slice(after);
         }
         Some(Outgoing { head, body })
     }

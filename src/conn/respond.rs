@@ -115,9 +115,9 @@ pub(super) fn write(
     match body.0 {
         Kind::Empty => {}
         Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
-        Kind::Owned(bytes) => output.set_body(Bytes::from(bytes), b""),
+        Kind::Owned(bytes) => output.set_body(Bytes::from(bytes), None),
         Kind::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
-        Kind::Bytes(bytes) => output.set_body(bytes, b""),
+        Kind::Bytes(bytes) => output.set_body(bytes, None),
         Kind::Stream { chunks, .. } => return Some(Download { chunks, framing, is_asleep: false }),
     }
     None
@@ -162,7 +162,7 @@ impl Download {
             }
             Framing::Chunked => {
                 encode_chunk_head(output.head(env.pools), chunk.len());
-                output.set_body(chunk, CHUNK_END);
+                output.set_body(chunk, Some(CHUNK_END));
                 return true;
             }
             Framing::Length(left) => match left.checked_sub(chunk.len() as u64) {
@@ -174,7 +174,7 @@ impl Download {
         if is_small {
             output.head(env.pools).extend_from_slice(&chunk);
         } else {
-            output.set_body(chunk, b"");
+            output.set_body(chunk, None);
         }
         true
     }

@@ -11,7 +11,7 @@ use super::status;
 /// The interim response that invites a body (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Ends a chunk's payload.
-pub const CHUNK_END: &[u8] = b"\r\n";
+pub const CHUNK_END: &[u8; 2] = b"\r\n";
 /// Ends a chunked body, without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// The field line of a response that is the last one.
