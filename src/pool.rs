@@ -10,11 +10,11 @@ use uring_ring::{Features, Unavailable};
 use crate::app::{Handler, service};
 use crate::config::{Address, ConfigError, PoolConfig, WorkerConfig, WorkerCount};
 use crate::master::{self, MasterError};
+use crate::process::Status;
 use crate::process::cpus::Cpus;
 use crate::process::listen::{ListenError, Listeners};
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
-use crate::process::Status;
 use crate::worker;
 
 /// A pool of worker processes that is about to be started.

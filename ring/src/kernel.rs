@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::process;
 use std::time::Duration;
 
 use io_uring::types::{self, Fd};
@@ -30,6 +32,9 @@ const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
 /// The offset that means read(2) semantics, which streams need.
 const CURRENT_POSITION: u64 = u64::MAX;
+
+/// As long as it takes, too: the kernel counts in signed nanoseconds, and more would be negative.
+const WAIT_MAX: Duration = Duration::from_secs(1 << 32);
 
 /// Every opcode that [`Kernel::push`] can write, for the ring's own allow-list.
 const OPCODES: [u8; 8] = [
@@ -68,7 +73,9 @@ impl Cqe {
 }
 
 pub(crate) struct Kernel {
-    uring: IoUring,
+    uring: ManuallyDrop<IoUring>,
+    /// The process that made it.
+    owner: u32,
     features: Features,
     /// Entries that the submission queue had no room for; they go first in the next turn.
     overflow: VecDeque<squeue::Entry>,
@@ -84,7 +91,14 @@ impl Kernel {
             .setup_cqsize(entries * CQ_PER_SQ)
             .dontfork() // a forked child doesn't inherit the queues
             .build(entries)?;
-        Ok(Kernel { uring, features, overflow: VecDeque::new() })
+        let (uring, owner) = (ManuallyDrop::new(uring), process::id());
+        Ok(Kernel { uring, owner, features, overflow: VecDeque::new() })
+    }
+
+    /// We are a forked child. The queues stayed with the parent, and the descriptor's number may
+    /// mean another file by now.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.owner != process::id()
     }
 
     /// From here on the kernel refuses whatever [`OPCODES`] doesn't name.
@@ -166,10 +180,9 @@ impl Kernel {
                     .build()
             }
             Op::WaitChild { pid } => {
-                // Without a pidfd (no descriptor left) the entry names none and ends in EBADF.
-                scratch = Scratch::pid_fd(*pid).ok();
-                let fd = scratch.as_ref().map_or(-1, |pid_fd| pid_fd.raw_fd());
-                opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build()
+                // Without a pidfd (no descriptor left) the entry names none and fails at once.
+                let pid_fd = scratch.insert(Scratch::pid_fd(*pid));
+                opcode::PollAdd::new(Fd(pid_fd.raw_fd()), libc::POLLIN as u32).build()
             }
         };
         self.queue(entry.user_data(id.to_user_data()));
@@ -242,7 +255,7 @@ impl Kernel {
         let submitter = self.uring.submitter();
         let entered = match wait.filter(|_| waits) {
             Some(wait) => {
-                let timeout = types::Timespec::from(wait);
+                let timeout = types::Timespec::from(wait.min(WAIT_MAX));
                 let args = types::SubmitArgs::new().timespec(&timeout);
                 // SAFETY: with EXT_ARG the argument is a `SubmitArgs`, valid for this call, as is
                 // the time that it points to.
@@ -272,6 +285,15 @@ impl Kernel {
     pub(crate) fn cancel_all(&mut self, unheard: OpId) {
         let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build();
         self.queue(cancel.user_data(unheard.to_user_data()));
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        if !self.is_inherited() {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.uring) }
+        }
     }
 }
 

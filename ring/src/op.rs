@@ -126,7 +126,7 @@ impl Outcome {
             Op::Cancel { .. } => Outcome::Cancelled(cqe.result().map(drop)),
             Op::WaitChild { pid } => {
                 let scratch = scratch.expect("a waiting operation has its scratch");
-                Outcome::ChildEnded(cqe.result().and_then(|_| scratch.exit_status(pid)))
+                Outcome::ChildEnded(scratch.exit_status(pid, cqe.result()))
             }
         }
     }

@@ -15,7 +15,8 @@ use crate::probe::{Features, Unavailable};
 use crate::scratch::Scratch;
 use crate::slots::{OpId, Slots};
 
-/// An io_uring whose operations are tagged by the caller's own `T`.
+/// An io_uring whose operations are tagged by the caller's own `T`. It belongs to the process that
+/// made it; a forked child can only drop it.
 ///
 /// A turn of a loop built on it: read the completions with [`poll_completion`], push what
 /// follows from them, then [`turn`], which is the only place that waits.
@@ -108,7 +109,7 @@ impl<T: Copy> Ring<T> {
     ///
     /// # Errors
     ///
-    /// As io_uring_register(2) has them for `IORING_REGISTER_ENABLE_RINGS`.
+    /// As `io_uring_register(2)` has them for `IORING_REGISTER_ENABLE_RINGS`.
     pub fn enable(&self) -> io::Result<()> {
         match &self.backend {
             Backend::Kernel(kernel) => kernel.enable(),
@@ -122,7 +123,7 @@ impl<T: Copy> Ring<T> {
     ///
     /// # Errors
     ///
-    /// As io_uring_register(2) has them for `IORING_REGISTER_PBUF_RING`.
+    /// As `io_uring_register(2)` has them for `IORING_REGISTER_PBUF_RING`.
     ///
     /// [`BUFFERS_MAX`]: crate::BUFFERS_MAX
     pub fn add_buffers(&mut self, count: u16, size: u32) -> io::Result<GroupId> {
@@ -153,11 +154,11 @@ impl<T: Copy> Ring<T> {
 
     /// Submits what was pushed and waits until something is complete, for at most `wait`
     /// (`None`: as long as it takes; zero: not at all). Doesn't wait while completions of an
-    /// earlier turn are unread.
+    /// earlier turn are unread. A signal cuts the waiting short, even one that is ignored.
     ///
     /// # Errors
     ///
-    /// Only when the ring itself is unusable; see io_uring_enter(2).
+    /// Only when the ring itself is unusable; see `io_uring_enter(2)`.
     pub fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turns += 1;
         self.ready = match &mut self.backend {
@@ -193,6 +194,12 @@ impl<T: Copy> Ring<T> {
             let armed = self.slots.get_mut(id)?;
             let outcome = Outcome::of_armed(&armed.op, cqe, &self.groups);
             return Some(Completion { tag: armed.tag, outcome, more: true });
+        }
+        #[cfg(feature = "sim")]
+        if let Backend::Sim(sim) = &mut self.backend
+            && let Some(slot) = self.slots.get_mut(id)
+        {
+            sim.deliver(&mut slot.op, &mut slot.scratch);
         }
         let InFlight { tag, op, scratch } = self.slots.remove(id)?;
         let outcome = Outcome::of(op, scratch, cqe, &self.groups);
@@ -232,24 +239,38 @@ impl<T: Copy> Ring<T> {
 impl<T: Copy> Drop for Ring<T> {
     /// Joins what is in flight, so that the kernel no longer writes to memory that goes away.
     fn drop(&mut self) {
+        if self.slots.len() > 0 && !self.join() {
+            mem::forget(mem::replace(&mut self.slots, Slots::with_capacity(0)));
+            mem::forget(mem::take(&mut self.groups));
+        }
+    }
+}
+
+impl<T: Copy> Ring<T> {
+    /// Cancels everything and waits for its end; false when memory has to stay where it is.
+    fn join(&mut self) -> bool {
         /// Cancellation is prompt. An operation that outlasts this many turns of a millisecond
         /// (a read from a dead disk, say) keeps its memory for good.
         const TURNS_MAX: usize = 100;
-        if let Backend::Kernel(kernel) = &mut self.backend
-            && self.slots.len() > 0
-        {
-            kernel.cancel_all(self.slots.stale_id());
-            for _ in 0..TURNS_MAX {
-                while self.poll_completion().is_some() {}
-                if self.slots.len() == 0 || self.turn(Some(Duration::from_millis(1))).is_err() {
-                    break;
-                }
+        match &mut self.backend {
+            Backend::Kernel(kernel) if kernel.is_inherited() => return false, // nothing is ours
+            Backend::Kernel(kernel) => kernel.cancel_all(self.slots.stale_id()),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => return true,
+        }
+        for _ in 0..TURNS_MAX {
+            while self.poll_completion().is_some() {}
+            if self.slots.len() == 0 {
+                return true;
             }
-            if self.slots.len() > 0 {
-                mem::forget(mem::replace(&mut self.slots, Slots::with_capacity(0)));
-                mem::forget(mem::take(&mut self.groups));
+            match self.turn(Some(Duration::from_millis(1))) {
+                Ok(()) => {}
+                // Never enabled: the kernel has seen none of it.
+                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => return true,
+                Err(_) => return false,
             }
         }
+        false
     }
 }
 

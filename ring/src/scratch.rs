@@ -16,7 +16,11 @@ pub(crate) enum Scratch {
     /// waitid(2) through the ring, which the kernel writes to when the child ends (6.7).
     ExitRecord(libc::siginfo_t),
     /// Below 6.7: a pidfd becomes readable when the child ends; waitid(2) then returns at once.
-    PidFd(OwnedFd),
+    /// Or why there is none.
+    PidFd(Result<OwnedFd, Errno>),
+    /// What a simulated kernel says.
+    #[cfg(feature = "sim")]
+    Told(ExitStatus),
 }
 
 impl Scratch {
@@ -42,29 +46,39 @@ impl Scratch {
         Box::new(Scratch::ExitRecord(unsafe { mem::zeroed() }))
     }
 
-    pub(crate) fn pid_fd(pid: i32) -> io::Result<Box<Scratch>> {
+    pub(crate) fn pid_fd(pid: i32) -> Box<Scratch> {
         // SAFETY: takes two integers and touches no memory of ours.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a successful pidfd_open returns a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-        Ok(Box::new(Scratch::PidFd(fd)))
+        Box::new(Scratch::PidFd(match fd {
+            // SAFETY: a successful pidfd_open returns a new descriptor that nobody else owns.
+            0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+            _ => Err(match last_errno() {
+                errno if errno.raw() == libc::ESRCH => Errno::new(libc::ECHILD), // as waitid says it
+                errno => errno,
+            }),
+        }))
     }
 
-    /// How the child ended, once its operation is complete.
-    pub(crate) fn exit_status(&self, pid: i32) -> Result<ExitStatus, Errno> {
+    /// How the child ended, once its operation is complete with `result`.
+    pub(crate) fn exit_status(
+        &self,
+        pid: i32,
+        result: Result<usize, Errno>,
+    ) -> Result<ExitStatus, Errno> {
         match self {
-            Scratch::ExitRecord(record) => Ok(decode(record)),
-            Scratch::PidFd(_) => reap(pid),
+            Scratch::ExitRecord(record) => result.map(|_| decode(record)),
+            Scratch::PidFd(Ok(_)) => result.and_then(|_| reap(pid)),
+            Scratch::PidFd(Err(errno)) => Err(*errno),
+            #[cfg(feature = "sim")]
+            Scratch::Told(status) => result.map(|_| *status),
             Scratch::Message { .. } => unreachable!("a send waits for no child"),
         }
     }
 
+    /// The pidfd, or a number that is no descriptor.
     pub(crate) fn raw_fd(&self) -> RawFd {
         match self {
-            Scratch::PidFd(fd) => fd.as_raw_fd(),
+            Scratch::PidFd(fd) => fd.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             _ => unreachable!("only a pidfd is a descriptor"),
         }
     }
@@ -75,10 +89,14 @@ fn reap(pid: i32) -> Result<ExitStatus, Errno> {
     let mut status = 0;
     // SAFETY: `status` is a valid place for the result.
     match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
-        -1 => Err(Errno::new(io::Error::last_os_error().raw_os_error().unwrap_or(libc::ECHILD))),
+        -1 => Err(last_errno()),
         0 => Err(Errno::new(libc::ECHILD)), // readable pidfd, yet still running: not our child
         _ => Ok(ExitStatus::from_raw(status)),
     }
+}
+
+fn last_errno() -> Errno {
+    Errno::new(io::Error::last_os_error().raw_os_error().expect("the error of a system call"))
 }
 
 /// wait(2) and waitid(2) tell the same in two shapes; std knows the first.

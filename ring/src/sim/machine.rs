@@ -1,0 +1,793 @@
+//! The simulated kernel: files, armed operations, completions and virtual time. Knows no slots
+//! and no tags; it answers in completion entries, as the real one does.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::process::ExitStatus;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::plan::{Fault, Plan, Rng};
+use super::stream::{Arrival, Stream};
+use crate::buffers::{BufferRing, GroupId};
+use crate::errno::Errno;
+use crate::kernel::Cqe;
+
+// Completion flags, io_uring_enter(2).
+const CQE_BUFFER: u32 = 1 << 0;
+const CQE_MORE: u32 = 1 << 1;
+const CQE_BUFFER_SHIFT: u32 = 16;
+
+/// What a step of a waiting turn takes: about the round trip of a local network.
+const TICK: Duration = Duration::from_micros(50);
+
+/// A late completion comes at most this many ticks after its cause.
+const LATE_TICKS_MAX: usize = 8;
+
+pub(super) type Shared = Rc<RefCell<Machine>>;
+
+/// Index of a file; never reused, and independent of the descriptor's number, so that a run
+/// doesn't depend on what else the process has open.
+pub(super) type FileId = usize;
+
+/// What a submission entry asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    On { fd: RawFd, work: Work },
+    Close { fd: RawFd, cancel: bool },
+    Cancel { target: u64 },
+    WaitChild { pid: i32 },
+}
+
+/// What an operation armed on a file has to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    Accept,
+    Recv { group: GroupId, multishot: bool },
+    Send { bytes: Vec<u8>, sent: usize },
+    Read { capacity: usize },
+}
+
+#[derive(Debug)]
+struct Armed {
+    user_data: u64,
+    work: Work,
+    /// Not tried yet: some errors show at once, though nothing has arrived.
+    fresh: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Listener { queue: VecDeque<FileId> },
+    Stream(Stream),
+    Readable { messages: VecDeque<Vec<u8>>, ended: bool },
+}
+
+#[derive(Debug)]
+struct Node {
+    kind: Kind,
+    /// The server has its descriptor.
+    open: bool,
+    armed: Vec<Armed>,
+}
+
+/// A file lives while it has a descriptor, an operation, or a place in an accept queue.
+impl Node {
+    fn is_unused(&self) -> bool {
+        !self.open && self.armed.is_empty()
+    }
+}
+
+/// What a completion brings beside its entry.
+#[derive(Debug)]
+pub(super) enum Payload {
+    None,
+    Accepted(OwnedFd),
+    Bytes(Vec<u8>),
+    Exit(ExitStatus),
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Posted {
+    pub(super) user_data: u64,
+    pub(super) result: i32,
+    pub(super) flags: u32,
+    pub(super) payload: Payload,
+    lane: Lane,
+    due: u64,
+}
+
+impl Posted {
+    pub(super) fn cqe(&self) -> Cqe {
+        Cqe { user_data: self.user_data, result: self.result, flags: self.flags }
+    }
+}
+
+/// Completions of one lane keep their order, whatever happens to others: what a file gave, and
+/// what one operation did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    File(FileId),
+    Operation(u64),
+}
+
+struct Group {
+    ring: Rc<BufferRing>,
+    /// The kernel's place in the ring: what was taken so far.
+    head: u16,
+}
+
+pub(super) struct Machine {
+    plan: Plan,
+    rng: Rng,
+    injected: [u64; Fault::EACH.len()],
+
+    started: Instant,
+    elapsed: Duration,
+    tick: u64,
+    idle_turns: u64,
+    stuck: bool,
+
+    /// Every descriptor is a copy of this one: harmless to drop, and never two at a time.
+    blank: File,
+    nodes: Vec<Node>,
+    /// Those that can still do something, in order of their making.
+    alive: Vec<FileId>,
+    /// Looked up, never walked: numbers differ between runs.
+    fds: BTreeMap<RawFd, FileId>,
+    groups: Vec<Group>,
+
+    submitted: VecDeque<(u64, Request)>,
+    homes: BTreeMap<u64, FileId>,
+    waiting: Vec<(i32, u64)>,
+    zombies: BTreeMap<i32, ExitStatus>,
+    in_flight: usize,
+
+    posted: Vec<Posted>,
+    queue: VecDeque<Posted>,
+}
+
+/// The ring's side.
+impl Machine {
+    pub(super) fn new(plan: Plan) -> Shared {
+        Rc::new(RefCell::new(Machine {
+            plan,
+            rng: Rng::new(plan.seed),
+            injected: [0; Fault::EACH.len()],
+            started: Instant::now(),
+            elapsed: Duration::ZERO,
+            tick: 0,
+            idle_turns: 0,
+            stuck: false,
+            blank: File::open("/dev/null").expect("/dev/null opens"),
+            nodes: Vec::new(),
+            alive: Vec::new(),
+            fds: BTreeMap::new(),
+            groups: Vec::new(),
+            submitted: VecDeque::new(),
+            homes: BTreeMap::new(),
+            waiting: Vec::new(),
+            zombies: BTreeMap::new(),
+            in_flight: 0,
+            posted: Vec::new(),
+            queue: VecDeque::new(),
+        }))
+    }
+
+    pub(super) fn submit(&mut self, user_data: u64, request: Request) {
+        self.in_flight += 1;
+        self.submitted.push_back((user_data, request));
+    }
+
+    /// Runs until there is a completion, the time is up, or nothing can happen any more.
+    pub(super) fn turn(&mut self, wait: Option<Duration>) -> usize {
+        self.stuck = false;
+        let deadline = wait.map(|wait| self.elapsed.saturating_add(wait));
+        loop {
+            self.step();
+            if !self.queue.is_empty() || deadline.is_some_and(|end| self.elapsed >= end) {
+                return self.queue.len();
+            }
+            if self.can_go_on() {
+                let next = self.elapsed + TICK;
+                self.elapsed = deadline.map_or(next, |end| next.min(end));
+            } else if let Some(end) = deadline {
+                self.elapsed = end;
+                return 0;
+            } else {
+                self.idle_turns += 1;
+                self.stuck = true;
+                return 0;
+            }
+        }
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Posted> {
+        let posted = self.queue.pop_front()?;
+        self.in_flight -= usize::from(posted.flags & CQE_MORE == 0);
+        Some(posted)
+    }
+
+    pub(super) fn add_group(&mut self, ring: Rc<BufferRing>) {
+        self.groups.push(Group { ring, head: 0 });
+    }
+
+    pub(super) fn shutdown(&mut self, fd: RawFd, how: Shutdown) -> Result<(), Errno> {
+        match self.fds.get(&fd).map(|&at| &mut self.nodes[at].kind) {
+            Some(Kind::Stream(stream)) => stream.shutdown(how),
+            Some(_) => Err(Errno::new(libc::ENOTSOCK)),
+            None => Err(Errno::new(libc::EBADF)),
+        }
+    }
+
+    /// The ring is gone. What was pushed still runs, as in a real ring's drop; then nothing is in
+    /// flight any more, and nobody will read a completion.
+    pub(super) fn abandon(&mut self) {
+        while let Some((user_data, request)) = self.submitted.pop_front() {
+            self.issue(user_data, request);
+        }
+        self.homes.clear();
+        self.waiting.clear();
+        self.in_flight = 0;
+        for posted in self.posted.drain(..).chain(self.queue.drain(..)).collect::<Vec<_>>() {
+            if let Payload::Accepted(fd) = &posted.payload {
+                self.forget_fd(fd.as_raw_fd());
+            }
+        }
+        for at in self.alive.clone() {
+            self.nodes[at].armed.clear();
+            self.release_if_unused(at);
+        }
+    }
+}
+
+/// The world's side.
+impl Machine {
+    pub(super) fn add_listener(&mut self) -> OwnedFd {
+        let at = self.add(Kind::Listener { queue: VecDeque::new() });
+        self.open(at).expect("a descriptor for a listener")
+    }
+
+    pub(super) fn add_readable(&mut self) -> OwnedFd {
+        let at = self.add(Kind::Readable { messages: VecDeque::new(), ended: false });
+        self.open(at).expect("a descriptor for a readable file")
+    }
+
+    /// A connection that waits to be accepted; refused when nobody listens there any more.
+    pub(super) fn connect(&mut self, listener: RawFd) -> FileId {
+        let at = self.add(Kind::Stream(Stream::default()));
+        match self.fds.get(&listener).map(|&on| &mut self.nodes[on].kind) {
+            Some(Kind::Listener { queue }) => queue.push_back(at),
+            _ => self.refuse(at),
+        }
+        at
+    }
+
+    pub(super) fn add_connection(&mut self) -> (OwnedFd, FileId) {
+        let at = self.add(Kind::Stream(Stream::default()));
+        (self.open(at).expect("a descriptor for a connection"), at)
+    }
+
+    pub(super) fn queued(&self, listener: RawFd) -> usize {
+        match self.fds.get(&listener).map(|&at| &self.nodes[at].kind) {
+            Some(Kind::Listener { queue }) => queue.len(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn stream(&mut self, at: FileId) -> &mut Stream {
+        match &mut self.nodes[at].kind {
+            Kind::Stream(stream) => stream,
+            other => unreachable!("a client of {other:?}"),
+        }
+    }
+
+    /// Adds a message for the readers of `fd`; `None` says that there will be no more.
+    pub(super) fn feed(&mut self, fd: RawFd, message: Option<&[u8]>) {
+        match self.fds.get(&fd).map(|&at| &mut self.nodes[at].kind) {
+            Some(Kind::Readable { messages, ended }) => match message {
+                Some(message) => messages.push_back(message.to_vec()),
+                None => *ended = true,
+            },
+            other => panic!("{other:?} can't be fed: it is not, or no longer, a readable"),
+        }
+    }
+
+    pub(super) fn end_child(&mut self, pid: i32, status: ExitStatus) {
+        match self.waiting.iter().position(|&(waited, _)| waited == pid) {
+            Some(position) => {
+                let (_, user_data) = self.waiting.remove(position);
+                self.post(Lane::Operation(user_data), user_data, Ok(0), Payload::Exit(status));
+            }
+            None => _ = self.zombies.insert(pid, status),
+        }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.started + self.elapsed
+    }
+
+    pub(super) fn advance(&mut self, time: Duration) {
+        self.elapsed += time;
+    }
+
+    pub(super) fn idle_turns(&self) -> u64 {
+        self.idle_turns
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    pub(super) fn injected(&self, fault: Fault) -> u64 {
+        self.injected[fault as usize]
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(super) fn leased(&self) -> usize {
+        self.groups.iter().map(|group| usize::from(group.ring.leased())).sum()
+    }
+
+    pub(super) fn open_connections(&self) -> usize {
+        let open =
+            |&&at: &&FileId| self.nodes[at].open && matches!(self.nodes[at].kind, Kind::Stream(_));
+        self.alive.iter().filter(open).count()
+    }
+}
+
+/// Time.
+impl Machine {
+    fn step(&mut self) {
+        self.tick += 1;
+        for index in 0..self.alive.len() {
+            self.arrive(self.alive[index]);
+        }
+        while let Some((user_data, request)) = self.submitted.pop_front() {
+            self.issue(user_data, request);
+        }
+        for index in 0..self.alive.len() {
+            self.progress(self.alive[index]);
+        }
+        let Machine { alive, nodes, .. } = self;
+        alive.retain(|&at| match &nodes[at].kind {
+            Kind::Stream(stream) => !stream.is_released(),
+            Kind::Listener { .. } | Kind::Readable { .. } => !nodes[at].is_unused(),
+        });
+        self.publish();
+    }
+
+    /// Something will happen without anybody's doing.
+    fn can_go_on(&self) -> bool {
+        !self.posted.is_empty()
+            || self.alive.iter().any(|&at| match &self.nodes[at].kind {
+                Kind::Stream(stream) => stream.in_transit(),
+                Kind::Listener { .. } | Kind::Readable { .. } => false,
+            })
+    }
+
+    /// Lets bytes of a client arrive: all of them, or some.
+    fn arrive(&mut self, at: FileId) {
+        let Kind::Stream(stream) = &self.nodes[at].kind else { return };
+        if !stream.in_transit() {
+            return;
+        }
+        let on_wire = stream.on_wire();
+        if on_wire > 0 && self.chance(Fault::Reset) {
+            return self.stream(at).die();
+        }
+        let mut count = on_wire;
+        if on_wire > 1 && self.chance(Fault::Split) {
+            // Half of the pieces are tiny, where parsers break; the others get long requests on.
+            let most = if self.rng.below(2) == 0 { on_wire.min(8) } else { on_wire };
+            count = 1 + self.rng.below(most);
+        }
+        self.stream(at).arrive(count);
+    }
+
+    /// Moves the completions that are due to where the ring reads them.
+    fn publish(&mut self) {
+        let tick = self.tick;
+        if self.posted.iter().all(|posted| posted.due > tick) {
+            return;
+        }
+        for posted in std::mem::take(&mut self.posted) {
+            if posted.due > tick {
+                self.posted.push(posted);
+                continue;
+            }
+            let mut place = self.queue.len();
+            while place > 0
+                && self.queue[place - 1].lane != posted.lane
+                && self.chance(Fault::Reordered)
+            {
+                place -= 1;
+            }
+            self.queue.insert(place, posted);
+        }
+    }
+
+    fn chance(&mut self, fault: Fault) -> bool {
+        let happens = self.rng.chance(self.plan.faults.per_mille(fault));
+        self.injected[fault as usize] += u64::from(happens);
+        happens
+    }
+}
+
+/// Files.
+impl Machine {
+    fn add(&mut self, kind: Kind) -> FileId {
+        let at = self.nodes.len();
+        self.nodes.push(Node { kind, open: false, armed: Vec::new() });
+        self.alive.push(at);
+        at
+    }
+
+    fn open(&mut self, at: FileId) -> io::Result<OwnedFd> {
+        let fd = OwnedFd::from(self.blank.try_clone()?);
+        // A number that comes again was dropped meanwhile, which is close(2) without the ring.
+        self.forget_fd(fd.as_raw_fd());
+        self.fds.insert(fd.as_raw_fd(), at);
+        self.nodes[at].open = true;
+        Ok(fd)
+    }
+
+    /// close(2): operations in flight keep the file itself.
+    fn forget_fd(&mut self, fd: RawFd) {
+        if let Some(at) = self.fds.remove(&fd) {
+            self.nodes[at].open = false;
+            self.release_if_unused(at);
+        }
+    }
+
+    fn release_if_unused(&mut self, at: FileId) {
+        if !self.nodes[at].is_unused() {
+            return;
+        }
+        match &mut self.nodes[at].kind {
+            Kind::Stream(stream) => stream.release(),
+            Kind::Listener { queue } => {
+                for waiting in std::mem::take(queue) {
+                    self.refuse(waiting);
+                }
+            }
+            Kind::Readable { .. } => {}
+        }
+    }
+
+    fn refuse(&mut self, at: FileId) {
+        self.stream(at).refuse();
+    }
+}
+
+/// Operations.
+impl Machine {
+    fn issue(&mut self, user_data: u64, request: Request) {
+        let own = Lane::Operation(user_data);
+        match request {
+            Request::On { fd, work } => self.arm(user_data, fd, work),
+            Request::Close { fd, cancel } => {
+                if let Some(&at) = self.fds.get(&fd) {
+                    while cancel && !self.nodes[at].armed.is_empty() {
+                        self.cancel_one(at, 0);
+                    }
+                }
+                self.forget_fd(fd); // a file that we didn't make is closed all the same
+                self.post(own, user_data, Ok(0), Payload::Closed);
+            }
+            Request::Cancel { target } => {
+                let result = self.cancel(target);
+                self.post(own, user_data, result.map(|()| 0), Payload::None);
+            }
+            Request::WaitChild { pid } => match self.zombies.remove(&pid) {
+                Some(status) => self.post(own, user_data, Ok(0), Payload::Exit(status)),
+                None => self.waiting.push((pid, user_data)),
+            },
+        }
+    }
+
+    fn arm(&mut self, user_data: u64, fd: RawFd, work: Work) {
+        let refusal = match self.fds.get(&fd).map(|&at| &self.nodes[at].kind) {
+            None => Some(libc::EBADF),
+            Some(Kind::Listener { .. }) => match work {
+                Work::Accept => None,
+                Work::Recv { .. } | Work::Read { .. } => Some(libc::ENOTCONN),
+                Work::Send { .. } => Some(libc::EPIPE),
+            },
+            Some(Kind::Stream(_)) => matches!(work, Work::Accept).then_some(libc::EINVAL),
+            Some(Kind::Readable { .. }) => {
+                (!matches!(work, Work::Read { .. })).then_some(libc::ENOTSOCK)
+            }
+        };
+        if let Some(errno) = refusal {
+            let errno = Errno::new(errno);
+            return self.post(Lane::Operation(user_data), user_data, Err(errno), Payload::None);
+        }
+        let at = self.fds[&fd];
+        self.nodes[at].armed.push(Armed { user_data, work, fresh: true });
+        self.homes.insert(user_data, at);
+        self.progress(at);
+    }
+
+    /// Does what can be done now on a file; what can't stays armed.
+    fn progress(&mut self, at: FileId) {
+        if self.nodes[at].armed.is_empty() {
+            return;
+        }
+        while self.accept_one(at) || self.receive_one(at) || self.send_one(at) {}
+        self.nodes[at].armed.iter_mut().for_each(|armed| armed.fresh = false);
+        self.release_if_unused(at);
+    }
+
+    fn accept_one(&mut self, at: FileId) -> bool {
+        let Node { kind: Kind::Listener { queue }, armed, .. } = &self.nodes[at] else {
+            return false;
+        };
+        let (Some(first), waiting) = (armed.first(), queue.front().copied()) else { return false };
+        let user_data = first.user_data;
+        if first.fresh || waiting.is_some() {
+            self.nodes[at].armed[0].fresh = false;
+            if self.chance(Fault::NoDescriptors) {
+                self.finish(at, 0, Err(Errno::PROCESS_FILES), Payload::None);
+                return true;
+            }
+        }
+        let Some(connection) = waiting else { return false };
+        match self.open(connection) {
+            Ok(fd) => {
+                let Kind::Listener { queue } = &mut self.nodes[at].kind else { unreachable!() };
+                queue.pop_front();
+                let (result, flags) = (fd.as_raw_fd(), self.stays_armed(at, 0));
+                let payload = Payload::Accepted(fd);
+                self.post_flagged(Lane::File(at), user_data, result, flags, payload);
+            }
+            Err(_) => self.finish(at, 0, Err(Errno::PROCESS_FILES), Payload::None),
+        }
+        true
+    }
+
+    /// One step of a receive or read: of the first, or else of one that has not been tried.
+    fn receive_one(&mut self, at: FileId) -> bool {
+        let Node { kind, armed, .. } = &self.nodes[at];
+        let arrival = match kind {
+            Kind::Listener { .. } => return false,
+            Kind::Stream(stream) => stream.arrival(),
+            Kind::Readable { messages, .. } if !messages.is_empty() => Arrival::Bytes,
+            Kind::Readable { ended: true, .. } => Arrival::End,
+            Kind::Readable { .. } => Arrival::Nothing,
+        };
+        let receives = |armed: &Armed| matches!(armed.work, Work::Recv { .. } | Work::Read { .. });
+        let may = |armed: &Armed| receives(armed) && (armed.fresh || arrival != Arrival::Nothing);
+        let Some(position) = armed.iter().position(may) else { return false };
+        self.nodes[at].armed[position].fresh = false;
+        match self.nodes[at].armed[position].work {
+            Work::Recv { group, multishot } => {
+                self.receive_into_group(at, position, arrival, group, multishot);
+            }
+            Work::Read { capacity } => self.read(at, position, arrival, capacity),
+            Work::Accept | Work::Send { .. } => unreachable!("neither receives"),
+        }
+        true
+    }
+
+    /// The kernel picks its buffer first, so that without one there is no end and no error either.
+    fn receive_into_group(
+        &mut self,
+        at: FileId,
+        position: usize,
+        arrival: Arrival,
+        group: GroupId,
+        multishot: bool,
+    ) {
+        let offers = |group: &Group| group.ring.fill(group.head, &[]).is_some();
+        let offered = self.groups.get(usize::from(group.0)).is_some_and(offers);
+        if !offered || (arrival == Arrival::Bytes && self.chance(Fault::NoBuffers)) {
+            return self.finish(at, position, Err(Errno::NO_BUFFERS), Payload::None);
+        }
+        if arrival != Arrival::Bytes {
+            return self.finish_without_bytes(at, position, arrival, Payload::None);
+        }
+        let group = &mut self.groups[usize::from(group.0)];
+        let Node { kind: Kind::Stream(stream), armed, .. } = &mut self.nodes[at] else {
+            unreachable!("only streams are received from")
+        };
+        let (buffer, count) = group.ring.fill(group.head, stream.arrived()).expect("just offered");
+        group.head = group.head.wrapping_add(1);
+        stream.receive(count);
+        let user_data = armed[position].user_data;
+        let mut flags = CQE_BUFFER | u32::from(buffer) << CQE_BUFFER_SHIFT;
+        if multishot {
+            flags |= self.stays_armed(at, position);
+        } else {
+            self.disarm(at, position);
+        }
+        self.post_flagged(Lane::File(at), user_data, count as i32, flags, Payload::None);
+    }
+
+    fn read(&mut self, at: FileId, position: usize, arrival: Arrival, capacity: usize) {
+        let bytes = match &mut self.nodes[at].kind {
+            _ if arrival != Arrival::Bytes => {
+                let payload = Payload::Bytes(Vec::new());
+                return self.finish_without_bytes(at, position, arrival, payload);
+            }
+            Kind::Stream(stream) => {
+                let count = capacity.min(stream.arrived().len());
+                let bytes = stream.arrived()[..count].to_vec();
+                stream.receive(count);
+                bytes
+            }
+            Kind::Readable { messages, .. } => {
+                let mut bytes = messages.pop_front().expect("something to read");
+                if bytes.len() > capacity {
+                    messages.push_front(bytes.split_off(capacity));
+                }
+                bytes
+            }
+            Kind::Listener { .. } => unreachable!("a listener has no bytes"),
+        };
+        self.finish(at, position, Ok(bytes.len()), Payload::Bytes(bytes));
+    }
+
+    fn finish_without_bytes(
+        &mut self,
+        at: FileId,
+        position: usize,
+        arrival: Arrival,
+        payload: Payload,
+    ) {
+        match arrival {
+            Arrival::End => self.finish(at, position, Ok(0), payload),
+            Arrival::Error(errno) => {
+                self.stream(at).error_was_told();
+                self.finish(at, position, Err(errno), payload);
+            }
+            Arrival::Nothing | Arrival::Bytes => {} // it stays armed
+        }
+    }
+
+    /// One step of the newest armed send: the kernel wakes the last who waits first, which is how
+    /// two sends on one socket come to be reordered.
+    fn send_one(&mut self, at: FileId) -> bool {
+        let Node { kind: Kind::Stream(stream), armed, .. } = &mut self.nodes[at] else {
+            return false;
+        };
+        let sends = |armed: &Armed| matches!(armed.work, Work::Send { .. });
+        let Some(position) = armed.iter().rposition(sends) else { return false };
+        let Work::Send { bytes, sent } = &armed[position].work else { unreachable!() };
+        let (sent, left) = (*sent, bytes.len() - *sent);
+        if let Some(errno) = stream.send_error() {
+            self.finish_send(at, position, sent, Some(errno));
+            return true;
+        }
+        let room = stream.room().min(left);
+        if room == 0 && left > 0 {
+            return false;
+        }
+        if left > 0 && self.chance(Fault::Reset) {
+            self.stream(at).die();
+            return true;
+        }
+        let mut count = room;
+        let short = left > 1 && self.chance(Fault::ShortSend);
+        if short {
+            count = 1 + self.rng.below(room.min(left - 1));
+        }
+        let Node { kind: Kind::Stream(stream), armed, .. } = &mut self.nodes[at] else {
+            unreachable!()
+        };
+        let Work::Send { bytes, sent } = &mut armed[position].work else { unreachable!() };
+        stream.send(&bytes[*sent..*sent + count]);
+        *sent += count;
+        let (sent, done) = (*sent, *sent == bytes.len());
+        if done || short {
+            self.finish_send(at, position, sent, None);
+        }
+        done || short
+    }
+
+    /// A send that got somewhere tells how far; why it stopped, the next one hears.
+    fn finish_send(&mut self, at: FileId, position: usize, sent: usize, errno: Option<Errno>) {
+        let result = match errno {
+            Some(errno) if sent == 0 => Err(errno),
+            _ => Ok(sent),
+        };
+        let user_data = self.disarm(at, position);
+        self.post(Lane::Operation(user_data), user_data, result, Payload::None);
+    }
+
+    /// Cancels an operation by its id. Each of the two completes.
+    fn cancel(&mut self, target: u64) -> Result<(), Errno> {
+        if let Some(position) = self.waiting.iter().position(|&(_, waiting)| waiting == target) {
+            self.waiting.remove(position);
+            self.post(Lane::Operation(target), target, Err(Errno::CANCELED), Payload::None);
+            return Ok(());
+        }
+        let Some(&at) = self.homes.get(&target) else { return Err(Errno::NOT_FOUND) };
+        let armed = &self.nodes[at].armed;
+        let position = armed.iter().position(|armed| armed.user_data == target);
+        let raced = self.cancel_one(at, position.expect("an operation is at home"));
+        self.release_if_unused(at);
+        if raced && self.rng.below(2) == 0 { Err(Errno::NOT_FOUND) } else { Ok(()) }
+    }
+
+    /// Cancels what is armed at `position`. In a race it gets its last chance to complete, and
+    /// what was on the wire arrives in time for it.
+    fn cancel_one(&mut self, at: FileId, mut position: usize) -> bool {
+        let raced = self.chance(Fault::CancelRace);
+        if raced {
+            let target = self.nodes[at].armed[position].user_data;
+            if let Kind::Stream(stream) = &mut self.nodes[at].kind
+                && stream.in_transit()
+            {
+                stream.arrive(stream.on_wire());
+            }
+            while self.accept_one(at) || self.receive_one(at) || self.send_one(at) {}
+            let still = self.nodes[at].armed.iter().position(|armed| armed.user_data == target);
+            let Some(still) = still else { return true };
+            position = still;
+        }
+        match self.nodes[at].armed[position].work {
+            Work::Send { sent, .. } => {
+                self.finish_send(at, position, sent, Some(Errno::CANCELED));
+            }
+            _ => self.finish(at, position, Err(Errno::CANCELED), Payload::None),
+        }
+        raced
+    }
+
+    /// The last completion of an operation armed on a file.
+    fn finish(
+        &mut self,
+        at: FileId,
+        position: usize,
+        result: Result<usize, Errno>,
+        payload: Payload,
+    ) {
+        let user_data = self.disarm(at, position);
+        self.post(Lane::File(at), user_data, result, payload);
+    }
+
+    /// Whether a multishot operation goes on after a success, as its completion says it.
+    fn stays_armed(&mut self, at: FileId, position: usize) -> u32 {
+        if self.chance(Fault::EarlyEnd) {
+            self.disarm(at, position);
+            return 0;
+        }
+        CQE_MORE
+    }
+
+    fn disarm(&mut self, at: FileId, position: usize) -> u64 {
+        let user_data = self.nodes[at].armed.remove(position).user_data;
+        self.homes.remove(&user_data);
+        user_data
+    }
+
+    fn post(&mut self, lane: Lane, user_data: u64, result: Result<usize, Errno>, payload: Payload) {
+        let result = result.map_or_else(|errno| -errno.raw(), |count| count as i32);
+        self.post_flagged(lane, user_data, result, 0, payload);
+    }
+
+    fn post_flagged(
+        &mut self,
+        lane: Lane,
+        user_data: u64,
+        result: i32,
+        flags: u32,
+        payload: Payload,
+    ) {
+        let mut due = self.tick;
+        if self.chance(Fault::Late) {
+            due += 1 + self.rng.below(LATE_TICKS_MAX) as u64;
+        }
+        let same_lane = self.posted.iter().filter(|posted| posted.lane == lane);
+        let due = same_lane.map(|posted| posted.due).fold(due, u64::max);
+        self.posted.push(Posted { user_data, result, flags, payload, lane, due });
+    }
+}

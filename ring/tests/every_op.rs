@@ -1,0 +1,653 @@
+//! Each operation against the real kernel, with what it promises.
+
+mod common;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write, pipe};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::eventfd::EventFd;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use common::{
+    accepted, assert_quiet, connection, features, next, next_by_tag, promises, read, received,
+    ring, ring_of, ring_with_buffers, sent,
+};
+use uring_ring::{Completion, Errno, Op, Outcome, Ring, SendBuffer, Setup};
+
+// Accept.
+
+#[test]
+fn an_accept_stays_armed_and_completes_for_each_connection() {
+    let mut ring = ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut clients = vec![TcpStream::connect(address).unwrap()]; // one waits already
+    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    for round in 0..5_u8 {
+        let completion = next(&mut ring);
+        assert!(completion.more);
+        let server = accepted(completion);
+        let flags = FdFlag::from_bits_retain(fcntl(&server, FcntlArg::F_GETFD).unwrap());
+        assert!(flags.contains(FdFlag::FD_CLOEXEC));
+
+        clients[usize::from(round)].write_all(&[round]).unwrap();
+        let mut byte = [0];
+        TcpStream::from(server).read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [round]);
+        clients.push(TcpStream::connect(address).unwrap());
+    }
+}
+
+#[test]
+fn a_cancelled_accept_leaves_the_queue_to_its_successor() {
+    let mut ring = ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let accept = ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    assert_quiet(&mut ring);
+    ring.push(Op::Cancel { target: accept }, 2);
+    let [accept, cancel] = next_by_tag(&mut ring, 2).try_into().unwrap();
+    assert!(matches!(accept.outcome, Outcome::Accepted(Err(Errno::CANCELED))), "{accept:?}");
+    assert!(matches!(cancel.outcome, Outcome::Cancelled(Ok(()))), "{cancel:?}");
+
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    assert_quiet(&mut ring);
+    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 3);
+    let successor = next(&mut ring);
+    assert_eq!(successor.tag, 3);
+    accepted(successor);
+}
+
+// Recv.
+
+#[test]
+fn a_one_shot_receive_completes_once() {
+    let (mut ring, group) = ring_with_buffers(4, 64);
+    let (server, mut client) = connection();
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: false }, 1);
+    client.write_all(b"first").unwrap();
+    let completion = next(&mut ring);
+    assert!(!completion.more);
+    assert_eq!(received(&completion), b"first");
+    client.write_all(b"second").unwrap();
+    assert_quiet(&mut ring);
+    assert_eq!(ring.in_flight(), 0);
+}
+
+#[test]
+fn a_multishot_receive_completes_for_each_arrival_until_the_stream_ends() {
+    let (mut ring, group) = ring_with_buffers(4, 64);
+    let (server, mut client) = connection();
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    for round in 0..20_u8 {
+        client.write_all(&[round; 3]).unwrap();
+        let completion = next(&mut ring);
+        assert!(completion.more);
+        assert_eq!(received(&completion), [round; 3]);
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    let end = next(&mut ring);
+    assert!(!end.more);
+    assert!(matches!(end.outcome, Outcome::Received(Ok(None))), "{end:?}");
+    assert_eq!((ring.in_flight(), ring.leased(group)), (0, 0));
+}
+
+#[test]
+fn a_receive_longer_than_a_buffer_comes_in_several() {
+    let (mut ring, group) = ring_with_buffers(8, 4);
+    let (server, mut client) = connection();
+    client.write_all(b"abcdefghij").unwrap();
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    let parts: Vec<_> = (0..3).map(|_| next(&mut ring)).collect();
+    let parts: Vec<&[u8]> = parts.iter().map(received).collect();
+    assert_eq!(parts, [b"abcd".as_slice(), b"efgh", b"ij"]);
+}
+
+#[test]
+fn running_out_of_buffers_ends_a_receive_and_loses_nothing() {
+    let (mut ring, group) = ring_with_buffers(2, 4);
+    let (server, mut client) = connection();
+    client.write_all(b"0123456789abcdefgh").unwrap();
+    let (mut got, mut leases) = (Vec::new(), Vec::new());
+    let mut ran_out = 0;
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    while got.len() < 18 {
+        let completion = next(&mut ring);
+        if let Outcome::Received(Err(errno)) = completion.outcome {
+            assert_eq!((errno, completion.more), (Errno::NO_BUFFERS, false));
+            assert_eq!(ring.leased(group), 2);
+            ran_out += 1;
+            leases.clear();
+            ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+        } else {
+            got.extend_from_slice(received(&completion));
+            leases.push(completion);
+        }
+    }
+    assert_eq!((got.as_slice(), ran_out), (b"0123456789abcdefgh".as_slice(), 2));
+}
+
+#[test]
+fn groups_give_buffers_of_their_own_sizes() {
+    let mut ring = Ring::new(Setup { entries: 8, restricted: true, features: features() }).unwrap();
+    let groups = [4, 8, 16].map(|size| ring.add_buffers(2, size).unwrap());
+    ring.enable().unwrap();
+    let (server, mut client) = connection();
+    client.write_all(&[7; 100]).unwrap();
+    for (group, size) in groups.into_iter().zip([4, 8, 16]) {
+        ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: false }, size);
+        let completion = next(&mut ring);
+        assert_eq!(received(&completion).len(), size as usize);
+        assert_eq!(groups.map(|g| ring.leased(g)), groups.map(|g| u16::from(g == group)));
+    }
+}
+
+#[test]
+fn a_buffer_goes_round_many_times_with_the_right_bytes_in_it() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let (server, mut client) = connection();
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    for round in 0..70_000_u64 {
+        client.write_all(&round.to_le_bytes()).unwrap(); // the ring's 16-bit tail wraps once
+        let completion = next(&mut ring);
+        assert_eq!(received(&completion), round.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_reset_by_the_peer_is_an_error_once() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let (server, client) = connection();
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    assert_quiet(&mut ring);
+    (&server_side(&server)).write_all(b"unread by the client").unwrap();
+    drop(client);
+    let completion = next(&mut ring);
+    assert!(!completion.more);
+    assert!(matches!(completion.outcome, Outcome::Received(Err(Errno::RESET))), "{completion:?}");
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 2);
+    assert!(matches!(next(&mut ring).outcome, Outcome::Received(Ok(None))));
+}
+
+fn server_side(server: &OwnedFd) -> TcpStream {
+    server.try_clone().unwrap().into()
+}
+
+// Send.
+
+#[test]
+fn a_send_of_each_shape_arrives_whole_and_gives_its_buffer_back() {
+    let mut ring = ring();
+    let (server, mut client) = connection();
+    let body = || Bytes::from_static(b"body");
+    let half_gone = {
+        let mut buffer = SendBuffer::with_body(b"head".to_vec(), body());
+        buffer.advance(6);
+        buffer
+    };
+    for (buffer, expected) in [
+        (SendBuffer::new(b"head".to_vec()), "head"),
+        (SendBuffer::with_body(Vec::new(), body()), "body"),
+        (SendBuffer::with_body(b"head".to_vec(), body()), "headbody"),
+        (half_gone, "dy"),
+    ] {
+        ring.push(Op::Send { fd: server.as_raw_fd(), buffer }, 1);
+        let Outcome::Sent { mut buffer, result } = next(&mut ring).outcome else { panic!() };
+        assert_eq!(result, Ok(expected.len()));
+        assert_eq!(buffer.left(), expected.len());
+        buffer.advance(expected.len());
+        assert_eq!(buffer.left(), 0);
+        let mut got = vec![0; expected.len()];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(got, expected.as_bytes());
+    }
+}
+
+#[test]
+fn a_large_send_to_a_slow_reader_completes_once_and_whole() {
+    let mut ring = ring();
+    for head_len in [0, 1 << 20] {
+        let (server, mut client) = connection();
+        let whole: Vec<u8> = (0..8_u32 << 20).map(|n| (n % 251) as u8).collect();
+        let buffer = SendBuffer::with_body(
+            whole[..head_len].to_vec(),
+            Bytes::copy_from_slice(&whole[head_len..]),
+        );
+        ring.push(Op::Send { fd: server.as_raw_fd(), buffer }, 1);
+        ring.turn(Some(Duration::ZERO)).unwrap();
+        assert!(ring.poll_completion().is_none(), "the socket took it all at once");
+        let reader = thread::spawn(move || {
+            let mut got = Vec::new();
+            let mut part = vec![0; 1 << 18];
+            while got.len() < 8 << 20 {
+                let count = client.read(&mut part).unwrap();
+                got.extend_from_slice(&part[..count]);
+                thread::sleep(Duration::from_millis(1));
+            }
+            got
+        });
+        assert_eq!(sent(next(&mut ring)), whole.len());
+        assert!(reader.join().unwrap() == whole);
+    }
+}
+
+#[test]
+fn a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal() {
+    let broken_pipe = SigSet::from(Signal::SIGPIPE);
+    broken_pipe.thread_block().unwrap(); // so that the signal would stay to be seen
+    let signals = SignalFd::with_flags(&broken_pipe, SfdFlags::SFD_NONBLOCK).unwrap();
+
+    let (reader, mut writer) = pipe().unwrap();
+    drop(reader);
+    assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert!(signals.read_signal().unwrap().is_some(), "this test can see the signal");
+
+    let mut ring = ring();
+    for body in ["", "body"] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let buffer = SendBuffer::with_body(b"head".to_vec(), body.into());
+        ring.push(Op::Send { fd: ours.as_raw_fd(), buffer }, 1);
+        let outcome = next(&mut ring).outcome;
+        assert!(
+            matches!(outcome, Outcome::Sent { result: Err(Errno::BROKEN_PIPE), .. }),
+            "{outcome:?}"
+        );
+        assert!(signals.read_signal().unwrap().is_none());
+    }
+}
+
+// Read.
+
+#[test]
+fn a_read_waits_fills_at_most_its_capacity_and_gets_nothing_at_the_end() {
+    let mut ring = ring();
+    let (reader, mut writer) = pipe().unwrap();
+    let read_into = |buffer| Op::Read { fd: reader.as_raw_fd(), buffer };
+    let mut buffer = Vec::with_capacity(4);
+    buffer.extend_from_slice(b"old");
+    ring.push(read_into(buffer), 1);
+    assert_quiet(&mut ring);
+    writer.write_all(b"abcdef").unwrap();
+    assert_eq!(read(next(&mut ring)), b"abcd");
+    ring.push(read_into(Vec::with_capacity(4)), 1);
+    assert_eq!(read(next(&mut ring)), b"ef");
+    drop(writer);
+    ring.push(read_into(Vec::with_capacity(4)), 1);
+    assert_eq!(read(next(&mut ring)), b"");
+}
+
+#[test]
+fn a_read_of_a_file_goes_on_from_its_position() {
+    let mut ring = ring();
+    let mut file = File::from(memfd_create("read", MFdFlags::empty()).unwrap());
+    file.write_all(b"skipped, then read").unwrap();
+    file.seek(SeekFrom::Start(9)).unwrap();
+    for expected in ["then ", "read", ""] {
+        ring.push(Op::Read { fd: file.as_raw_fd(), buffer: Vec::with_capacity(5) }, 1);
+        assert_eq!(read(next(&mut ring)), expected.as_bytes());
+    }
+}
+
+#[test]
+fn a_read_of_an_eventfd_takes_its_count() {
+    let mut ring = ring();
+    let event = EventFd::from_value(0).unwrap();
+    ring.push(Op::Read { fd: event.as_fd().as_raw_fd(), buffer: Vec::with_capacity(8) }, 1);
+    assert_quiet(&mut ring);
+    event.write(5).unwrap();
+    assert_eq!(read(next(&mut ring)), 5_u64.to_ne_bytes());
+}
+
+#[test]
+fn a_read_of_what_is_no_descriptor_gives_the_buffer_back() {
+    let mut ring = ring();
+    ring.push(Op::Read { fd: i32::MAX, buffer: vec![1; 4] }, 1);
+    let Outcome::Read { buffer, result } = next(&mut ring).outcome else { panic!() };
+    assert_eq!(result, Err(Errno::new(nix::errno::Errno::EBADF as i32)));
+    assert_eq!((buffer.len(), buffer.capacity()), (0, 4));
+}
+
+// Close.
+
+#[test]
+fn a_close_with_cancel_ends_the_receive_and_the_peer_sees_the_end_at_once() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    for multishot in [false, true] {
+        let (server, mut client) = connection();
+        ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot }, 1);
+        assert_quiet(&mut ring);
+        ring.push(Op::Close { fd: server, cancel: true }, 2);
+        let [recv, close] = next_by_tag(&mut ring, 2).try_into().unwrap();
+        assert!(matches!(recv.outcome, Outcome::Received(Err(Errno::CANCELED))), "{recv:?}");
+        assert!(!recv.more);
+        assert!(matches!(close.outcome, Outcome::Closed(Ok(()))), "{close:?}");
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert_eq!(ring.in_flight(), 0);
+    }
+}
+
+#[test]
+fn a_close_with_cancel_and_nothing_armed_just_closes() {
+    let mut ring = ring();
+    let (server, mut client) = connection();
+    ring.push(Op::Close { fd: server, cancel: true }, 1);
+    assert!(matches!(next(&mut ring).outcome, Outcome::Closed(Ok(()))));
+    client.set_nonblocking(true).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_quiet(&mut ring);
+}
+
+/// Not a promise but a trap of the kernel's, and the reason for `cancel`.
+#[test]
+fn a_close_without_cancel_keeps_the_connection_open_while_a_receive_is_armed() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let (server, mut client) = connection();
+    let recv = ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    ring.push(Op::Close { fd: server, cancel: false }, 2);
+    assert!(matches!(next(&mut ring).outcome, Outcome::Closed(Ok(()))));
+    client.set_nonblocking(true).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    ring.push(Op::Cancel { target: recv }, 3);
+    next_by_tag(&mut ring, 2);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn closes_across_the_edge_of_a_full_queue_still_cancel_first() {
+    for before in 0..8 {
+        let mut ring = Ring::new(Setup { entries: 4, restricted: true, features: features() });
+        let ring = ring.as_mut().unwrap();
+        let group = ring.add_buffers(2, 8).unwrap();
+        ring.enable().unwrap();
+        let (reader, _writer) = pipe().unwrap();
+        let (server, mut client) = connection();
+        ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+        assert_quiet(ring);
+        for _ in 0..before {
+            ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) }, 0);
+        }
+        ring.push(Op::Close { fd: server, cancel: true }, 2);
+        let [recv, close] = next_by_tag(ring, 2).try_into().unwrap();
+        assert!(matches!(recv.outcome, Outcome::Received(Err(Errno::CANCELED))), "{recv:?}");
+        assert!(matches!(close.outcome, Outcome::Closed(Ok(()))), "{close:?}");
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_close_with_cancel_ends_a_send_that_waits() {
+    let mut ring = ring();
+    let (server, mut client) = connection();
+    ring.push(Op::Send { fd: server.as_raw_fd(), buffer: vec![1; 32 << 20].into() }, 1);
+    assert_quiet(&mut ring);
+    ring.push(Op::Close { fd: server, cancel: true }, 2);
+    let [send, close] = next_by_tag(&mut ring, 2).try_into().unwrap();
+    let part = sent(send); // what went out before is told, not the cancellation
+    assert!(part > 0 && part < 32 << 20, "{part}");
+    assert!(matches!(close.outcome, Outcome::Closed(Ok(()))), "{close:?}");
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).unwrap();
+    assert_eq!(got.len(), part);
+}
+
+// Cancel, and ids.
+
+#[test]
+fn a_stale_id_cancels_nothing_even_when_its_slot_is_taken_again() {
+    let mut ring = ring();
+    let (reader, mut writer) = pipe().unwrap();
+    let read_one = || Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) };
+    writer.write_all(b"1").unwrap();
+    let stale = ring.push(read_one(), 1);
+    assert_eq!(read(next(&mut ring)), b"1");
+    let fresh = ring.push(read_one(), 2);
+    assert_ne!(stale, fresh);
+    ring.push(Op::Cancel { target: stale }, 3);
+    let cancel = next(&mut ring);
+    assert!(matches!(cancel.outcome, Outcome::Cancelled(Err(Errno::NOT_FOUND))), "{cancel:?}");
+    assert_quiet(&mut ring);
+    writer.write_all(b"2").unwrap();
+    let completion = next(&mut ring);
+    assert_eq!(completion.tag, 2);
+    assert_eq!(read(completion), b"2");
+}
+
+#[test]
+fn a_cancelled_multishot_receive_ends_and_both_complete() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let (server, mut client) = connection();
+    let recv = ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    client.write_all(b"x").unwrap();
+    assert!(next(&mut ring).more);
+    ring.push(Op::Cancel { target: recv }, 2);
+    let [recv, cancel] = next_by_tag(&mut ring, 2).try_into().unwrap();
+    assert!(matches!(recv.outcome, Outcome::Received(Err(Errno::CANCELED))), "{recv:?}");
+    assert!(matches!(cancel.outcome, Outcome::Cancelled(Ok(()))), "{cancel:?}");
+
+    client.write_all(b"y").unwrap(); // what comes now stays in the socket
+    assert_quiet(&mut ring);
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: false }, 3);
+    assert_eq!(received(&next(&mut ring)), b"y");
+}
+
+// WaitChild, and turns: with fallbacks, so that their promises are made in `common`.
+
+#[test]
+fn a_child_that_exits_is_reaped_with_its_code() {
+    promises::a_child_that_exits_is_reaped_with_its_code(features());
+}
+
+#[test]
+fn a_turn_keeps_its_deadline() {
+    promises::a_turn_keeps_its_deadline(features());
+}
+
+// The queues.
+
+#[test]
+fn far_more_operations_than_the_queue_has_entries_complete_in_order() {
+    for entries in [1, 2, 8, 64] {
+        let count = entries * 40; // the completion queue overflows, too
+        let mut ring = ring_of(entries, features());
+        let (reader, mut writer) = pipe().unwrap();
+        let whole: Vec<u8> = (0..count).map(|n| (n % 251) as u8).collect();
+        writer.write_all(&whole).unwrap();
+        for tag in 0..count {
+            ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) }, tag);
+        }
+        assert_eq!(ring.in_flight(), count as usize);
+        for tag in 0..count {
+            let completion = next(&mut ring);
+            assert_eq!(completion.tag, tag);
+            assert_eq!(read(completion), [whole[tag as usize]]);
+        }
+        assert_eq!(ring.in_flight(), 0);
+    }
+}
+
+#[test]
+fn completions_that_overflow_their_queue_are_not_lost() {
+    let mut ring = ring_of(1, features()); // four completions fit
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut servers = Vec::new();
+    while servers.len() < clients.len() {
+        let completion = next(&mut ring);
+        if !completion.more {
+            ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1); // overflow ends a multishot
+        }
+        servers.push(TcpStream::from(accepted(completion)));
+    }
+    for (client, server) in clients.iter_mut().zip(&mut servers) {
+        let [ours, theirs] = [server.peer_addr().unwrap(), client.local_addr().unwrap()];
+        assert_eq!(ours, theirs); // each once, in order
+    }
+}
+
+#[test]
+fn a_turn_does_not_wait_while_completions_are_unread() {
+    let mut ring = ring();
+    let (reader, mut writer) = pipe().unwrap();
+    writer.write_all(b"x").unwrap();
+    ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) }, 1);
+    ring.turn(None).unwrap();
+    ring.turn(None).unwrap(); // would hang if it waited
+    assert_eq!(read(ring.poll_completion().unwrap()), b"x");
+}
+
+#[test]
+fn nothing_runs_before_the_ring_is_enabled() {
+    let mut ring = Ring::new(Setup { entries: 8, restricted: true, features: features() }).unwrap();
+    let (reader, mut writer) = pipe().unwrap();
+    writer.write_all(b"x").unwrap();
+    ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) }, 1);
+    assert!(ring.turn(Some(Duration::ZERO)).is_err());
+    ring.enable().unwrap();
+    assert_eq!(read(next(&mut ring)), b"x");
+}
+
+#[test]
+fn a_restricted_ring_refuses_no_operation_that_there_is() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let (server, mut client) = connection();
+    let (reader, mut writer) = pipe().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(b"x").unwrap();
+    writer.write_all(b"x").unwrap();
+    let (fd, spare) = (server.as_raw_fd(), server.try_clone().unwrap());
+    let stale = ring.push(Op::Close { fd: spare, cancel: false }, 0);
+    next(&mut ring);
+    let operations = [
+        Op::Accept { fd: listener.as_raw_fd() },
+        Op::Recv { fd, group, multishot: false },
+        Op::Recv { fd, group, multishot: true },
+        Op::Send { fd, buffer: b"one".to_vec().into() },
+        Op::Send { fd, buffer: SendBuffer::with_body(b"two".to_vec(), "parts".into()) },
+        Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(8) },
+        Op::Cancel { target: stale },
+        Op::WaitChild { pid: common::child("exit 0") },
+        Op::Close { fd: server, cancel: true },
+    ];
+    let refused = Errno::new(nix::errno::Errno::EACCES as i32); // what restrictions answer
+    let count = operations.len();
+    for (operation, tag) in operations.into_iter().zip(0..) {
+        ring.push(operation, tag);
+    }
+    for Completion { tag, outcome, .. } in next_by_tag(&mut ring, count) {
+        let (Outcome::Accepted(Err(errno))
+        | Outcome::Received(Err(errno))
+        | Outcome::Sent { result: Err(errno), .. }
+        | Outcome::Read { result: Err(errno), .. }
+        | Outcome::Closed(Err(errno))
+        | Outcome::Cancelled(Err(errno))
+        | Outcome::ChildEnded(Err(errno))) = outcome
+        else {
+            continue;
+        };
+        assert_ne!(errno, refused, "operation {tag}");
+    }
+}
+
+// Without the ring.
+
+#[test]
+fn a_shutdown_ends_the_direction_that_it_names() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let (server, mut client) = connection();
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    ring.shutdown(server.as_fd(), Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    client.write_all(b"still").unwrap();
+    assert_eq!(received(&next(&mut ring)), b"still");
+    ring.shutdown(server.as_fd(), Shutdown::Read).unwrap();
+    assert!(matches!(next(&mut ring).outcome, Outcome::Received(Ok(None))));
+}
+
+// The end of a ring.
+
+#[test]
+fn a_dropped_ring_ends_its_operations_and_gives_back_what_they_owned() {
+    struct Owned(Arc<AtomicBool>);
+    impl AsRef<[u8]> for Owned {
+        fn as_ref(&self) -> &[u8] {
+            &[3; 4096]
+        }
+    }
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (server, mut client) = connection();
+    let (mut reader, mut writer) = pipe().unwrap();
+    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 2);
+    ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(64) }, 3);
+
+    // A send that waits for its peer, and owns a body that tells when it is dropped.
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    while (&ours).write(&[0; 4096]).is_ok() {}
+    ours.set_nonblocking(false).unwrap();
+    let given_back = Arc::new(AtomicBool::new(false));
+    let body = Bytes::from_owner(Owned(Arc::clone(&given_back)));
+    let buffer = SendBuffer::with_body(b"head".to_vec(), body);
+    ring.push(Op::Send { fd: ours.as_raw_fd(), buffer }, 4);
+    assert_quiet(&mut ring);
+
+    // One connection is accepted but not read; one close is queued but not submitted.
+    let mut waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    ring.turn(None).unwrap();
+    ring.push(Op::Close { fd: server, cancel: false }, 5);
+    assert_eq!(ring.in_flight(), 5);
+    drop(ring);
+
+    assert!(given_back.load(Ordering::Relaxed));
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(waiting.read(&mut [0]).unwrap(), 0);
+    writer.write_all(b"nobody takes this away").unwrap();
+    drop(writer);
+    let mut left = String::new();
+    reader.read_to_string(&mut left).unwrap();
+    assert_eq!(left, "nobody takes this away");
+}
+
+#[test]
+fn a_lease_outlives_its_ring() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
+    let (server, mut client) = connection();
+    client.write_all(b"lasting").unwrap();
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+    let completion = next(&mut ring);
+    drop(ring);
+    client.write_all(b"ignored").unwrap();
+    assert_eq!(received(&completion), b"lasting");
+}
+
+#[test]
+fn a_ring_that_was_never_enabled_gives_back_what_was_pushed() {
+    let mut ring = Ring::new(Setup { entries: 8, restricted: true, features: features() }).unwrap();
+    let (server, mut client) = connection();
+    ring.push(Op::Close { fd: server, cancel: true }, 1);
+    drop(ring);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}

@@ -1,0 +1,14 @@
+//! What can be set, checked once: whoever holds a [`Checked`] value never checks again.
+//! Reads no flags, no files and no environment; binds nothing.
+
+mod address;
+mod checked;
+mod error;
+mod pool;
+mod worker;
+
+pub use address::{Address, AddressError, UNIX_PATH_BYTES_MAX};
+pub use checked::Checked;
+pub use error::ConfigError;
+pub use pool::{PoolConfig, WORKERS_MAX, WorkerCount};
+pub use worker::{Buffers, Limits, Timeouts, WorkerConfig};

@@ -1,0 +1,181 @@
+//! Settings of a worker: how much a connection may cost, and how long it may take.
+//! Nothing of the pool around it.
+
+use std::time::Duration;
+
+use super::checked::within;
+use super::{Checked, ConfigError};
+
+/// The parser keeps this many at most on its stack.
+const FIELDS_MAX: u16 = 100;
+
+/// Settings of every worker; [`validate`](WorkerConfig::validate) makes them usable.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct WorkerConfig {
+    /// How much there may be of something.
+    pub limits: Limits,
+    /// How long something may take.
+    pub timeouts: Timeouts,
+    /// Memory that the kernel receives into.
+    pub buffers: Buffers,
+}
+
+/// How much there may be of something. What exceeds it is refused, never cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of a request's head, from its first byte to the empty line: 1 KiB to 64 KiB less one.
+    /// Default: 16 KiB, which is twice what nginx and Apache take by default.
+    pub head_bytes_max: u16,
+    /// Header fields of a request, 1 to 100. Default: 100, as Apache's.
+    pub fields_max: u16,
+    /// Bytes of a request's body, which is held in memory: up to 4 GiB less one; 0 allows none.
+    /// Default: 10 MiB.
+    pub body_bytes_max: usize,
+    /// Connections of one worker, 1 to 1,048,576 (`fs.nr_open`). Default: `None`, as many as the
+    /// limit of descriptors allows.
+    pub connections_max: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_bytes_max: 16 << 10,
+            fields_max: 100,
+            body_bytes_max: 10 << 20,
+            connections_max: None,
+        }
+    }
+}
+
+/// How long something may take: 100 ms to a day each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// From the first byte of a head to its last. Default: 10 s.
+    pub head: Duration,
+    /// Between two requests of a connection. Default: 75 s, as nginx's.
+    pub idle: Duration,
+    /// Between two arrivals of a body's bytes. Default: 30 s.
+    pub body: Duration,
+    /// For a response to make progress while the peer doesn't read. Default: 30 s.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Memory that the kernel receives into, shared by the connections of a worker. It is borrowed
+/// between an arrival and its handling, so a few hundred serve thousands of connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Buffers {
+    /// How many: a power of two from 8 to 32768. Default: 256; many more only miss the cache.
+    pub count: u16,
+    /// Bytes of each, 512 to 1 MiB. Default: 2048, which holds nearly every head.
+    pub size: u32,
+}
+
+impl Default for Buffers {
+    fn default() -> Buffers {
+        Buffers { count: 256, size: 2048 }
+    }
+}
+
+impl WorkerConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that can't be used.
+    pub fn validate(self) -> Result<Checked<WorkerConfig>, ConfigError> {
+        self.limits.check()?;
+        self.timeouts.check()?;
+        self.buffers.check()?;
+        Ok(Checked::by_validation(self))
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("limits.head_bytes_max", self.head_bytes_max, 1 << 10..=u16::MAX)?;
+        within("limits.fields_max", self.fields_max, 1..=FIELDS_MAX)?;
+        within("limits.body_bytes_max", self.body_bytes_max, 0..=u32::MAX as usize)?;
+        match self.connections_max {
+            Some(count) => within("limits.connections_max", count, 1..=1 << 20),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Timeouts {
+    fn check(&self) -> Result<(), ConfigError> {
+        let range = Duration::from_millis(100)..=Duration::from_secs(86_400);
+        within("timeouts.head", self.head, range.clone())?;
+        within("timeouts.idle", self.idle, range.clone())?;
+        within("timeouts.body", self.body, range.clone())?;
+        within("timeouts.write", self.write, range)
+    }
+}
+
+impl Buffers {
+    fn check(self) -> Result<(), ConfigError> {
+        let Buffers { count, size } = self;
+        if !(count.is_power_of_two() && (8..=1 << 15).contains(&count)) {
+            return Err(ConfigError::OutOfRange {
+                key: "buffers.count",
+                value: count.to_string(),
+                range: "a power of two from 8 to 32768".to_owned(),
+            });
+        }
+        within("buffers.size", size, 512..=1 << 20)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl Fn(&mut WorkerConfig)) -> String {
+        let mut config = WorkerConfig::default();
+        change(&mut config);
+        config.validate().expect_err("out of range").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_read_as_they_were_written() {
+        let config = WorkerConfig::default().validate().unwrap();
+        assert_eq!(config.limits.head_bytes_max, 16_384);
+        assert_eq!(config.into_inner(), WorkerConfig::default());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_key_and_range() {
+        assert_eq!(
+            refusal(|c| c.limits.head_bytes_max = 100),
+            "`limits.head_bytes_max` is 100: it must be from 1024 to 65535"
+        );
+        assert_eq!(
+            refusal(|c| c.timeouts.head = Duration::ZERO),
+            "`timeouts.head` is 0ns: it must be from 100ms to 86400s"
+        );
+        assert_eq!(
+            refusal(|c| c.buffers.count = 100),
+            "`buffers.count` is 100: it must be a power of two from 8 to 32768"
+        );
+        assert!(refusal(|c| c.limits.fields_max = 0).contains("`limits.fields_max` is 0"));
+        assert!(
+            refusal(|c| c.limits.body_bytes_max = usize::MAX).contains("`limits.body_bytes_max`")
+        );
+        assert!(refusal(|c| c.limits.connections_max = Some(0)).contains("from 1 to 1048576"));
+        assert!(refusal(|c| c.timeouts.idle = Duration::MAX).contains("`timeouts.idle`"));
+        assert!(refusal(|c| c.timeouts.body = Duration::ZERO).contains("`timeouts.body`"));
+        assert!(refusal(|c| c.timeouts.write = Duration::ZERO).contains("`timeouts.write`"));
+        assert!(refusal(|c| c.buffers.size = 100).contains("`buffers.size`"));
+    }
+}

@@ -1,0 +1,99 @@
+//! What happens in a child between the fork and the worker: it lets go of everything that is the
+//! master's, and takes its seat. Never returns to the master's frames.
+
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{self, AssertUnwindSafe};
+use std::process;
+
+use core_affinity::CoreId;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
+use uring_ring::Features;
+
+use crate::process::listen::Listeners;
+use crate::process::scoreboard::Scoreboard;
+use crate::process::seat::Seat;
+use crate::process::{EXIT_CANNOT_START, EXIT_PANIC, signals, sys};
+
+/// What a new worker is born with.
+pub(super) struct Birth<'a> {
+    pub(super) worker_id: usize,
+    pub(super) core: Option<usize>,
+    /// The worker's end.
+    pub(super) channel: OwnedFd,
+    pub(super) listeners: &'a Listeners,
+    pub(super) scoreboard: Scoreboard,
+    pub(super) features: Features,
+    pub(super) master: Pid,
+    /// Descriptors of the program around the pool, which stay open.
+    pub(super) foreign: Vec<RawFd>,
+}
+
+/// Runs the worker in this process, and ends with it.
+pub(super) fn become_worker(birth: Birth<'_>, worker: &dyn Fn(Seat) -> i32) -> ! {
+    let worker_id = birth.worker_id;
+    let life = AssertUnwindSafe(|| match birth.take_seat() {
+        Ok(seat) => worker(seat),
+        Err(error) => {
+            log::error!("worker {worker_id} cannot take its seat: {error}");
+            EXIT_CANNOT_START
+        }
+    });
+    // The frames below are the master's: a panic must not unwind into them, and an exit runs none
+    // of their destructors.
+    process::exit(panic::catch_unwind(life).unwrap_or_else(|panic| {
+        log::error!("worker {worker_id} panicked: {}", words_of(panic.as_ref()));
+        EXIT_PANIC
+    }))
+}
+
+impl Birth<'_> {
+    fn take_seat(self) -> io::Result<Seat> {
+        let Birth { worker_id, core, channel, listeners, scoreboard, features, master, foreign } =
+            self;
+        prctl::set_pdeathsig(Signal::SIGTERM)?;
+        if getppid() != master {
+            process::exit(0); // the master died before it could have told us
+        }
+        let listeners = listeners.of_worker(worker_id)?;
+        let own = listeners.iter().chain([&channel]).map(AsRawFd::as_raw_fd);
+        sys::close_all_but((0..=2).chain(foreign).chain(own).collect());
+        let signals = signals::of_new_worker()?;
+        let core = core.filter(|core| pin(*core));
+        scoreboard.page(worker_id).on_birth(process::id(), core);
+        Ok(Seat { worker_id, core, listeners, channel, signals, scoreboard, features })
+    }
+}
+
+/// Descriptors that are open now: of the program around the pool, when nothing of the pool's is.
+/// A worker keeps them: closing a logger's file under it would have its lines end up in whatever
+/// gets the number next, a client's connection for example.
+pub(super) fn open_descriptors() -> Vec<RawFd> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let numbers: Vec<RawFd> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    // One of them was the directory's own, which is closed by now.
+    numbers.into_iter().filter(|fd| is_open(*fd)).collect()
+}
+
+fn is_open(fd: RawFd) -> bool {
+    fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok()
+}
+
+/// Not being pinned costs speed, nothing else.
+fn pin(core: usize) -> bool {
+    let pinned = core_affinity::set_for_current(CoreId { id: core });
+    if !pinned {
+        log::warn!("cannot pin this worker to core {core}: {}", io::Error::last_os_error());
+    }
+    pinned
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}

@@ -1,0 +1,90 @@
+//! Workers that serve by blocking calls, or don't: what the master is tested with.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::process;
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockaddrLike, SockaddrStorage, getsockname, recv, send,
+};
+
+use crate::process::channel::{self, Message};
+use crate::process::scoreboard::State;
+use crate::process::seat::Seat;
+
+/// A worker that answers `id pid` to whoever asks, and drains when it is told to.
+pub(super) fn polite(seat: Seat) -> i32 {
+    say_ready(&seat);
+    let mut waiting: Vec<OwnedFd> = seat.listeners;
+    waiting.extend([seat.channel, seat.signals]);
+    loop {
+        let mut polled: Vec<PollFd<'_>> =
+            waiting.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+        poll(&mut polled, PollTimeout::NONE).unwrap();
+        let readable = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        let at = polled.iter().position(readable).unwrap();
+        match waiting.len() - at {
+            2 => return on_channel(&waiting[at]),
+            1 => {
+                log::info!("worker {} was stopped by a signal", seat.worker_id);
+                return 0;
+            }
+            _ => serve_one(waiting[at].try_clone().unwrap(), seat.worker_id),
+        }
+    }
+}
+
+fn serve_one(listener: OwnedFd, worker_id: usize) {
+    let address: SockaddrStorage = getsockname(listener.as_raw_fd()).unwrap();
+    let connection: io::Result<OwnedFd> = match address.family() {
+        Some(AddressFamily::Unix) => {
+            let listener = UnixListener::from(listener);
+            listener.set_nonblocking(true).unwrap(); // another worker may be quicker
+            listener.accept().map(|(connection, _)| connection.into())
+        }
+        _ => TcpListener::from(listener).accept().map(|(connection, _)| connection.into()),
+    };
+    let Ok(connection) = connection else { return };
+    let mut connection = File::from(connection);
+    connection.read_exact(&mut [0; 4]).unwrap();
+    write!(connection, "{worker_id} {}", process::id()).unwrap();
+}
+
+fn on_channel(channel: &OwnedFd) -> i32 {
+    let mut packet = vec![0; channel::MESSAGE_BYTES_MAX + 1];
+    let count = recv(channel.as_raw_fd(), &mut packet, MsgFlags::empty()).unwrap();
+    match channel::decode(&packet[..count]) {
+        Ok(Message::Shutdown { deadline_ms }) => {
+            log::info!("a worker was told to stop within {deadline_ms} ms");
+            0
+        }
+        _ if count == 0 => 0, // the master is gone
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) fn say_ready(seat: &Seat) {
+    let ready = Message::WorkerReady { worker_id: seat.worker_id, pid: process::id() };
+    let packet = channel::encode(&ready).unwrap();
+    send(seat.channel.as_raw_fd(), &packet, MsgFlags::empty()).unwrap();
+    seat.page().set_state(State::Ready);
+}
+
+/// A worker that gets ready and then hears nothing.
+#[expect(clippy::needless_pass_by_value, reason = "it keeps its seat, as every worker")]
+pub(super) fn stubborn(seat: Seat) -> i32 {
+    say_ready(&seat);
+    sleep_forever()
+}
+
+pub(super) fn sleep_forever() -> ! {
+    loop {
+        thread::sleep(Duration::from_secs(3600));
+    }
+}

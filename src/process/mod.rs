@@ -1,0 +1,22 @@
+//! What master and worker share: sockets, signals, the channel, the scoreboard, the seat that a
+//! worker takes. Decides nothing about either, and runs no loop.
+
+pub(crate) mod channel;
+pub(crate) mod cpus;
+pub(crate) mod listen;
+pub(crate) mod scoreboard;
+pub(crate) mod seat;
+pub(crate) mod signals;
+pub(crate) mod status;
+pub(crate) mod sys;
+
+pub use listen::ListenError;
+pub use scoreboard::State;
+pub use status::{Status, WorkerStatus};
+
+/// A worker leaves with this code when it could not start and another try would end the same way;
+/// it has logged why. `EX_UNAVAILABLE` of sysexits.h.
+pub(crate) const EXIT_CANNOT_START: i32 = 69;
+
+/// A worker leaves with this code when it panicked, as std does it for a main thread.
+pub(crate) const EXIT_PANIC: i32 = 101;

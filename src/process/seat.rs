@@ -1,0 +1,33 @@
+//! What a worker is given when it begins. Everything else that its parent had open is closed.
+
+use std::os::fd::OwnedFd;
+
+use uring_ring::Features;
+
+use super::scoreboard::{Scoreboard, WorkerPage};
+
+/// A worker's place: its sockets, its line to the master, its page. A successor gets an equal one.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Its place in the pool, from 0.
+    pub(crate) worker_id: usize,
+    /// The core that it is pinned to.
+    pub(crate) core: Option<usize>,
+    /// Listening sockets in the order of the configured addresses; blocking, as a ring wants them.
+    pub(crate) listeners: Vec<OwnedFd>,
+    /// Messages from and to the master, see [`channel`](super::channel). Its end is the master's.
+    pub(crate) channel: OwnedFd,
+    /// `SIGTERM` and `SIGINT`, see [`signals`](super::signals). Both ask to drain.
+    pub(crate) signals: OwnedFd,
+    /// Everyone's pages.
+    pub(crate) scoreboard: Scoreboard,
+    /// What the kernel can do.
+    pub(crate) features: Features,
+}
+
+impl Seat {
+    /// The worker's own page.
+    pub(crate) fn page(&self) -> &'static WorkerPage {
+        self.scoreboard.page(self.worker_id)
+    }
+}
