@@ -33,9 +33,12 @@ const OTHER_BROWSER: &[u8] = b"GET /articles/2024/io-urinh?page=2&sort=new HTTP/
     Connection: keep-alive\r\n\
     Cookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\n\r\n";
 
+/// A name, a limit of instructions a round, and what to run for so many rounds.
+type Case = (&'static str, u64, fn(u64));
+
 /// What is counted, and how many instructions it may take: the count when the limit was set, and
 /// 5 % for other versions of the compiler.
-const CASES: [(&str, u64, fn(u64)); 6] = [
+const CASES: [Case; 6] = [
     ("parse a short head", 1300, |rounds| parse(WRK, rounds)),
     ("parse a browser's head", 3600, |rounds| parse(BROWSER, rounds)),
     ("answer a short request", 2400, |rounds| answer(&[WRK, OTHER], rounds)),

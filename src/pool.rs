@@ -35,7 +35,7 @@ use crate::worker;
 /// ```
 #[must_use = "a pool does nothing until it serves"]
 pub struct Pool {
-    pool: PoolConfig,
+    config: PoolConfig,
     worker: WorkerConfig,
     on_ready: Box<dyn FnMut(&Ready<'_>)>,
 }
@@ -53,8 +53,8 @@ impl Pool {
     }
 
     /// A pool with these settings.
-    pub fn new(pool: PoolConfig, worker: WorkerConfig) -> Pool {
-        Pool { pool, worker, on_ready: Box::new(|_| {}) }
+    pub fn new(config: PoolConfig, worker: WorkerConfig) -> Pool {
+        Pool { config, worker, on_ready: Box::new(|_| {}) }
     }
 
     /// How many workers: 1 to 1024, or 0 for one a core.
@@ -63,11 +63,11 @@ impl Pool {
     ///
     /// More than that.
     pub fn workers(mut self, count: usize) -> Result<Pool> {
-        self.pool.workers = match count {
+        self.config.workers = match count {
             0 => WorkerCount::Auto,
             count => WorkerCount::Fixed(count),
         };
-        self.pool = self.pool.validate()?.into_inner();
+        self.config = self.config.validate()?.into_inner();
         Ok(self)
     }
 
@@ -89,7 +89,7 @@ impl Pool {
         F: Fn(&Worker) -> H,
         H: Handler,
     {
-        let pool = self.pool.validate()?;
+        let pool = self.config.validate()?;
         let config = self.worker.validate()?;
         let features = Features::probe(pool.mask)?;
         let workers = Cpus::detect().worker_count(pool.workers);
@@ -110,8 +110,11 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Pool { pool, worker, .. } = self;
-        f.debug_struct("Pool").field("pool", pool).field("worker", worker).finish_non_exhaustive()
+        let Pool { config, worker, .. } = self;
+        f.debug_struct("Pool")
+            .field("config", config)
+            .field("worker", worker)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::Args;
@@ -23,7 +23,8 @@ const EX_NOINPUT: u8 = 66;
 
 #[derive(Args)]
 pub(super) struct Flags {
-    /// Where to listen: 127.0.0.1:8080, [::1]:8080, :8080, unix:/path; may be given several times
+    // Not documentation comments: brackets and colons would be links there.
+    #[arg(help = "Where to listen: 127.0.0.1:8080, [::1]:8080, :8080, unix:/path; repeatable")]
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: Vec<Address>,
     /// Worker processes: a number, or `auto` for one a core
@@ -44,7 +45,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
         reason: format!("{MASK_VARIABLE}: {error}"),
         exit_code: EX_USAGE,
     })?;
-    let files = flags.root.map(open).transpose()?.map(Rc::new);
+    let files = flags.root.as_deref().map(open).transpose()?.map(Rc::new);
     let with_demo = flags.demo || files.is_none();
     let config =
         PoolConfig { listen: flags.listen, workers: flags.workers, mask, ..PoolConfig::default() };
@@ -57,8 +58,8 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(root: PathBuf) -> Result<Files, Failure> {
-    Files::open(&root).map_err(|error| Failure {
+fn open(root: &Path) -> Result<Files, Failure> {
+    Files::open(root).map_err(|error| Failure {
         reason: format!("cannot serve {}: {error}", root.display()),
         exit_code: EX_NOINPUT,
     })

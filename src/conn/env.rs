@@ -108,9 +108,9 @@ impl DateField {
 
     fn write(&mut self, now: Instant, time: SystemTime) {
         self.line = format!("Date: {}\r\n", httpdate::fmt_http_date(time)).into_bytes();
-        let into_second = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.stale_at =
-            now + Duration::from_secs(1) - Duration::from_nanos(into_second.subsec_nanos().into());
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = 1_000_000_000 - since_epoch.subsec_nanos();
+        self.stale_at = now + Duration::from_nanos(left.into());
     }
 
     /// The whole field line.

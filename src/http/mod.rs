@@ -7,7 +7,8 @@ mod response;
 mod status;
 
 pub use body::Body;
-pub use request::{Request, RequestPool};
+pub use request::Request;
+pub(crate) use request::RequestPool;
 pub(crate) use response::ContentType;
 pub use response::{IntoResponse, Response};
 pub use status::Status;

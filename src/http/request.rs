@@ -108,7 +108,7 @@ impl fmt::Debug for Request {
 /// Requests that are not in use, with the memory that they have grown, and where a head's fields
 /// are parsed to.
 #[derive(Debug, Default)]
-pub struct RequestPool {
+pub(crate) struct RequestPool {
     spare: Vec<Request>,
     /// The parser's target; swapped into the request once its head is whole.
     pub(crate) fields: Vec<Field>,

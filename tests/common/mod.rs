@@ -16,20 +16,20 @@ use nix::unistd::Pid;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running `uring-pool serve`. Killed with its workers when it is dropped.
-pub struct Server {
-    pub child: Child,
+pub(crate) struct Server {
+    pub(crate) child: Child,
     /// What it said when it was ready.
-    pub line: String,
+    pub(crate) line: String,
     log: BufReader<ChildStderr>,
 }
 
 impl Server {
     /// Starts it on a free port of loopback, and waits until it is ready.
-    pub fn start(flags: &[&str]) -> Server {
+    pub(crate) fn start(flags: &[&str]) -> Server {
         Server::start_with(flags, &[])
     }
 
-    pub fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
+    pub(crate) fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
         let has_address = flags.contains(&"--listen");
         let default = if has_address { &[][..] } else { &["--listen", "127.0.0.1:0"][..] };
         let mut child = program()
@@ -52,39 +52,39 @@ impl Server {
         Server { child, line, log }
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
     /// The first TCP address that it says it serves.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         let (_, rest) = self.line.split_once("http://").expect("a TCP address");
         let end = rest.find([',', ' ']).unwrap();
         rest[..end].parse().unwrap()
     }
 
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address())
     }
 
     /// The pool's own numbers.
-    pub fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> serde_json::Value {
         let answer =
             self.connect().ask("GET /status HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
         serde_json::from_str(answer.body()).unwrap()
     }
 
     /// Process ids of the workers, by the kernel's word.
-    pub fn workers(&self) -> Vec<i32> {
+    pub(crate) fn workers(&self) -> Vec<i32> {
         children(self.pid())
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     /// Reads the log up to a line with this text.
-    pub fn wait_for_log(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for_log(&mut self, text: &str) -> String {
         let mut seen = String::new();
         while !seen.lines().last().is_some_and(|line| line.contains(text)) {
             assert!(self.log.read_line(&mut seen).unwrap() > 0, "no `{text}` in the log:\n{seen}");
@@ -93,7 +93,7 @@ impl Server {
     }
 
     /// Waits until it has ended, and returns how, with the rest of its log.
-    pub fn wait(mut self) -> (ExitStatus, String) {
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut log = String::new();
         self.log.read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap(), log)
@@ -112,20 +112,20 @@ impl Drop for Server {
 }
 
 /// The program, unstarted.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_uring-pool"));
     command.env_remove("URING_POOL_MASK").env_remove("URING_POOL_LOG");
     command
 }
 
 /// Child processes of a process.
-pub fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Waits until something holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < give_up, "in vain: {what}");
@@ -134,12 +134,12 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Whether a process is there and not a zombie.
-pub fn is_running(pid: i32) -> bool {
+pub(crate) fn is_running(pid: i32) -> bool {
     state(pid).is_some_and(|state| state != 'Z')
 }
 
 /// Stops a process, and waits until it has stopped.
-pub fn freeze(pid: i32) {
+pub(crate) fn freeze(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
     eventually("it has stopped", || state(pid) == Some('T'));
 }
@@ -151,61 +151,61 @@ fn state(pid: i32) -> Option<char> {
 }
 
 /// One connection to the server.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     heard: Vec<u8>,
 }
 
 /// A whole response.
 #[derive(Debug)]
-pub struct Answer {
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head[9..12].parse().unwrap()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         fields.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
-    pub fn body(&self) -> &str {
+    pub(crate) fn body(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Client {
+    pub(crate) fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Client { stream, heard: Vec::new() }
     }
 
-    pub fn say(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
-    pub fn ask(&mut self, request: &str) -> Answer {
+    pub(crate) fn ask(&mut self, request: &str) -> Answer {
         self.say(request);
         self.hear()
     }
 
     /// Asks for a path, and keeps the connection.
-    pub fn get(&mut self, path: &str) -> Answer {
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"))
     }
 
     /// The next response; to a HEAD with `hear_head`.
-    pub fn hear(&mut self) -> Answer {
+    pub(crate) fn hear(&mut self) -> Answer {
         self.try_hear().expect("the connection ended before the answer did")
     }
 
     /// Asks for a path; `None` when the connection breaks before the answer is whole.
-    pub fn try_get(&mut self, path: &str) -> Option<Answer> {
+    pub(crate) fn try_get(&mut self, path: &str) -> Option<Answer> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n");
         self.stream.write_all(request.as_bytes()).ok()?;
         self.try_hear()
@@ -227,7 +227,7 @@ impl Client {
         Some(Answer { head, body })
     }
 
-    pub fn hear_head(&mut self) -> String {
+    pub(crate) fn hear_head(&mut self) -> String {
         self.try_hear_head().expect("the connection ended before the head did")
     }
 
@@ -244,19 +244,19 @@ impl Client {
     }
 
     /// Everything up to the end of the connection.
-    pub fn hear_all(&mut self) -> String {
+    pub(crate) fn hear_all(&mut self) -> String {
         while self.fill() > 0 {}
         String::from_utf8(std::mem::take(&mut self.heard)).unwrap()
     }
 
     /// Whether the server closes the connection, saying nothing more.
-    pub fn is_closed_by_server(&mut self) -> bool {
+    pub(crate) fn is_closed_by_server(&mut self) -> bool {
         self.heard.is_empty() && self.fill() == 0
     }
 
     /// Bytes that came with one read; none at the end or after a reset.
     fn fill(&mut self) -> usize {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 8 * 1024];
         let count = match self.stream.read(&mut buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,

@@ -1,6 +1,7 @@
 //! One worker's alarms and spawned tasks. Polls tasks when told to; never waits.
 
 use std::cell::{Cell, RefCell};
+use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,7 +68,7 @@ impl Runtime {
     /// Takes the next waker whose time has come; waking it may set alarms.
     fn due(&self, now: Instant) -> Option<Waker> {
         let mut alarms = self.alarms.borrow_mut();
-        alarms.first_entry().filter(|alarm| alarm.key().0 <= now).map(|alarm| alarm.remove())
+        alarms.first_entry().filter(|alarm| alarm.key().0 <= now).map(OccupiedEntry::remove)
     }
 
     /// When the next alarm goes off.

@@ -91,7 +91,7 @@ async fn answer(request: &Request) -> Response {
 }
 
 fn large(number: &str) -> Vec<u8> {
-    [number.as_bytes(), &[b'.'; 20_000]].concat()
+    [number.as_bytes(), &vec![b'.'; 20_000]].concat()
 }
 
 /// Gives its pieces from last to first, each after a pause.
@@ -178,7 +178,9 @@ impl Actor {
             chunked.extend_from_slice(b"0\r\n\r\n");
             body = chunked;
         } else {
-            head += &format!("Content-Length: {}\r\n", body.len());
+            head += "Content-Length: ";
+            head += &body.len().to_string();
+            head += "\r\n";
         }
         self.script.extend_from_slice(format!("{head}\r\n").as_bytes());
         self.script.extend_from_slice(&body);
@@ -293,11 +295,15 @@ fn run(seed: u64, faults: Faults) {
         assert_eq!(stage.turn(), Turn::Continue, "{why}");
         turns += 1;
         if turns > TURNS_MAX {
-            actors.iter_mut().for_each(|actor| actor.judge(&why));
+            for actor in &mut actors {
+                actor.judge(&why);
+            }
             panic!("{why}: it gets nowhere");
         }
     }
-    actors.iter_mut().for_each(|actor| actor.judge(&why));
+    for actor in &mut actors {
+        actor.judge(&why);
+    }
 
     let shutdown = channel::encode(&Message::Shutdown { deadline_ms: 10_000 }).unwrap();
     stage.world.feed(&stage.channel, &shutdown);
