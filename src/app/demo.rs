@@ -2,6 +2,7 @@
 //! to measure. Knows no files.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -18,24 +19,25 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The demo: `/`, `/plaintext`, `/json`, `/echo`, `/body/N`, `/healthz` and `/status`.
 pub struct Demo {
     status: Box<dyn Fn() -> Response>,
-    body: Bytes,
+    /// Made when it is first asked for.
+    body: OnceCell<Bytes>,
 }
 
 impl Demo {
     /// A demo whose `/status` is what `status` makes of the server's numbers.
     pub fn new(status: impl Fn() -> Response + 'static) -> Demo {
-        Demo { status: Box::new(status), body: Bytes::from(vec![b'x'; BODY_BYTES_MAX]) }
+        Demo { status: Box::new(status), body: OnceCell::new() }
     }
 
     /// The answer, unless the path is none of the demo's.
     pub fn answer(&self, request: &Request) -> Option<Response> {
         let path = request.path();
-        let allowed: &[Method] = match path {
-            "/echo" => &[Method::Post],
-            _ => &[Method::Get, Method::Head],
+        let (is_allowed, allow) = match path {
+            "/echo" => (request.method() == Method::Post, "POST"),
+            _ => (matches!(request.method(), Method::Get | Method::Head), "GET, HEAD"),
         };
         let response = match path {
-            "/plaintext" => Response::text("Hello, World!"),
+            "/plaintext" => Response::new("Hello, World!").with_content_type("text/plain"),
             "/json" => Response::json(&Greeting { message: "Hello, World!" }),
             "/" => Response::html(WELCOME),
             "/healthz" => Response::text("ok\n"),
@@ -43,18 +45,18 @@ impl Demo {
             "/echo" => echo(request),
             _ => Response::new(self.body(path)?).with_content_type("application/octet-stream"),
         };
-        Some(if allowed.contains(&request.method()) {
-            response
+        if is_allowed {
+            Some(response)
         } else {
-            let allow = if path == "/echo" { "POST" } else { "GET, HEAD" };
-            Response::plain(Status::METHOD_NOT_ALLOWED).with_header("Allow", allow)
-        })
+            Some(Response::plain(Status::METHOD_NOT_ALLOWED).with_header("Allow", allow))
+        }
     }
 
     /// The first N bytes of the body, for `/body/N`.
     fn body(&self, path: &str) -> Option<Bytes> {
         let length: usize = path.strip_prefix("/body/")?.parse().ok()?;
-        (length <= BODY_BYTES_MAX).then(|| self.body.slice(..length))
+        let body = || self.body.get_or_init(|| vec![b'x'; BODY_BYTES_MAX].into());
+        (length <= BODY_BYTES_MAX).then(|| body().slice(..length))
     }
 }
 

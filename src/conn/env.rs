@@ -83,10 +83,14 @@ impl Pools {
     }
 }
 
+/// The status line of success.
+const OK_LINE: &[u8] = b"HTTP/1.1 200 OK\r\n";
+
 /// The Date field of this second, ready to be copied.
 #[derive(Debug)]
 pub(crate) struct DateField {
-    line: Vec<u8>,
+    /// The status line that most responses have, and the Date field.
+    ok_and_date: Vec<u8>,
     /// From when on it is another second.
     stale_at: Instant,
 }
@@ -94,7 +98,7 @@ pub(crate) struct DateField {
 impl DateField {
     /// The field for a worker that starts `now`, at the wall clock's `time`.
     pub(crate) fn new(now: Instant, time: SystemTime) -> DateField {
-        let mut date = DateField { line: Vec::new(), stale_at: now };
+        let mut date = DateField { ok_and_date: Vec::new(), stale_at: now };
         date.write(now, time);
         date
     }
@@ -107,7 +111,11 @@ impl DateField {
     }
 
     fn write(&mut self, now: Instant, time: SystemTime) {
-        self.line = format!("Date: {}\r\n", httpdate::fmt_http_date(time)).into_bytes();
+        self.ok_and_date.clear();
+        self.ok_and_date.extend_from_slice(OK_LINE);
+        self.ok_and_date.extend_from_slice(b"Date: ");
+        self.ok_and_date.extend_from_slice(httpdate::fmt_http_date(time).as_bytes());
+        self.ok_and_date.extend_from_slice(b"\r\n");
         let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let left = 1_000_000_000 - since_epoch.subsec_nanos();
         self.stale_at = now + Duration::from_nanos(left.into());
@@ -115,7 +123,12 @@ impl DateField {
 
     /// The whole field line.
     pub(crate) fn line(&self) -> &[u8] {
-        &self.line
+        &self.ok_and_date[OK_LINE.len()..]
+    }
+
+    /// The status line of a 200, and the Date field: how most responses begin, for a whole second.
+    pub(crate) fn ok_and_date(&self) -> &[u8] {
+        &self.ok_and_date
     }
 }
 

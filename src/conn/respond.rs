@@ -23,6 +23,7 @@ const COPY_BYTES_MAX: usize = 4 * 1024;
 const OWN_FIELDS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
 // The field lines of common types.
+const PLAIN: &[u8] = b"Content-Type: text/plain\r\n";
 const TEXT: &[u8] = b"Content-Type: text/plain; charset=utf-8\r\n";
 const HTML: &[u8] = b"Content-Type: text/html; charset=utf-8\r\n";
 const JSON: &[u8] = b"Content-Type: application/json\r\n";
@@ -69,13 +70,19 @@ pub(super) fn write(
     if framing == Framing::Close {
         exchange.keep_alive = false;
     }
-    let date = env.date.line();
+    let date = env.date;
     let head = output.head(env.pools);
     let begin = head.len();
     let mut encode = || -> Result<(), EncodeError> {
-        encode_status_line(head, status.code())?;
+        if status == Status::OK {
+            head.extend_from_slice(date.ok_and_date());
+        } else {
+            encode_status_line(head, status.code())?;
+            head.extend_from_slice(date.line());
+        }
         match &content_type {
             ContentType::Unknown => {}
+            ContentType::Plain => head.extend_from_slice(PLAIN),
             ContentType::Text => head.extend_from_slice(TEXT),
             ContentType::Html => head.extend_from_slice(HTML),
             ContentType::Json => head.extend_from_slice(JSON),
@@ -95,7 +102,6 @@ pub(super) fn write(
             }
             Framing::Chunked | Framing::Close => {}
         }
-        head.extend_from_slice(date);
         match (exchange.keep_alive, exchange.version) {
             (false, _) => head.extend_from_slice(CONNECTION_CLOSE),
             (true, Version::Http10) => head.extend_from_slice(CONNECTION_KEEP_ALIVE),

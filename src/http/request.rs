@@ -21,6 +21,8 @@ struct Parts {
     head: Head,
     /// The bytes that the head's spans lie in.
     head_bytes: Vec<u8>,
+    /// The request-target once more, as text: what handlers ask for first, and often.
+    target: String,
     fields: Vec<Field>,
     body: Vec<u8>,
     /// The connection. Open for as long as the request lives, since the connection owns both.
@@ -45,12 +47,12 @@ impl Request {
 
     /// The path: begins with `/` (`*` for `OPTIONS *`). Neither percent-decoded nor normalised.
     pub fn path(&self) -> &str {
-        self.text(self.parts.head.path)
+        self.target_part(self.parts.head.path)
     }
 
     /// What follows the first `?`, without it.
     pub fn query(&self) -> Option<&str> {
-        self.parts.head.query.map(|query| self.text(query))
+        self.parts.head.query.map(|query| self.target_part(query))
     }
 
     /// The host (and port) that the client asked for; `None` only in HTTP/1.0.
@@ -92,6 +94,13 @@ impl Request {
         &mut self.parts.body
     }
 
+    /// A part of the head that lies within the target, or is the path that a target without one
+    /// (`http://host`) stands for.
+    fn target_part(&self, part: Span) -> &str {
+        let start = part.start().wrapping_sub(self.parts.head.target.start());
+        self.parts.target.get(start..start + part.len()).unwrap_or_else(|| self.text(part))
+    }
+
     /// What the parser calls text is ASCII.
     fn text(&self, span: Span) -> &str {
         std::str::from_utf8(span.of(&self.parts.head_bytes)).expect("checked by the parser")
@@ -126,6 +135,7 @@ impl RequestPool {
             parts: Box::new(Parts {
                 head,
                 head_bytes: Vec::new(),
+                target: String::new(),
                 fields: Vec::with_capacity(16), // what a browser sends
                 body: Vec::new(),
                 socket,
@@ -135,6 +145,9 @@ impl RequestPool {
         parts.head = head;
         parts.head_bytes.clear();
         parts.head_bytes.extend_from_slice(head_bytes);
+        parts.target.clear();
+        let target = head.target.of(&parts.head_bytes);
+        parts.target.push_str(std::str::from_utf8(target).expect("checked by the parser"));
         std::mem::swap(&mut parts.fields, &mut self.fields);
         parts.socket = socket;
         request

@@ -84,7 +84,11 @@ impl Response {
     /// Sets Content-Type.
     #[must_use]
     pub fn with_content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Response {
-        self.content_type = ContentType::Other(content_type.into());
+        let content_type = content_type.into();
+        self.content_type = match &*content_type {
+            "text/plain" => ContentType::Plain,
+            _ => ContentType::Other(content_type),
+        };
         self
     }
 
@@ -109,6 +113,8 @@ impl Response {
 #[derive(Debug)]
 pub(crate) enum ContentType {
     Unknown,
+    /// `text/plain`, which leaves the charset to the reader.
+    Plain,
     Text,
     Html,
     Json,
