@@ -67,7 +67,7 @@ impl Conversation {
                     self.connection.handle_sent(outgoing.head, &mut env);
                 }
                 Action::ShutdownWrite => {}
-                Action::Close => self.is_closed = true,
+                Action::Abort | Action::Close => self.is_closed = true,
             }
         }
     }

@@ -134,8 +134,13 @@ impl Kernel {
     pub(crate) fn push(&mut self, id: OpId, op: &mut Op, unheard: OpId) -> Option<Box<Scratch>> {
         let mut scratch = None;
         let entry = match op {
-            Op::Accept { fd } => {
+            Op::Accept { fd, multishot: true } => {
                 opcode::AcceptMulti::new(Fd(*fd)).flags(libc::SOCK_CLOEXEC).build()
+            }
+            Op::Accept { fd, multishot: false } => {
+                opcode::Accept::new(Fd(*fd), std::ptr::null_mut(), std::ptr::null_mut())
+                    .flags(libc::SOCK_CLOEXEC)
+                    .build()
             }
             Op::Recv { fd, group, multishot: true } => {
                 opcode::RecvMulti::new(Fd(*fd), group.0).build()
@@ -189,22 +194,25 @@ impl Kernel {
         scratch
     }
 
-    /// Cancels everything on `fd` before the entry that follows, in the same submission: a
-    /// hard link holds even when there was nothing to cancel.
+    /// Cancels everything on `fd` before the entry that follows. In one submission a hard link
+    /// keeps the two in order, even when there was nothing to cancel. Where that can't be had (a
+    /// queue of one, a kernel that takes nothing now), the order of the queue has to do: a link
+    /// that ends its submission makes a worker thread of the cancellation, and the close wins.
     fn push_cancel_of_all(&mut self, fd: i32, unheard: OpId) {
-        let room = {
-            let queue = self.uring.submission();
-            queue.capacity() - queue.len()
-        };
-        if room < 2 {
+        if self.room() < 2 {
             self.submit();
         }
+        let mut flags = squeue::Flags::SKIP_SUCCESS;
+        if self.overflow.is_empty() && self.room() >= 2 {
+            flags |= squeue::Flags::IO_HARDLINK;
+        }
         let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::fd(Fd(fd)).all()).build();
-        self.queue(
-            cancel
-                .flags(squeue::Flags::IO_HARDLINK | squeue::Flags::SKIP_SUCCESS)
-                .user_data(unheard.to_user_data()),
-        );
+        self.queue(cancel.flags(flags).user_data(unheard.to_user_data()));
+    }
+
+    fn room(&mut self) -> usize {
+        let queue = self.uring.submission();
+        queue.capacity() - queue.len()
     }
 
     fn queue(&mut self, entry: squeue::Entry) {

@@ -19,10 +19,12 @@ use crate::slots::OpId;
 /// undefined behaviour. What owns memory or a descriptor moves in, and comes back in the [`Outcome`].
 #[derive(Debug)]
 pub enum Op {
-    /// Accepts connections until cancelled or out of descriptors, one completion each.
+    /// Accepts one connection, or one with each completion until cancelled or out of descriptors.
     Accept {
         /// A listening socket.
         fd: RawFd,
+        /// Stay armed after the first connection: all that wait are accepted at once.
+        multishot: bool,
     },
     /// Receives into buffers of `group`: once, or one completion per arrival until it ends.
     Recv {
@@ -156,5 +158,42 @@ impl Outcome {
             Ok(_) => Ok(Some(lease.expect("received bytes lie in a buffer"))),
             Err(errno) => Err(errno),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn cqe(result: i32, flags: u32) -> Cqe {
+        Cqe { user_data: 0, result, flags }
+    }
+
+    #[test]
+    fn a_close_that_never_ran_closes_and_any_other_has() {
+        for (result, is_open) in [(-libc::ECANCELED, false), (-libc::EIO, true), (0, true)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let op = Op::Close { fd: ours.into(), cancel: true };
+            let Outcome::Closed(_) = Outcome::of(op, None, cqe(result, 0), &[]) else { panic!() };
+            // No kernel has closed it here, so that what we leave alone stays open.
+            let read = theirs.read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(read, if is_open { Err(ErrorKind::WouldBlock) } else { Ok(0) });
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_brings_no_bytes_goes_straight_back() {
+        const BUFFER_1: u32 = 1 << 16 | 1; // IORING_CQE_F_BUFFER and its id
+        let groups = [Rc::new(BufferRing::new(2, 8))];
+        let group = GroupId(0);
+        for result in [0, -libc::ECONNRESET] {
+            let received = Outcome::received(cqe(result, BUFFER_1), group, &groups);
+            assert!(matches!(received, Outcome::Received(Ok(None) | Err(Errno::RESET))));
+            assert_eq!(groups[0].leased(), 0);
+        }
     }
 }

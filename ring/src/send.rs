@@ -66,4 +66,10 @@ mod tests {
             assert_eq!(buffer.left(), whole.len() - sent);
         }
     }
+
+    #[test]
+    #[should_panic(expected = "sent more than there was")]
+    fn more_than_everything_can_not_go_out() {
+        SendBuffer::new(b"head".to_vec()).advance(5);
+    }
 }

@@ -20,7 +20,7 @@
 //! let listener = world.listener();
 //! let client = world.connect(&listener);
 //!
-//! ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+//! ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
 //! ring.turn(None).unwrap();
 //! let Outcome::Accepted(Ok(server)) = ring.poll_completion().unwrap().outcome else { panic!() };
 //!
@@ -259,7 +259,9 @@ impl Sim {
 
     pub(crate) fn push(&mut self, id: OpId, op: &mut Op) {
         let request = match op {
-            Op::Accept { fd } => Request::On { fd: *fd, work: Work::Accept },
+            Op::Accept { fd, multishot } => {
+                Request::On { fd: *fd, work: Work::Accept { multishot: *multishot } }
+            }
             Op::Recv { fd, group, multishot } => {
                 Request::On { fd: *fd, work: Work::Recv { group: *group, multishot: *multishot } }
             }

@@ -217,7 +217,8 @@ impl Stage {
     fn connection(&mut self) -> (OwnedFd, Box<dyn Peer>) {
         let listener = self.net.listener();
         let peer = self.net.connect(&listener);
-        let accept = self.ring.push(Op::Accept { fd: listener.as_raw_fd() }, "accept");
+        let accept =
+            self.ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, "accept");
         self.settle();
         self.ring.push(Op::Cancel { target: accept }, "cancel");
         self.settle();
@@ -328,7 +329,7 @@ fn accepting() {
         let fd = listener.as_raw_fd();
         let _early: Vec<_> = (0..3).map(|_| stage.net.connect(&listener)).collect();
         stage.settle();
-        let accept = stage.push(Op::Accept { fd }, "accept");
+        let accept = stage.push(Op::Accept { fd, multishot: true }, "accept");
         stage.settle();
         let _late = stage.net.connect(&listener);
         stage.settle();
@@ -337,7 +338,7 @@ fn accepting() {
         stage.settle();
         stage.push(Op::Cancel { target: accept }, "cancel again");
         stage.settle();
-        stage.push(Op::Accept { fd }, "accept again");
+        stage.push(Op::Accept { fd, multishot: true }, "accept again");
         stage.settle();
         stage.look(&mut after);
         let mut queued = stage.net.connect(&listener);
@@ -708,7 +709,7 @@ fn cancelling_each_operation() {
         let listener = stage.net.listener();
         let child = common::child("exec sleep 600");
         let armed = [
-            stage.push(Op::Accept { fd: listener.as_raw_fd() }, "accept"),
+            stage.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, "accept"),
             stage.recv(server.as_raw_fd(), false),
             stage.recv(server.as_raw_fd(), true),
             stage.read(reader.as_raw_fd(), 8),
@@ -735,7 +736,7 @@ fn misusing_descriptors() {
         let listener = stage.net.listener();
         for fd in [-1, 1 << 30, server.as_raw_fd(), reader.as_raw_fd(), listener.as_raw_fd()] {
             let operations = [
-                stage.push(Op::Accept { fd }, "accept"),
+                stage.push(Op::Accept { fd, multishot: true }, "accept"),
                 stage.recv(fd, false),
                 stage.recv(fd, true),
                 stage.send(fd, ""),

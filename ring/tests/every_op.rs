@@ -33,7 +33,7 @@ fn an_accept_stays_armed_and_completes_for_each_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut clients = vec![TcpStream::connect(address).unwrap()]; // one waits already
-    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
     for round in 0..5_u8 {
         let completion = next(&mut ring);
         assert!(completion.more);
@@ -53,7 +53,7 @@ fn an_accept_stays_armed_and_completes_for_each_connection() {
 fn a_cancelled_accept_leaves_the_queue_to_its_successor() {
     let mut ring = ring();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let accept = ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    let accept = ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
     assert_quiet(&mut ring);
     ring.push(Op::Cancel { target: accept }, 2);
     let [accept, cancel] = next_by_tag(&mut ring, 2).try_into().unwrap();
@@ -62,7 +62,7 @@ fn a_cancelled_accept_leaves_the_queue_to_its_successor() {
 
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     assert_quiet(&mut ring);
-    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 3);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 3);
     let successor = next(&mut ring);
     assert_eq!(successor.tag, 3);
     accepted(successor);
@@ -366,35 +366,47 @@ fn a_close_without_cancel_keeps_the_connection_open_while_a_receive_is_armed() {
 
 #[test]
 fn closes_across_the_edge_of_a_full_queue_still_cancel_first() {
-    for before in 0..8 {
-        let mut ring = Ring::new(Setup { entries: 4, restricted: true, features: features() });
-        let ring = ring.as_mut().unwrap();
-        let group = ring.add_buffers(2, 8).unwrap();
-        ring.enable().unwrap();
-        let (reader, _writer) = pipe().unwrap();
-        let (server, mut client) = connection();
-        ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
-        assert_quiet(ring);
-        for _ in 0..before {
-            ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) }, 0);
+    for (entries, before) in [1, 2, 4].into_iter().flat_map(|n| (0..8).map(move |b| (n, b))) {
+        for enabled_late in [false, true] {
+            let setup = Setup { entries, restricted: true, features: features() };
+            let mut ring = Ring::new(setup).unwrap();
+            let group = ring.add_buffers(2, 8).unwrap();
+            let (reader, _writer) = pipe().unwrap();
+            let (server, mut client) = connection();
+            if !enabled_late {
+                ring.enable().unwrap();
+            }
+            ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 1);
+            if !enabled_late {
+                assert_quiet(&mut ring);
+            }
+            for _ in 0..before {
+                ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) }, 0);
+            }
+            ring.push(Op::Close { fd: server, cancel: true }, 2);
+            if enabled_late {
+                ring.enable().unwrap();
+            }
+            let [recv, close] = next_by_tag(&mut ring, 2).try_into().unwrap();
+            assert!(matches!(recv.outcome, Outcome::Received(Err(Errno::CANCELED))), "{recv:?}");
+            assert!(matches!(close.outcome, Outcome::Closed(Ok(()))), "{close:?}");
+            client.set_nonblocking(true).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+            assert_eq!(ring.in_flight(), before);
         }
-        ring.push(Op::Close { fd: server, cancel: true }, 2);
-        let [recv, close] = next_by_tag(ring, 2).try_into().unwrap();
-        assert!(matches!(recv.outcome, Outcome::Received(Err(Errno::CANCELED))), "{recv:?}");
-        assert!(matches!(close.outcome, Outcome::Closed(Ok(()))), "{close:?}");
-        client.set_nonblocking(true).unwrap();
-        assert_eq!(client.read(&mut [0]).unwrap(), 0);
     }
 }
 
 #[test]
-fn a_close_with_cancel_ends_a_send_that_waits() {
-    let mut ring = ring();
+fn a_close_with_cancel_ends_all_that_waits() {
+    let (mut ring, group) = ring_with_buffers(2, 8);
     let (server, mut client) = connection();
     ring.push(Op::Send { fd: server.as_raw_fd(), buffer: vec![1; 32 << 20].into() }, 1);
+    ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 2);
     assert_quiet(&mut ring);
-    ring.push(Op::Close { fd: server, cancel: true }, 2);
-    let [send, close] = next_by_tag(&mut ring, 2).try_into().unwrap();
+    ring.push(Op::Close { fd: server, cancel: true }, 3);
+    let [send, recv, close] = next_by_tag(&mut ring, 3).try_into().unwrap();
+    assert!(matches!(recv.outcome, Outcome::Received(Err(Errno::CANCELED))), "{recv:?}");
     let part = sent(send); // what went out before is told, not the cancellation
     assert!(part > 0 && part < 32 << 20, "{part}");
     assert!(matches!(close.outcome, Outcome::Closed(Ok(()))), "{close:?}");
@@ -483,13 +495,13 @@ fn completions_that_overflow_their_queue_are_not_lost() {
     let mut ring = ring_of(1, features()); // four completions fit
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
     let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
     let mut servers = Vec::new();
     while servers.len() < clients.len() {
         let completion = next(&mut ring);
         if !completion.more {
-            ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1); // overflow ends a multishot
+            ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1); // overflow ends a multishot
         }
         servers.push(TcpStream::from(accepted(completion)));
     }
@@ -508,6 +520,24 @@ fn a_turn_does_not_wait_while_completions_are_unread() {
     ring.turn(None).unwrap();
     ring.turn(None).unwrap(); // would hang if it waited
     assert_eq!(read(ring.poll_completion().unwrap()), b"x");
+}
+
+#[test]
+fn what_completes_after_a_turn_waits_for_the_next() {
+    let mut ring = ring_of(1, features());
+    let (reader, mut writer) = pipe().unwrap();
+    writer.write_all(&[0; 8]).unwrap();
+    let read_one = || Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(1) };
+    ring.push(read_one(), 1);
+    ring.turn(None).unwrap();
+    let mut count = 0;
+    while ring.poll_completion().is_some() {
+        count += 1;
+        ring.push(read_one(), 2); // the second is submitted by this, and completes
+        ring.push(read_one(), 3);
+    }
+    assert_eq!(count, 1);
+    next_by_tag(&mut ring, 2);
 }
 
 #[test]
@@ -534,7 +564,7 @@ fn a_restricted_ring_refuses_no_operation_that_there_is() {
     let stale = ring.push(Op::Close { fd: spare, cancel: false }, 0);
     next(&mut ring);
     let operations = [
-        Op::Accept { fd: listener.as_raw_fd() },
+        Op::Accept { fd: listener.as_raw_fd(), multishot: true },
         Op::Recv { fd, group, multishot: false },
         Op::Recv { fd, group, multishot: true },
         Op::Send { fd, buffer: b"one".to_vec().into() },
@@ -599,29 +629,32 @@ fn a_dropped_ring_ends_its_operations_and_gives_back_what_they_owned() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (server, mut client) = connection();
     let (mut reader, mut writer) = pipe().unwrap();
-    ring.push(Op::Accept { fd: listener.as_raw_fd() }, 1);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
     ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 2);
     ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(64) }, 3);
 
-    // A send that waits for its peer, and owns a body that tells when it is dropped.
-    let (ours, _theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    while (&ours).write(&[0; 4096]).is_ok() {}
-    ours.set_nonblocking(false).unwrap();
-    let given_back = Arc::new(AtomicBool::new(false));
-    let body = Bytes::from_owner(Owned(Arc::clone(&given_back)));
-    let buffer = SendBuffer::with_body(b"head".to_vec(), body);
-    ring.push(Op::Send { fd: ours.as_raw_fd(), buffer }, 4);
+    // Sends that wait for their peers, and own bodies that tell when they are dropped.
+    let waiting_sends = [(); 2].map(|()| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        while (&ours).write(&[0; 4096]).is_ok() {}
+        ours.set_nonblocking(false).unwrap();
+        let given_back = Arc::new(AtomicBool::new(false));
+        let body = Bytes::from_owner(Owned(Arc::clone(&given_back)));
+        let buffer = SendBuffer::with_body(b"head".to_vec(), body);
+        ring.push(Op::Send { fd: ours.as_raw_fd(), buffer }, 4);
+        (given_back, ours, theirs)
+    });
     assert_quiet(&mut ring);
 
     // One connection is accepted but not read; one close is queued but not submitted.
     let mut waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     ring.turn(None).unwrap();
     ring.push(Op::Close { fd: server, cancel: false }, 5);
-    assert_eq!(ring.in_flight(), 5);
+    assert_eq!(ring.in_flight(), 6);
     drop(ring);
 
-    assert!(given_back.load(Ordering::Relaxed));
+    assert!(waiting_sends.iter().all(|(given_back, ..)| given_back.load(Ordering::Relaxed)));
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     assert_eq!(waiting.read(&mut [0]).unwrap(), 0);
     writer.write_all(b"nobody takes this away").unwrap();

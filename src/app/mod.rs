@@ -8,7 +8,7 @@ use std::future::Future;
 
 use crate::http::{IntoResponse, Request, Response};
 
-pub(crate) use service::{Answer, Progress, Service, Task, service};
+pub(crate) use service::{Answer, Progress, Service, Task, guarded, service};
 
 /// Answers requests. Lives in one worker and never moves to another thread, so its state may be
 /// `!Send`: an `Rc`, a `RefCell`, a connection of the worker's own.
@@ -29,8 +29,9 @@ pub(crate) use service::{Answer, Progress, Service, Task, service};
 /// ```
 ///
 /// A handler that is ready when it is first polled costs no allocation. One that waits keeps its
-/// connection waiting, and no other. When the client goes away, its future is dropped. A panic
-/// answers 500 and costs that request alone.
+/// connection waiting, and no other. When the connection breaks, its future is dropped; when the
+/// client has only closed its own side, after `timeouts.write`. A panic answers 500 and costs that
+/// request alone.
 pub trait Handler: 'static {
     /// Answers one request.
     fn handle(&self, request: &Request) -> impl Future<Output = Response>;

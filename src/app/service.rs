@@ -33,11 +33,19 @@ pub(crate) trait Service {
 }
 
 /// A handler that waits. Dropping it cancels the handler.
-pub(crate) struct Task(Pin<Box<dyn Resume>>);
+pub(crate) struct Task(Option<Pin<Box<dyn Resume>>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let future = self.0.take();
+        guarded("dropping a handler's future", || drop(future));
+    }
+}
 
 impl Task {
     pub(crate) fn poll(mut self, context: &mut Context<'_>) -> Progress {
-        match poll_guarded(|| self.0.as_mut().resume(context)) {
+        let future = self.0.as_mut().expect("there until it is dropped");
+        match poll_guarded(|| future.as_mut().resume(context)) {
             Poll::Ready(answer) => Progress::Answered(answer),
             Poll::Pending => Progress::Waiting(self),
         }
@@ -76,11 +84,12 @@ where
         });
         match polled {
             Poll::Ready(answer) => {
-                place.set(None);
-                self.place.replace(Some(place));
+                if guarded("dropping a handler's future", || place.set(None)).is_some() {
+                    self.place.replace(Some(place));
+                }
                 Progress::Answered(answer)
             }
-            Poll::Pending => Progress::Waiting(Task(place)),
+            Poll::Pending => Progress::Waiting(Task(Some(place))),
         }
     }
 }
@@ -98,11 +107,16 @@ impl<F: Future<Output = Answer>> Resume for Option<F> {
 
 /// Turns a panic into a 500. What panicked is never polled again.
 fn poll_guarded(poll: impl FnOnce() -> Poll<Answer>) -> Poll<Answer> {
-    catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
-        log::error!("a handler panicked: {}", message(&*panic));
+    guarded("a handler", poll).unwrap_or_else(|| {
         let response = Response::plain(Status::INTERNAL_SERVER_ERROR);
         Poll::Ready(Answer { request: None, response })
     })
+}
+
+/// Runs code of a handler's author: `None` when it panicked, which the log tells of `what`.
+pub(crate) fn guarded<T>(what: &str, run: impl FnOnce() -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(run));
+    result.inspect_err(|panic| log::error!("{what} panicked: {}", message(&**panic))).ok()
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

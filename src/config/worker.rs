@@ -24,7 +24,7 @@ pub struct WorkerConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Bytes of a request's head, from its first byte to the empty line: 1 KiB to 64 KiB less one.
-    /// Default: 16 KiB, which is twice what nginx and Apache take by default.
+    /// Default: 16 KiB, four times what the cookies of a large site take.
     pub head_bytes_max: u16,
     /// Header fields of a request, 1 to 100. Default: 100, as Apache's.
     pub fields_max: u16,
@@ -56,7 +56,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Between two arrivals of a body's bytes. Default: 30 s.
     pub body: Duration,
-    /// For a response to make progress while the peer doesn't read. Default: 30 s.
+    /// For each 256 KiB of a response to be taken by the peer: with the default of 30 s, it has to
+    /// read 9 KB/s. Also for a handler whose client has closed its side already.
     pub write: Duration,
 }
 

@@ -50,8 +50,6 @@ impl Env<'_> {
 pub(crate) struct Counts {
     /// Heads that were understood.
     pub(crate) requests: u64,
-    /// Requests that were answered with an error before a handler saw them.
-    pub(crate) refused: u64,
 }
 
 /// Memory that connections pass on to each other.

@@ -41,7 +41,7 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long an idle connection of a draining worker may still bring a request that its client
 /// sent before it could know: a few round trips on one continent.
-const DRAIN_GRACE: Duration = Duration::from_millis(200);
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(200);
 
 /// What the caller has to do.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub(crate) enum Action {
     Send(Outgoing),
     /// Tell the peer that nothing more will come, and go on reading.
     ShutdownWrite,
+    /// Close so that the peer sees that something is missing. Nothing follows.
+    Abort,
     /// Close. Nothing follows.
     Close,
 }
@@ -84,11 +86,21 @@ enum Phase {
     /// The response's body comes in pieces.
     Streaming { download: Download, exchange: Exchange },
     /// The last response is on its way.
-    Closing { linger: bool },
+    Closing(Ending),
     /// The last response was sent, and what still comes is thrown away.
     Lingering { discarded: usize },
     /// Over. `told`: the action `Close` was given out.
     Closed { told: bool },
+}
+
+/// How a connection ends once its last response is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Close,
+    /// The peer may still be sending: see [`LINGER`].
+    Linger,
+    /// The last response is cut off, and only a reset can tell.
+    Abort,
 }
 
 /// What a response must know of its request.
@@ -133,6 +145,9 @@ impl Connection {
     /// The peer has sent its last byte. It may still read.
     pub(crate) fn handle_end(&mut self, env: &mut Env<'_>) {
         self.peer_ended = true;
+        if matches!(self.phase, Phase::Handling { .. } | Phase::Streaming { .. }) {
+            self.phase_deadline = self.patience(env);
+        }
         self.advance_input(env);
     }
 
@@ -181,7 +196,10 @@ impl Connection {
             self.handle_failure(); // the peer doesn't read, so there is no way to tell it
         } else if self.send_deadline.is_none() && is_over(self.phase_deadline) {
             match self.phase {
-                Phase::Head | Phase::Body { .. } => self.refuse(Status::REQUEST_TIMEOUT, env),
+                Phase::Head => self.refuse(Status::REQUEST_TIMEOUT, false, env),
+                Phase::Body { exchange: Exchange { is_head, .. }, .. } => {
+                    self.refuse(Status::REQUEST_TIMEOUT, is_head, env);
+                }
                 _ => self.phase = Phase::Closed { told: false },
             }
         }
@@ -212,17 +230,17 @@ impl Connection {
             self.send_deadline = Some(env.now + env.settings.write_timeout);
             return Some(Action::Send(outgoing));
         }
-        let Phase::Closing { linger } = self.phase else { return None };
+        let Phase::Closing(ending) = self.phase else { return None };
         if self.output.is_busy() {
             return None;
         }
-        if linger && !self.peer_ended {
+        if ending == Ending::Linger && !self.peer_ended {
             self.phase = Phase::Lingering { discarded: 0 };
             self.phase_deadline = Some(env.now + LINGER);
             return Some(Action::ShutdownWrite);
         }
         self.phase = Phase::Closed { told: true };
-        Some(Action::Close)
+        Some(if ending == Ending::Abort { Action::Abort } else { Action::Close })
     }
 
     /// When to call [`handle_timeout`](Connection::handle_timeout), unless something happens before.
@@ -235,9 +253,9 @@ impl Connection {
     pub(crate) fn wants_input(&self) -> bool {
         !self.peer_ended
             && match self.phase {
-                Phase::Idle | Phase::Head | Phase::Body { .. } if !self.output.is_full() => true,
-                Phase::Lingering { .. } => true,
-                Phase::Closing { .. } | Phase::Closed { .. } => false,
+                Phase::Idle | Phase::Head if !self.output.is_full() => true,
+                Phase::Body { .. } | Phase::Lingering { .. } => true,
+                Phase::Closing(_) | Phase::Closed { .. } => false,
                 _ => self.input.len() < INPUT_AHEAD_MAX,
             }
     }
@@ -267,6 +285,8 @@ impl Connection {
             match &mut self.phase {
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
+                // Left over from a body with a line end too many (RFC 9112 section 2.2).
+                Phase::Idle if rest.starts_with(b"\r\n") => used += 2,
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
@@ -281,15 +301,16 @@ impl Connection {
                     }
                     Err(error) => {
                         log::debug!("refused a request: {error}");
-                        self.refuse(Status::new(error.status()), env);
+                        self.refuse(Status::new(error.status()), false, env);
                     }
                 },
-                Phase::Body { request, decoder, .. } => match decoder.decode(rest) {
+                Phase::Body { request, decoder, exchange } => match decoder.decode(rest) {
                     Ok(Step::Data { data, used: step }) => {
                         used += step;
                         let body = request.body_mut();
                         if body.len() + data.len() > env.settings.body_bytes_max {
-                            self.refuse(Status::CONTENT_TOO_LARGE, env);
+                            let is_head = exchange.is_head;
+                            self.refuse(Status::CONTENT_TOO_LARGE, is_head, env);
                         } else {
                             body.extend_from_slice(data);
                             self.phase_deadline = Some(env.now + env.settings.body_timeout);
@@ -307,7 +328,8 @@ impl Connection {
                     }
                     Err(error) => {
                         log::debug!("refused a request's body: {error}");
-                        self.refuse(Status::BAD_REQUEST, env);
+                        let is_head = exchange.is_head;
+                        self.refuse(Status::BAD_REQUEST, is_head, env);
                     }
                 },
                 Phase::Handling { .. } | Phase::Streaming { .. } => return used,
@@ -318,11 +340,11 @@ impl Connection {
                     }
                     return bytes.len();
                 }
-                Phase::Closing { .. } | Phase::Closed { .. } => return bytes.len(),
+                Phase::Closing(_) | Phase::Closed { .. } => return bytes.len(),
             }
         }
         if self.peer_ended {
-            self.begin_close(false); // a request that is cut off will never be whole
+            self.begin_close(Ending::Close); // a request that is cut off will never be whole
         }
         used
     }
@@ -348,12 +370,12 @@ impl Connection {
             keep_alive: head.keep_alive && !env.draining,
         };
         if head.method == Method::Connect {
-            return self.refuse(Status::NOT_IMPLEMENTED, env);
+            return self.refuse(Status::NOT_IMPLEMENTED, false, env);
         }
         match head.framing {
             framing if !framing.has_body() => self.call(request, exchange, env),
             Framing::Length(length) if length > env.settings.body_bytes_max as u64 => {
-                self.refuse(Status::CONTENT_TOO_LARGE, env);
+                self.refuse(Status::CONTENT_TOO_LARGE, exchange.is_head, env);
             }
             framing => {
                 if head.expect_continue {
@@ -382,7 +404,7 @@ impl Connection {
             }
             Progress::Waiting(task) => {
                 self.phase = Phase::Handling { task, exchange };
-                self.phase_deadline = None; // how long to wait is the handler's business
+                self.phase_deadline = self.patience(env);
             }
         }
     }
@@ -393,10 +415,16 @@ impl Connection {
             None => self.finish_exchange(exchange, env),
             Some(download) => {
                 self.phase = Phase::Streaming { download, exchange };
-                self.phase_deadline = None;
+                self.phase_deadline = self.patience(env);
                 self.pump(env);
             }
         }
+    }
+
+    /// How long a handler or a stream may wait. That is its own business, unless the peer has
+    /// closed its side: most of those that do are gone, and nothing else will tell.
+    fn patience(&self, env: &Env<'_>) -> Option<Instant> {
+        self.peer_ended.then(|| env.now + env.settings.write_timeout)
     }
 
     /// Moves what the response's stream has into the output, as far as there is room.
@@ -406,8 +434,9 @@ impl Connection {
         match download.pump(&mut self.output, env) {
             Pumped::Waiting => {}
             Pumped::Finished => self.finish_exchange(exchange, env),
-            // What was promised can't be kept: only a cut connection tells the peer.
-            Pumped::Failed => self.handle_failure(),
+            // What was promised can't be kept. Where the framing shows that, an end tells the peer.
+            Pumped::Failed if download.is_delimited() => self.begin_close(Ending::Close),
+            Pumped::Failed => self.begin_close(Ending::Abort),
         }
     }
 
@@ -418,20 +447,19 @@ impl Connection {
             self.phase_deadline = Some(env.now + env.idle_timeout());
         } else {
             // A client that was told to go may have sent more before it heard of it.
-            self.begin_close(env.draining);
+            self.begin_close(if env.draining { Ending::Linger } else { Ending::Close });
         }
     }
 
     /// Answers what can't be a request of ours, and closes: what follows it has no known begin.
-    fn refuse(&mut self, status: Status, env: &mut Env<'_>) {
-        env.counts.refused += 1;
-        let mut exchange = Exchange { version: Version::Http11, is_head: false, keep_alive: false };
+    fn refuse(&mut self, status: Status, is_head: bool, env: &mut Env<'_>) {
+        let mut exchange = Exchange { version: Version::Http11, is_head, keep_alive: false };
         respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
-        self.begin_close(true);
+        self.begin_close(Ending::Linger);
     }
 
-    fn begin_close(&mut self, linger: bool) {
-        self.phase = Phase::Closing { linger };
+    fn begin_close(&mut self, ending: Ending) {
+        self.phase = Phase::Closing(ending);
         self.phase_deadline = None;
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::output::Output;
 use super::{Env, Exchange};
+use crate::app::guarded;
 use crate::http::body::{Chunks, Kind};
 use crate::http::{ContentType, Response, Status};
 use crate::proto::h1::{
@@ -19,6 +20,9 @@ use crate::proto::h1::{
 /// costs less than the copy.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
+/// How often a stream is polled before others have their turn: more than a full output takes.
+const POLLS_MAX: usize = 64;
+
 /// Fields that the server writes itself.
 const OWN_FIELDS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
@@ -30,7 +34,8 @@ const JSON: &[u8] = b"Content-Type: application/json\r\n";
 
 /// A response's body that is still to come.
 pub(super) struct Download {
-    chunks: Chunks,
+    /// There until it is dropped.
+    chunks: Option<Chunks>,
     framing: Framing,
     /// The stream had nothing, and hasn't asked to be polled again.
     is_asleep: bool,
@@ -115,18 +120,27 @@ pub(super) fn write(
         head.truncate(begin);
         return write(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, output, env);
     }
-    if exchange.is_head || !body_allowed(status.code()) {
-        return None;
-    }
+    let is_silent = exchange.is_head || !body_allowed(status.code());
     match body.0 {
+        Kind::Stream { chunks, .. } => {
+            let download = Download { chunks: Some(chunks), framing, is_asleep: false };
+            return (!is_silent).then_some(download);
+        }
+        _ if is_silent => {}
         Kind::Empty => {}
         Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
         Kind::Owned(bytes) => output.set_body(Bytes::from(bytes), None),
         Kind::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
         Kind::Bytes(bytes) => output.set_body(bytes, None),
-        Kind::Stream { chunks, .. } => return Some(Download { chunks, framing, is_asleep: false }),
     }
     None
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let chunks = self.chunks.take();
+        guarded("dropping a response's stream", || drop(chunks));
+    }
 }
 
 impl Download {
@@ -137,24 +151,37 @@ impl Download {
 
     /// Polls the stream and writes what it gives, until it waits or the output is full.
     pub(super) fn pump(&mut self, output: &mut Output, env: &mut Env<'_>) -> Pumped {
-        while !self.is_asleep && !output.is_full() {
-            let next = self.chunks.as_mut().poll_next(&mut Context::from_waker(env.waker));
+        for _ in 0..POLLS_MAX {
+            if self.is_asleep || output.is_full() {
+                return Pumped::Waiting;
+            }
+            let mut context = Context::from_waker(env.waker);
+            let chunks = self.chunks.as_mut().expect("there until it is dropped");
+            let next = guarded("a response's stream", || chunks.as_mut().poll_next(&mut context));
             match next {
-                Poll::Pending => self.is_asleep = true,
-                Poll::Ready(Some(Ok(chunk))) => {
+                None => return Pumped::Failed,
+                Some(Poll::Pending) => self.is_asleep = true,
+                Some(Poll::Ready(Some(Ok(chunk)))) => {
                     if !self.write_chunk(chunk, output, env) {
                         log::error!("a response's stream gave more than its length");
                         return Pumped::Failed;
                     }
                 }
-                Poll::Ready(None) => return self.finish(output, env),
-                Poll::Ready(Some(Err(error))) => {
+                Some(Poll::Ready(None)) => return self.finish(output, env),
+                Some(Poll::Ready(Some(Err(error)))) => {
                     log::error!("a response's stream failed: {error}");
                     return Pumped::Failed;
                 }
             }
         }
+        env.waker.wake_by_ref(); // others first
+        self.is_asleep = true;
         Pumped::Waiting
+    }
+
+    /// Whether the peer can tell from the bytes alone that some are missing.
+    pub(super) fn is_delimited(&self) -> bool {
+        self.framing != Framing::Close
     }
 
     /// Whether the chunk fits the promised length.

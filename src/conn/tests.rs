@@ -37,6 +37,7 @@ struct Talk {
     received: Vec<u8>,
     write_ended: bool,
     closed: bool,
+    aborted: bool,
     /// The peer reads at once.
     reads: bool,
 }
@@ -78,6 +79,7 @@ impl Talk {
             received: Vec::new(),
             write_ended: false,
             closed: false,
+            aborted: false,
             reads: true,
         }
     }
@@ -113,6 +115,7 @@ impl Talk {
                     self.in_flight = Some(outgoing);
                 }
                 Action::ShutdownWrite => self.write_ended = true,
+                Action::Abort => (self.closed, self.aborted) = (true, true),
                 Action::Close => self.closed = true,
             }
         }
@@ -529,6 +532,87 @@ fn a_stream_that_breaks_its_word_cuts_the_connection() {
     right.wake();
     assert_eq!(right.heard(), "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world");
     assert!(!right.closed);
+}
+
+#[test]
+fn a_failed_stream_costs_no_answer_before_it_and_is_never_taken_for_whole() {
+    let failing = || vec![Some(Ok(Bytes::from_static(b"a"))), Some(Err(io::Error::other("disk")))];
+    let mut talk = Talk::with(async move |request: &Request| match request.path() {
+        "/ok" => Response::text("fine"),
+        _ => Response::new(Body::stream(Pieces(failing()))),
+    });
+    talk.say("GET /ok HTTP/1.1\r\nHost: x\r\n\r\nGET /fails HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(talk.heard().starts_with(&ok("fine")));
+    assert!(talk.closed && !talk.aborted, "the missing last chunk tells");
+
+    let mut old = streaming(None, failing);
+    old.say("GET / HTTP/1.0\r\n\r\n");
+    assert!(old.aborted, "only a reset tells");
+}
+
+/// Panics, when it is polled or when it is dropped.
+struct Bomb {
+    in_poll: bool,
+}
+
+impl Stream for Bomb {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        assert!(!self.in_poll, "in poll");
+        Poll::Ready(None)
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(self.in_poll, "in drop");
+    }
+}
+
+#[test]
+fn a_panic_anywhere_in_a_handler_s_code_ends_no_worker() {
+    for (method, in_poll) in [("GET", true), ("GET", false), ("HEAD", false)] {
+        let mut talk =
+            Talk::with(async move |_: &Request| Response::new(Body::stream(Bomb { in_poll })));
+        talk.say(format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(talk.closed, in_poll, "{method}");
+    }
+    let mut waiting = Talk::with(async |_: &Request| {
+        let _bomb = Bomb { in_poll: false };
+        std::future::pending::<&str>().await
+    });
+    waiting.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    waiting.tell(|connection, _| connection.handle_failure());
+    assert!(waiting.closed);
+}
+
+#[test]
+fn a_peer_that_has_closed_its_side_is_not_waited_for_for_ever() {
+    let mut talk = Talk::with(async |_: &Request| std::future::pending::<&str>().await);
+    talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    talk.end();
+    assert!(!talk.closed, "it may still read");
+    talk.pass(WRITE_TIMEOUT);
+    assert!(talk.closed);
+}
+
+#[test]
+fn a_line_end_too_many_leaves_the_connection_idle() {
+    let mut talk = Talk::echoing();
+    talk.say("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi\r\n");
+    talk.heard();
+    talk.pass(HEAD_TIMEOUT);
+    assert!(!talk.closed && talk.heard().is_empty());
+    talk.say("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), ok("GET /a "));
+}
+
+#[test]
+fn a_refused_head_request_gets_no_body() {
+    let mut talk = Talk::echoing();
+    talk.say("HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n");
+    assert!(talk.heard().ends_with("Connection: close\r\n\r\n"));
 }
 
 #[test]

@@ -103,6 +103,8 @@ struct Worker {
     phase: Phase,
     /// Ends in a row, each before it was healthy.
     failures: u32,
+    /// The process that there is, or was last, got ready.
+    was_ready: bool,
 }
 
 enum Phase {
@@ -130,7 +132,8 @@ enum Phase {
 impl Pool {
     /// A pool whose workers are due to be forked: [`handle_timeout`](Pool::handle_timeout) does it.
     pub(super) fn new(workers: usize, config: &PoolConfig, now: Instant) -> Pool {
-        let absent = |_| Worker { phase: Phase::Absent { fork_at: now }, failures: 0 };
+        let absent =
+            |_| Worker { phase: Phase::Absent { fork_at: now }, failures: 0, was_ready: false };
         Pool {
             rules: Rules {
                 ready_timeout: config.ready_timeout,
@@ -168,6 +171,7 @@ impl Pool {
             }
             if let Phase::Absent { .. } = worker.phase {
                 worker.phase = Phase::Starting { ready_by: now + self.rules.ready_timeout };
+                worker.was_ready = false;
                 commands.push(Command::Fork(id));
                 continue;
             }
@@ -193,6 +197,7 @@ impl Pool {
         let worker = &mut self.workers[id];
         let Phase::Starting { .. } = worker.phase else { return };
         worker.phase = Phase::Ready { since: now };
+        worker.was_ready = true;
         commands.push(Command::TellOf(id, Fate::Ready));
         let all = self.workers.iter().all(|worker| matches!(worker.phase, Phase::Ready { .. }));
         if all && let Stage::Starting = self.stage {
@@ -205,8 +210,8 @@ impl Pool {
         let worker = &mut self.workers[id];
         worker.forgive_if_healthy(now);
         worker.failures += 1;
-        let can_serve = matches!(worker.phase, Phase::Ready { .. } | Phase::Unreachable { .. });
-        let delay_max = if can_serve { SERVING_DELAY_MAX } else { PoolConfig::RESTART_DELAY_MAX };
+        let delay_max =
+            if worker.was_ready { SERVING_DELAY_MAX } else { PoolConfig::RESTART_DELAY_MAX };
         let hopeless = end.is_final() || worker.failures >= START_TRIES_MAX;
         let next = match self.stage {
             Stage::Stopping { .. } => Next::Nothing,

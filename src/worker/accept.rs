@@ -12,12 +12,18 @@ use super::Tag;
 /// busy loop, short against the patience of a client.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// A multishot accept empties the whole queue before anyone counts. With less room than this,
+/// connections are accepted one by one. As the usual `backlog`.
+const ROOM_FOR_A_BURST: usize = 1024;
+
 /// A worker's listeners.
 pub(super) struct Acceptor {
     listeners: Vec<Listener>,
     connections_max: usize,
     /// Nothing is armed before.
     retry_at: Option<Instant>,
+    /// The last accept failed: that was said once.
+    is_starved: bool,
     stopped: bool,
 }
 
@@ -41,6 +47,7 @@ impl Acceptor {
             listeners: sockets.into_iter().map(listener).collect(),
             connections_max,
             retry_at: None,
+            is_starved: false,
             stopped: false,
         }
     }
@@ -48,10 +55,12 @@ impl Acceptor {
     /// Arms or ends what the number of connections allows or forbids.
     pub(super) fn arm(&mut self, ring: &mut Ring<Tag>, connections: usize) {
         let wanted = !self.stopped && self.retry_at.is_none() && !self.is_full(connections);
+        let room = self.connections_max.saturating_sub(connections);
+        let multishot = room > ROOM_FOR_A_BURST;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             match (listener.accept, wanted) {
                 (Accept::Off, true) => {
-                    let op = Op::Accept { fd: listener.socket.as_raw_fd() };
+                    let op = Op::Accept { fd: listener.socket.as_raw_fd(), multishot };
                     listener.accept =
                         Accept::Armed(ring.push(op, Tag::Accept { listener: number }));
                 }
@@ -86,11 +95,14 @@ impl Acceptor {
             self.listeners[listener].accept = Accept::Off;
         }
         match result {
-            Ok(_) | Err(Errno::CANCELED) => {}
+            Ok(_) => self.is_starved = false,
+            Err(Errno::CANCELED) => {}
             // The client was gone before it was accepted.
             Err(errno) if errno.raw() == nix::libc::ECONNABORTED => {}
             Err(errno) => {
-                log::warn!("cannot accept a connection: {errno}; next attempt in {RETRY:?}");
+                let level = if self.is_starved { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "cannot accept a connection: {errno}; trying every {RETRY:?}");
+                self.is_starved = true;
                 self.retry_at = Some(now + RETRY);
             }
         }

@@ -5,6 +5,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
 use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
 
 use super::Tag;
@@ -68,6 +70,16 @@ impl Entry {
             // Fails when the peer has gone, which the next receive tells as well.
             let _ = ring.shutdown(socket.as_fd(), Shutdown::Write);
         }
+    }
+
+    /// Closes so that the peer can't take it for an end in good order: by a reset.
+    pub(super) fn begin_abort(&mut self, id: ConnId, ring: &mut Ring<Tag>) {
+        if let Some(socket) = &self.socket {
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            // Fails for what is no TCP socket, and then there is no reset to be had.
+            let _ = setsockopt(socket, Linger, &at_once);
+        }
+        self.begin_close(id, ring);
     }
 
     pub(super) fn begin_close(&mut self, id: ConnId, ring: &mut Ring<Tag>) {

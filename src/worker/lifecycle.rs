@@ -19,11 +19,13 @@ pub(super) struct Lifecycle {
     signals: OwnedFd,
     /// When it ends, drained or not. Set once it drains.
     deadline: Option<Instant>,
+    /// What broke the worker's ears, if anything did.
+    failure: Option<Errno>,
 }
 
 impl Lifecycle {
     pub(super) fn new(channel: OwnedFd, signals: OwnedFd) -> Lifecycle {
-        Lifecycle { channel, signals, deadline: None }
+        Lifecycle { channel, signals, deadline: None, failure: None }
     }
 
     /// Listens, and reports: what was pushed before is armed when the master reads the report.
@@ -68,18 +70,34 @@ impl Lifecycle {
                     None
                 }
             },
-            (_, Ok(_)) if signals::decode(packet).next().is_some() => Some(DRAIN_MAX),
-            _ => None,
+            (_, Err(errno)) => {
+                self.on_failure(errno);
+                return false;
+            }
+            (_, Ok(_)) => {
+                // The whole process group got the signal, it seems. How much time there is, the
+                // master will say.
+                let is_signal = signals::decode(packet).next().is_some();
+                (is_signal && self.deadline.is_none()).then_some(DRAIN_MAX)
+            }
         };
         self.listen(tag, ring);
         drain_for.is_some_and(|time| self.begin_drain(now + time))
     }
 
-    /// Whether it is news. A later order can only shorten the time.
+    /// Whether it is news. The last word about the deadline counts.
     fn begin_drain(&mut self, deadline: Instant) -> bool {
-        let is_news = self.deadline.is_none();
-        self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
-        is_news
+        self.deadline.replace(deadline).is_none()
+    }
+
+    /// Something that the worker must hear can't be read.
+    pub(super) fn on_failure(&mut self, errno: Errno) {
+        self.failure = Some(errno);
+    }
+
+    /// Why the worker can't go on: it would hear nothing any more.
+    pub(super) fn failure(&self) -> Option<Errno> {
+        self.failure
     }
 
     pub(super) fn is_draining(&self) -> bool {

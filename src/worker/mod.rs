@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use uring_ring::{Completion, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
-use crate::conn::{Action, Counts, DateField, Env, Pools, Settings};
+use crate::conn::{Action, Counts, DRAIN_GRACE, DateField, Env, Pools, Settings};
 use crate::process::channel::Message;
 use crate::process::scoreboard::{State, WorkerPage};
 use accept::Acceptor;
@@ -71,6 +71,7 @@ struct Parts {
     connections_max: usize,
     page: &'static WorkerPage,
     worker_id: usize,
+    runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
 }
 
@@ -113,6 +114,11 @@ struct Traffic {
 }
 
 impl Around {
+    /// How long a new connection may take to bring its first request.
+    fn first_request_timeout(&self) -> Duration {
+        if self.draining { DRAIN_GRACE } else { self.settings.head_timeout }
+    }
+
     fn env(&mut self, id: ConnId) -> Env<'_> {
         Env {
             now: self.now,
@@ -130,8 +136,8 @@ impl Around {
 impl Worker {
     /// A worker that starts accepting with its first turn.
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
-        let Parts { ring, buffers, listeners, channel, signals, settings, queue, .. } = parts;
-        let runtime = Runtime::new(now, Arc::clone(&queue));
+        let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
+        let Parts { runtime, queue, .. } = parts;
         let mut worker = Worker {
             ring,
             buffers,
@@ -164,7 +170,7 @@ impl Worker {
 
     /// One turn: what is complete, what is due, what was woken; then one enter, which waits.
     fn turn(&mut self, now: Instant) -> io::Result<Turn> {
-        self.runtime.enter();
+        self.runtime.enter(now);
         self.around.now = now;
         self.around.date.refresh(now, SystemTime::now);
         while let Some(completion) = self.ring.poll_completion() {
@@ -175,6 +181,9 @@ impl Worker {
         self.on_woken();
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
         self.publish();
+        if let Some(errno) = self.lifecycle.failure() {
+            return Err(errno.into());
+        }
         let is_idle = self.table.len() == 0 && self.acceptor.is_off();
         if self.lifecycle.is_over(now, is_idle) {
             return Ok(Turn::Stopped);
@@ -235,7 +244,10 @@ impl Worker {
                 }
                 self.acceptor.arm(&mut self.ring, self.table.len());
             }
-            (Tag::Bell, Outcome::Read { .. }) => self.listen_to_bell(),
+            (Tag::Bell, Outcome::Read { result, .. }) => match result {
+                Ok(_) => self.listen_to_bell(),
+                Err(errno) => self.lifecycle.on_failure(errno),
+            },
             (Tag::Cancel, Outcome::Cancelled(_)) | (Tag::Report, Outcome::Sent { .. }) => {}
             (Tag::Channel | Tag::Signal, Outcome::Read { buffer, result }) => {
                 let now = self.around.now;
@@ -249,7 +261,7 @@ impl Worker {
 
     fn on_connection(&mut self, socket: OwnedFd) {
         self.around.traffic.accepted += 1;
-        let deadline = self.around.now + self.around.settings.head_timeout;
+        let deadline = self.around.now + self.around.first_request_timeout();
         let id = self.table.insert(Entry::new(socket, deadline));
         self.settle(id);
     }
@@ -262,6 +274,7 @@ impl Worker {
             match action {
                 Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
+                Action::Abort => entry.begin_abort(id, &mut self.ring),
                 Action::Close => entry.begin_close(id, &mut self.ring),
             }
         }

@@ -1,12 +1,13 @@
 //! From a seat to a running worker: its ring, its limits, its loop.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit};
 use uring_ring::{Ring, Setup};
 
-use super::rt::WakeQueue;
+use super::rt::{Runtime, WakeQueue};
 use super::{Parts, Tag, Turn, Worker};
 use crate::app::Service;
 use crate::config::{Checked, WorkerConfig};
@@ -61,10 +62,15 @@ fn prepare(
     let mut ring: Ring<Tag> = Ring::new(setup)?;
     let buffers = ring.add_buffers(config.buffers.count, config.buffers.size)?;
     ring.enable()?;
+    let queue = WakeQueue::new(WakeQueue::bell_descriptor()?);
+    let now = Instant::now();
+    let runtime = Runtime::new(now, Arc::clone(&queue));
+    runtime.enter(now); // a handler's maker may spawn tasks
     let parts = Parts {
         ring,
         buffers,
-        queue: WakeQueue::new(WakeQueue::bell_descriptor()?),
+        runtime,
+        queue,
         page: seat.page(),
         worker_id: seat.worker_id,
         listeners: seat.listeners,
@@ -73,7 +79,7 @@ fn prepare(
         settings: settings(config),
         connections_max: connections_max(config),
     };
-    Ok(Worker::new(parts, service(), Instant::now()))
+    Ok(Worker::new(parts, service(), now))
 }
 
 fn settings(config: &WorkerConfig) -> Settings {

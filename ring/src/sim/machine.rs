@@ -46,7 +46,7 @@ pub(super) enum Request {
 /// What an operation armed on a file has to do.
 #[derive(Debug)]
 pub(super) enum Work {
-    Accept,
+    Accept { multishot: bool },
     Recv { group: GroupId, multishot: bool },
     Send { bytes: Vec<u8>, sent: usize },
     Read { capacity: usize },
@@ -497,11 +497,11 @@ impl Machine {
         let refusal = match self.fds.get(&fd).map(|&at| &self.nodes[at].kind) {
             None => Some(libc::EBADF),
             Some(Kind::Listener { .. }) => match work {
-                Work::Accept => None,
+                Work::Accept { .. } => None,
                 Work::Recv { .. } | Work::Read { .. } => Some(libc::ENOTCONN),
                 Work::Send { .. } => Some(libc::EPIPE),
             },
-            Some(Kind::Stream(_)) => matches!(work, Work::Accept).then_some(libc::EINVAL),
+            Some(Kind::Stream(_)) => matches!(work, Work::Accept { .. }).then_some(libc::EINVAL),
             Some(Kind::Readable { .. }) => {
                 (!matches!(work, Work::Read { .. })).then_some(libc::ENOTSOCK)
             }
@@ -532,6 +532,9 @@ impl Machine {
         };
         let (Some(first), waiting) = (armed.first(), queue.front().copied()) else { return false };
         let user_data = first.user_data;
+        let Work::Accept { multishot } = first.work else {
+            unreachable!("a listener only accepts")
+        };
         if first.fresh || waiting.is_some() {
             self.nodes[at].armed[0].fresh = false;
             if self.chance(Fault::NoDescriptors) {
@@ -544,9 +547,14 @@ impl Machine {
             Ok(fd) => {
                 let Kind::Listener { queue } = &mut self.nodes[at].kind else { unreachable!() };
                 queue.pop_front();
-                let (result, flags) = (fd.as_raw_fd(), self.stays_armed(at, 0));
+                let result = fd.as_raw_fd();
                 let payload = Payload::Accepted(fd);
-                self.post_flagged(Lane::File(at), user_data, result, flags, payload);
+                if multishot {
+                    let flags = self.stays_armed(at, 0);
+                    self.post_flagged(Lane::File(at), user_data, result, flags, payload);
+                } else {
+                    self.finish(at, 0, Ok(result as usize), payload);
+                }
             }
             Err(_) => self.finish(at, 0, Err(Errno::PROCESS_FILES), Payload::None),
         }
@@ -572,7 +580,7 @@ impl Machine {
                 self.receive_into_group(at, position, arrival, group, multishot);
             }
             Work::Read { capacity } => self.read(at, position, arrival, capacity),
-            Work::Accept | Work::Send { .. } => unreachable!("neither receives"),
+            Work::Accept { .. } | Work::Send { .. } => unreachable!("neither receives"),
         }
         true
     }

@@ -32,7 +32,7 @@ fn a_killed_worker_is_named_with_its_cause_and_replaced() {
 #[test]
 fn a_client_that_comes_while_its_worker_is_dead_is_served_by_the_successor() {
     with_each_kernel(|features| {
-        let config = PoolConfig { restart_delay: millis(700), ..config() };
+        let config = PoolConfig { restart_delay: millis(400), ..config() };
         let server = Server::start(&config, 1, features, &polite);
         let first = server.worker(0);
         server.shoot(0); // replaced at once
@@ -44,7 +44,7 @@ fn a_client_that_comes_while_its_worker_is_dead_is_served_by_the_successor() {
         let (id, third) = answer(client);
         assert_eq!(id, 0);
         assert!(![first, second].contains(&third));
-        server.logs("restarting in 700ms");
+        server.logs("restarting in 400ms");
     });
 }
 

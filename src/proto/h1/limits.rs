@@ -17,7 +17,7 @@ pub(super) const EMPTY_LINES_MAX: usize = 2;
 pub struct HeadLimits {
     /// Bytes from the first to the empty line's LF, both included. Beyond it: 431.
     ///
-    /// 16 KiB: four times what cookies of a large site take, half of what nginx allows in total.
+    /// 16 KiB: four times what cookies of a large site take, half of what nginx takes in total (`large_client_header_buffers`).
     pub head_bytes_max: u16,
     /// Bytes of the request-target. Beyond it: 414.
     ///

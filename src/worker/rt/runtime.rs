@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,8 +41,9 @@ impl Runtime {
         })
     }
 
-    /// Makes it the runtime of this thread, until another one is.
-    pub(in crate::worker) fn enter(self: &Rc<Self>) {
+    /// Makes it the runtime of this thread, until another one is. It is `now`.
+    pub(in crate::worker) fn enter(self: &Rc<Self>, now: Instant) {
+        self.now.set(now);
         CURRENT.with(|current| current.replace(Some(Rc::clone(self))));
     }
 
@@ -57,9 +59,8 @@ impl Runtime {
         self.now.get()
     }
 
-    /// It is `now`: wakes those whose time has come.
+    /// Wakes those whose time has come.
     pub(in crate::worker) fn handle_time(&self, now: Instant) {
-        self.now.set(now);
         while let Some(waker) = self.due(now) {
             waker.wake();
         }
@@ -104,15 +105,17 @@ impl Runtime {
 
     /// Wakes another task at that time, or says that the time has come.
     pub(super) fn update_alarm(&self, key: (Instant, u64), waker: &Waker) -> bool {
-        match self.alarms.borrow_mut().get_mut(&key) {
-            Some(set) => set.clone_from(waker),
+        let replaced = match self.alarms.borrow_mut().get_mut(&key) {
+            Some(set) => mem::replace(set, waker.clone()),
             None => return false,
-        }
+        };
+        drop(replaced); // outside of the borrow: what a waker owns may clear an alarm
         true
     }
 
     pub(super) fn clear_alarm(&self, key: (Instant, u64)) {
-        drop(self.alarms.borrow_mut().remove(&key));
+        let cleared = self.alarms.borrow_mut().remove(&key);
+        drop(cleared); // likewise
     }
 
     fn number(&self) -> u64 {

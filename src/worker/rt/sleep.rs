@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::runtime::Runtime;
 
-/// Waits for `duration`, counted from the turn that it is called in.
+/// Waits for `duration`, counted from when it is first polled; for ever when that is later than
+/// the clock can tell.
 ///
 /// # Panics
 ///
@@ -37,7 +38,9 @@ impl Future for Sleep {
         match &self.state {
             State::New(duration) => {
                 let runtime = Runtime::current();
-                let at = runtime.now() + *duration;
+                let Some(at) = runtime.now().checked_add(*duration) else {
+                    return Poll::Pending;
+                };
                 let key = runtime.set_alarm(at, context.waker().clone());
                 self.state = State::Set { runtime, key };
                 Poll::Pending

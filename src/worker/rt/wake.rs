@@ -4,7 +4,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 use std::thread::{self, ThreadId};
@@ -101,6 +101,8 @@ impl ConnWakers {
         if Arc::strong_count(&self.spare) > Self::OWN_REFERENCES {
             *self = ConnWakers::new(Arc::clone(&self.queue));
         }
+        // Whoever dropped the last clone, in another thread, has read the id before.
+        fence(Ordering::Acquire);
         self.spare.id.store(id.to_bits(), Ordering::Relaxed);
         &self.waker
     }

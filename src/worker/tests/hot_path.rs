@@ -32,6 +32,8 @@ impl Bench {
         let (channel, master) = UnixDatagram::pair().unwrap();
         let (signals, kernel) = UnixDatagram::pair().unwrap();
         let scoreboard = Scoreboard::map(1, SystemTime::now()).unwrap();
+        let queue = WakeQueue::new(WakeQueue::bell_descriptor().unwrap());
+        let now = Instant::now();
         let parts = Parts {
             buffers: ring.add_buffers(64, 2048).unwrap(),
             ring,
@@ -42,12 +44,13 @@ impl Bench {
             connections_max: 1000,
             page: scoreboard.page(0),
             worker_id: 0,
-            queue: WakeQueue::new(WakeQueue::bell_descriptor().unwrap()),
+            runtime: Runtime::new(now, Arc::clone(&queue)),
+            queue,
         };
         parts.ring.enable().unwrap();
         let service = service(async |_: &Request| Response::text("Hello, World!"));
         let mut bench = Bench {
-            worker: Worker::new(parts, service, Instant::now()),
+            worker: Worker::new(parts, service, now),
             clients: Vec::new(),
             _ends: vec![master, kernel],
         };

@@ -36,6 +36,7 @@ impl Stage {
         let scoreboard = Scoreboard::map(1, SystemTime::UNIX_EPOCH).unwrap();
         let [listener_number, channel_number, bell_number] =
             [&listener, &channel, &bell].map(AsRawFd::as_raw_fd);
+        let (queue, now) = (WakeQueue::new(bell), world.now());
         let parts = Parts {
             buffers: ring.add_buffers(8, 512).unwrap(),
             ring,
@@ -46,9 +47,10 @@ impl Stage {
             connections_max,
             page: scoreboard.page(0),
             worker_id: 0,
-            queue: WakeQueue::new(bell),
+            runtime: Runtime::new(now, Arc::clone(&queue)),
+            queue,
         };
-        let worker = Worker::new(parts, service(answer), world.now());
+        let worker = Worker::new(parts, service(answer), now);
         Stage {
             worker,
             world,
@@ -317,6 +319,37 @@ fn run(seed: u64, faults: Faults) {
     let left = world.leaks();
     assert_eq!((left.buffers, left.connections), (0, 0), "{why}");
     drop(worker);
+}
+
+#[test]
+fn a_sleep_after_idleness_takes_its_time() {
+    let mut stage = Stage::new(Plan { seed: 1, faults: Faults::NONE }, 1000);
+    let client = stage.world.connect(&stage.listener);
+    client.write(b"GET /plain/1 HTTP/1.1\r\nHost: sim\r\n\r\n");
+    while client.read().is_empty() {
+        stage.turn();
+    }
+    let idle_until = stage.world.now() + Duration::from_secs(5);
+    stage.world.advance(Duration::from_secs(5));
+    client.write(b"GET /sleep/2 HTTP/1.1\r\nHost: sim\r\n\r\n");
+    while client.read().is_empty() {
+        stage.turn();
+    }
+    let slept = stage.world.now() - idle_until;
+    assert!(slept >= Duration::from_millis(3), "{slept:?}");
+}
+
+#[test]
+fn connections_max_is_a_maximum_however_many_wait() {
+    let mut stage = Stage::new(Plan { seed: 1, faults: Faults::NONE }, 3);
+    let clients: Vec<Client> = (0..50).map(|_| stage.world.connect(&stage.listener)).collect();
+    for client in &clients {
+        client.write(b"GET /plain/1 HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n");
+    }
+    while !clients.iter().all(Client::saw_end) {
+        stage.turn();
+        assert!(stage.worker.table.len() <= 3, "{} connections", stage.worker.table.len());
+    }
 }
 
 /// As many seeds as promised in any test run.
