@@ -553,7 +553,7 @@ impl Machine {
                     let flags = self.stays_armed(at, 0);
                     self.post_flagged(Lane::File(at), user_data, result, flags, payload);
                 } else {
-                    self.finish(at, 0, Ok(result as usize), payload);
+                    self.finish(at, 0, Ok(result.unsigned_abs() as usize), payload);
                 }
             }
             Err(_) => self.finish(at, 0, Err(Errno::PROCESS_FILES), Payload::None),
