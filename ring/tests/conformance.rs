@@ -357,6 +357,28 @@ fn accepting() {
 }
 
 #[test]
+fn accepting_one_at_a_time() {
+    assert_same(|stage| {
+        let listener = stage.net.listener();
+        let fd = listener.as_raw_fd();
+        let _early: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
+        for _ in 0..3 {
+            stage.push(Op::Accept { fd, multishot: false }, "accept");
+            stage.settle();
+        }
+        let _late: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
+        stage.settle();
+        let accept = stage.push(Op::Accept { fd, multishot: false }, "accept");
+        stage.settle();
+        stage.push(Op::Cancel { target: accept }, "stale");
+        let accept = stage.push(Op::Accept { fd, multishot: false }, "accept");
+        stage.settle();
+        stage.push(Op::Cancel { target: accept }, "cancel");
+        stage.settle();
+    });
+}
+
+#[test]
 fn a_listener_that_closes_resets_who_waits() {
     assert_same(|stage| {
         let listener = stage.net.listener();

@@ -50,6 +50,24 @@ fn an_accept_stays_armed_and_completes_for_each_connection() {
 }
 
 #[test]
+fn a_one_shot_accept_takes_one_connection_and_leaves_the_others() {
+    let mut ring = ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let clients = [(); 3].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    for client in &clients {
+        ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: false }, 1);
+        let completion = next(&mut ring);
+        assert!(!completion.more);
+        let server = accepted(completion);
+        let flags = FdFlag::from_bits_retain(fcntl(&server, FcntlArg::F_GETFD).unwrap());
+        assert!(flags.contains(FdFlag::FD_CLOEXEC));
+        let peer = TcpStream::from(server).peer_addr().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert_quiet(&mut ring);
+    }
+}
+
+#[test]
 fn a_cancelled_accept_leaves_the_queue_to_its_successor() {
     let mut ring = ring();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

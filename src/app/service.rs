@@ -19,6 +19,13 @@ pub(crate) struct Answer {
     pub(crate) response: Response,
 }
 
+impl Answer {
+    /// What is left to say after a panic.
+    fn of_panic() -> Answer {
+        Answer { request: None, response: Response::plain(Status::INTERNAL_SERVER_ERROR) }
+    }
+}
+
 /// How far a handler came in one poll.
 pub(crate) enum Progress {
     Answered(Answer),
@@ -45,9 +52,10 @@ impl Drop for Task {
 impl Task {
     pub(crate) fn poll(mut self, context: &mut Context<'_>) -> Progress {
         let future = self.0.as_mut().expect("there until it is dropped");
-        match poll_guarded(|| future.as_mut().resume(context)) {
-            Poll::Ready(answer) => Progress::Answered(answer),
-            Poll::Pending => Progress::Waiting(self),
+        match guarded("a handler", || future.as_mut().resume(context)) {
+            Some(Poll::Ready(answer)) => Progress::Answered(answer),
+            Some(Poll::Pending) => Progress::Waiting(self),
+            None => Progress::Answered(Answer::of_panic()),
         }
     }
 }
@@ -78,18 +86,24 @@ where
 {
     fn call(&self, request: Request, context: &mut Context<'_>) -> Progress {
         let mut place = self.place.take().unwrap_or_else(|| Box::pin(None));
-        let polled = poll_guarded(|| {
+        let polled = guarded("a handler", || {
             place.set(Some((self.start)(request)));
-            place.as_mut().resume(context)
+            let polled = place.as_mut().resume(context);
+            if polled.is_ready() {
+                place.set(None); // which drops what the handler holds
+            }
+            polled
         });
         match polled {
-            Poll::Ready(answer) => {
-                if guarded("dropping a handler's future", || place.set(None)).is_some() {
-                    self.place.replace(Some(place));
-                }
+            Some(Poll::Ready(answer)) => {
+                self.place.replace(Some(place));
                 Progress::Answered(answer)
             }
-            Poll::Pending => Progress::Waiting(Task(Some(place))),
+            Some(Poll::Pending) => Progress::Waiting(Task(Some(place))),
+            None => {
+                drop(Task(Some(place))); // guarded, too
+                Progress::Answered(Answer::of_panic())
+            }
         }
     }
 }
@@ -103,14 +117,6 @@ impl<F: Future<Output = Answer>> Resume for Option<F> {
     fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
         self.as_pin_mut().expect("a started future lies in its place").poll(context)
     }
-}
-
-/// Turns a panic into a 500. What panicked is never polled again.
-fn poll_guarded(poll: impl FnOnce() -> Poll<Answer>) -> Poll<Answer> {
-    guarded("a handler", poll).unwrap_or_else(|| {
-        let response = Response::plain(Status::INTERNAL_SERVER_ERROR);
-        Poll::Ready(Answer { request: None, response })
-    })
 }
 
 /// Runs code of a handler's author: `None` when it panicked, which the log tells of `what`.

@@ -86,8 +86,14 @@ struct Site {
 
 impl Handler for Site {
     async fn handle(&self, request: &Request) -> Response {
-        let from_demo = self.demo.as_ref().and_then(|demo| demo.answer(request));
-        let answer = from_demo.or_else(|| self.files.as_ref().map(|files| files.answer(request)));
-        answer.unwrap_or_else(|| Response::plain(Status::NOT_FOUND))
+        if let Some(demo) = &self.demo
+            && let Some(response) = demo.answer(request)
+        {
+            return response;
+        }
+        match &self.files {
+            Some(files) => files.answer(request),
+            None => Response::plain(Status::NOT_FOUND),
+        }
     }
 }

@@ -443,7 +443,9 @@ impl Connection {
     fn finish_exchange(&mut self, exchange: Exchange, env: &Env<'_>) {
         if exchange.keep_alive {
             self.is_proven = true;
-            self.phase = Phase::Idle;
+            if !matches!(self.phase, Phase::Idle) {
+                self.phase = Phase::Idle;
+            }
             self.phase_deadline = Some(env.now + env.idle_timeout());
         } else {
             // A client that was told to go may have sent more before it heard of it.

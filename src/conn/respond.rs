@@ -85,15 +85,14 @@ pub(super) fn write(
             encode_status_line(head, status.code())?;
             head.extend_from_slice(date.line());
         }
-        match &content_type {
+        match content_type {
             ContentType::Unknown => {}
             ContentType::Plain => head.extend_from_slice(PLAIN),
             ContentType::Text => head.extend_from_slice(TEXT),
             ContentType::Html => head.extend_from_slice(HTML),
             ContentType::Json => head.extend_from_slice(JSON),
-            ContentType::Other(other) => encode_field(head, b"Content-Type", other.as_bytes())?,
         }
-        for (name, value) in &fields {
+        for (name, value) in fields.iter().flat_map(|fields| fields.iter()) {
             if !OWN_FIELDS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
                 encode_field(head, name.as_bytes(), value.as_bytes())?;
             }

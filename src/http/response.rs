@@ -23,9 +23,14 @@ use super::{Body, Status};
 pub struct Response {
     pub(crate) status: Status,
     pub(crate) content_type: ContentType,
-    pub(crate) fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    /// Fields that the handler named itself; boxed, since most responses have none and every one
+    /// is moved some times on its way out.
+    #[expect(clippy::box_collection, reason = "a word instead of three")]
+    pub(crate) fields: Option<Box<Vec<Field>>>,
     pub(crate) body: Body,
 }
+
+type Field = (Cow<'static, str>, Cow<'static, str>);
 
 impl Response {
     /// 200 with `body`, and no Content-Type.
@@ -33,7 +38,7 @@ impl Response {
         Response {
             status: Status::OK,
             content_type: ContentType::Unknown,
-            fields: Vec::new(),
+            fields: None,
             body: body.into(),
         }
     }
@@ -85,22 +90,36 @@ impl Response {
     #[must_use]
     pub fn with_content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Response {
         let content_type = content_type.into();
-        self.content_type = match &*content_type {
-            "text/plain" => ContentType::Plain,
-            _ => ContentType::Other(content_type),
-        };
+        if let Some(fields) = &mut self.fields {
+            fields.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        }
+        self.content_type = ContentType::Unknown;
+        if content_type == "text/plain" {
+            self.content_type = ContentType::Plain;
+        } else {
+            self.push("Content-Type".into(), content_type);
+        }
         self
     }
 
-    /// Adds a field; those that the server writes itself are left out of the response.
+    /// Adds a field; those that the server writes itself are left out of the response, and there
+    /// is one Content-Type.
     #[must_use]
     pub fn with_header(
         mut self,
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Cow<'static, str>>,
     ) -> Response {
-        self.fields.push((name.into(), value.into()));
+        let name = name.into();
+        if name.eq_ignore_ascii_case("content-type") {
+            return self.with_content_type(value);
+        }
+        self.push(name, value.into());
         self
+    }
+
+    fn push(&mut self, name: Cow<'static, str>, value: Cow<'static, str>) {
+        self.fields.get_or_insert_default().push((name, value));
     }
 
     /// Its status.
@@ -109,16 +128,16 @@ impl Response {
     }
 }
 
-/// What a body is. The common types are known to be valid; others are checked when they are sent.
-#[derive(Debug)]
+/// What a body is, if it is something common; other types are a field like any other.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum ContentType {
+    /// None of these, or said by a field.
     Unknown,
     /// `text/plain`, which leaves the charset to the reader.
     Plain,
     Text,
     Html,
     Json,
-    Other(Cow<'static, str>),
 }
 
 /// What a handler may return.
@@ -170,5 +189,23 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
             Ok(value) => value.into_response(),
             Err(error) => error.into_response(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_content_type_and_it_is_the_last() {
+        let response = Response::text("x")
+            .with_header("content-type", "a/b")
+            .with_content_type("c/d")
+            .with_header("X-A", "1");
+        assert!(matches!(response.content_type, ContentType::Unknown));
+        let fields = response.fields.unwrap();
+        assert_eq!(*fields, [("Content-Type".into(), "c/d".into()), ("X-A".into(), "1".into())]);
+        assert!(Response::json("x").with_content_type("text/plain").fields.is_none());
+        assert!(size_of::<Response>() <= 64, "{} bytes", size_of::<Response>());
     }
 }
