@@ -44,6 +44,7 @@ class Workload:
     connections: int = 64
     close: bool = False  # one request a connection
     pipelined: bool = False
+    varied: bool = False  # no head repeats the one before
 
 
 HELLO = b"Hello, World!"
@@ -55,6 +56,8 @@ WORKLOADS = {
     "plaintext-1024": Workload("/plaintext", HELLO, "plaintext", connections=1024),
     "plaintext-1": Workload("/plaintext", HELLO, "plaintext", connections=1),
     "pipelined": Workload("/plaintext", HELLO, "plaintext", pipelined=True),
+    "varied": Workload("/plaintext", HELLO, "plaintext", varied=True),
+    "pipelined-varied": Workload("/plaintext", HELLO, "plaintext", pipelined=True, varied=True),
     "churn": Workload("/plaintext", HELLO, "plaintext", close=True),
     "body-10k": Workload("/body/10240", b"x" * 10240, "10240"),
     "body-100k": Workload("/body/102400", b"x" * 102400, "102400"),
@@ -225,9 +228,12 @@ def window(server, workload, seconds):
     wrk += ["-c", str(workload.connections)]
     if workload.close:
         wrk += ["-H", "Connection: close"]
-    if workload.pipelined:
-        wrk += ["-s", ROOT / "scripts/pipeline.lua"]
+    script = "vary" if workload.varied else "pipeline"
+    if workload.varied or workload.pipelined:
+        wrk += ["-s", ROOT / f"scripts/{script}.lua"]
     wrk.append(f"http://127.0.0.1:{server.port}{workload.path}")
+    if workload.varied or workload.pipelined:
+        wrk += ["--", "16" if workload.pipelined else "1"]
 
     tree, cpu = set(server.pids()), server.cpu_ns()
     busy, load, began = busy_seconds(), load_cpu_seconds(), time.monotonic()
@@ -429,7 +435,7 @@ def main():
             workload = WORKLOADS[name]
             print(
                 f"\n{name}: GET {workload.path}, {workload.connections} connections"
-                f"{', 16 requests at once' * workload.pipelined}"
+                f"{', 16 requests at once' * workload.pipelined}{', each different' * workload.varied}"
                 f"{', one request each' * workload.close}, "
                 f"{options.rounds} rounds of {options.seconds} s",
                 flush=True,
