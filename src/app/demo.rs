@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Handler;
-use crate::http::{Method, Request, Response, Status};
+use crate::http::{ContentType, Method, Request, Response, Status};
 
 /// The embedded welcome page.
 const WELCOME: &str = include_str!("welcome.html");
@@ -30,6 +30,7 @@ impl Demo {
     }
 
     /// The answer, unless the path is none of the demo's.
+    #[inline]
     pub fn answer(&self, request: &Request) -> Option<Response> {
         let path = request.path();
         let (is_allowed, allow) = match path {
@@ -37,7 +38,7 @@ impl Demo {
             _ => (matches!(request.method(), Method::Get | Method::Head), "GET, HEAD"),
         };
         let response = match path {
-            "/plaintext" => Response::new("Hello, World!").with_content_type("text/plain"),
+            "/plaintext" => Response::typed("Hello, World!", ContentType::Plain),
             "/json" => Response::json(&Greeting { message: "Hello, World!" }),
             "/" => Response::html(WELCOME),
             "/healthz" => Response::text("ok\n"),

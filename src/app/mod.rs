@@ -8,7 +8,7 @@ use std::future::Future;
 
 use crate::http::{IntoResponse, Request, Response};
 
-pub(crate) use service::{Answer, Progress, Service, Task, guarded, service};
+pub(crate) use service::{Progress, Service, Task, guarded, service};
 
 /// Answers requests. Lives in one worker and never moves to another thread, so its state may be
 /// `!Send`: an `Rc`, a `RefCell`, a connection of the worker's own.

@@ -10,25 +10,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Handler;
-use crate::http::{Request, Response, Status};
-
-/// A response, and the request that it answers, whose memory serves the next one.
-pub(crate) struct Answer {
-    /// Lost when its handler panicked.
-    pub(crate) request: Option<Request>,
-    pub(crate) response: Response,
-}
-
-impl Answer {
-    /// What is left to say after a panic.
-    fn of_panic() -> Answer {
-        Answer { request: None, response: Response::plain(Status::INTERNAL_SERVER_ERROR) }
-    }
-}
+use crate::http::Request;
 
 /// How far a handler came in one poll.
 pub(crate) enum Progress {
-    Answered(Answer),
+    /// The request with its response.
+    Answered(Request),
+    /// It panicked, and its request is lost.
+    Panicked,
     /// It will wake the context's waker.
     Waiting(Task),
 }
@@ -53,9 +42,9 @@ impl Task {
     pub(crate) fn poll(mut self, context: &mut Context<'_>) -> Progress {
         let future = self.0.as_mut().expect("there until it is dropped");
         match guarded("a handler", || future.as_mut().resume(context)) {
-            Some(Poll::Ready(answer)) => Progress::Answered(answer),
+            Some(Poll::Ready(request)) => Progress::Answered(request),
             Some(Poll::Pending) => Progress::Waiting(self),
-            None => Progress::Answered(Answer::of_panic()),
+            None => Progress::Panicked,
         }
     }
 }
@@ -63,11 +52,12 @@ impl Task {
 /// The service of one handler.
 pub(crate) fn service(handler: impl Handler) -> Box<dyn Service> {
     let handler = Rc::new(handler);
-    let start = move |request: Request| {
+    let start = move |mut request: Request| {
         let handler = Rc::clone(&handler);
         async move {
             let response = handler.handle(&request).await;
-            Answer { request: Some(request), response }
+            request.set_response(response);
+            request
         }
     };
     Box::new(InPlace { start, place: RefCell::new(None) })
@@ -82,7 +72,7 @@ struct InPlace<S, F> {
 impl<S, F> Service for InPlace<S, F>
 where
     S: Fn(Request) -> F,
-    F: Future<Output = Answer> + 'static,
+    F: Future<Output = Request> + 'static,
 {
     fn call(&self, request: Request, context: &mut Context<'_>) -> Progress {
         let mut place = self.place.take().unwrap_or_else(|| Box::pin(None));
@@ -95,14 +85,14 @@ where
             polled
         });
         match polled {
-            Some(Poll::Ready(answer)) => {
+            Some(Poll::Ready(request)) => {
                 self.place.replace(Some(place));
-                Progress::Answered(answer)
+                Progress::Answered(request)
             }
             Some(Poll::Pending) => Progress::Waiting(Task(Some(place))),
             None => {
                 drop(Task(Some(place))); // guarded, too
-                Progress::Answered(Answer::of_panic())
+                Progress::Panicked
             }
         }
     }
@@ -110,11 +100,11 @@ where
 
 /// A future in a place that may be empty.
 trait Resume {
-    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer>;
+    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Request>;
 }
 
-impl<F: Future<Output = Answer>> Resume for Option<F> {
-    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+impl<F: Future<Output = Request>> Resume for Option<F> {
+    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Request> {
         self.as_pin_mut().expect("a started future lies in its place").poll(context)
     }
 }

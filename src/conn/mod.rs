@@ -19,7 +19,7 @@ use std::os::fd::RawFd;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use crate::app::{Answer, Progress, Task};
+use crate::app::{Progress, Task};
 use crate::http::{Request, Response, Status};
 use crate::proto::h1::{
     BodyDecoder, CONTINUE, Framing, HeadError, HeadParser, Method, Step, Version,
@@ -396,11 +396,13 @@ impl Connection {
 
     fn follow(&mut self, progress: Progress, exchange: Exchange, env: &mut Env<'_>) {
         match progress {
-            Progress::Answered(Answer { request, response }) => {
-                if let Some(request) = request {
-                    env.pools.requests.give_back(request);
-                }
+            Progress::Answered(mut request) => {
+                let response = request.take_response().expect("laid in by the service");
+                env.pools.requests.give_back(request);
                 self.answer(response, exchange, env);
+            }
+            Progress::Panicked => {
+                self.answer(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, env);
             }
             Progress::Waiting(task) => {
                 self.phase = Phase::Handling { task, exchange };

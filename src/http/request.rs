@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 
 use nix::sys::socket::{SockaddrStorage, getpeername};
 
+use super::Response;
 use crate::proto::h1::{Field, Head, Method, Span, Version};
 
 /// A request with its whole body.
@@ -25,6 +26,9 @@ struct Parts {
     target: String,
     fields: Vec<Field>,
     body: Vec<u8>,
+    /// The handler's answer, on its way to the connection: it travels here, since a request is one
+    /// pointer and a response is eight.
+    response: Option<Response>,
     /// The connection. Open for as long as the request lives, since the connection owns both.
     socket: RawFd,
 }
@@ -90,6 +94,16 @@ impl Request {
         &self.parts.head
     }
 
+    /// Lays the answer in.
+    pub(crate) fn set_response(&mut self, response: Response) {
+        self.parts.response = Some(response);
+    }
+
+    /// Takes the answer out.
+    pub(crate) fn take_response(&mut self) -> Option<Response> {
+        self.parts.response.take()
+    }
+
     pub(crate) fn body_mut(&mut self) -> &mut Vec<u8> {
         &mut self.parts.body
     }
@@ -138,6 +152,7 @@ impl RequestPool {
                 target: String::new(),
                 fields: Vec::with_capacity(16), // what a browser sends
                 body: Vec::new(),
+                response: None,
                 socket,
             }),
         });

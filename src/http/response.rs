@@ -75,8 +75,9 @@ impl Response {
         Response::text(crate::proto::h1::reason(status.code()).unwrap_or("")).with_status(status)
     }
 
-    fn typed(body: impl Into<Body>, content_type: ContentType) -> Response {
-        Response { content_type, ..Response::new(body) }
+    #[inline]
+    pub(crate) fn typed(body: impl Into<Body>, content_type: ContentType) -> Response {
+        Response { status: Status::OK, content_type, fields: None, body: body.into() }
     }
 
     /// Sets the status.
