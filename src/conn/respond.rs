@@ -129,6 +129,8 @@ pub(super) fn write(
         Kind::Empty => {}
         Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
         Kind::Owned(bytes) => output.set_body(Bytes::from(bytes), None),
+        Kind::Static(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(bytes),
+        Kind::Static(bytes) => output.set_body(Bytes::from_static(bytes), None),
         Kind::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
         Kind::Bytes(bytes) => output.set_body(bytes, None),
     }

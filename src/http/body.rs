@@ -15,7 +15,8 @@ pub struct Body(pub(crate) Kind);
 pub(crate) enum Kind {
     #[default]
     Empty,
-    /// Static or shared: never copied when it is large.
+    Static(&'static [u8]),
+    /// Shared: never copied when it is large.
     Bytes(Bytes),
     Owned(Vec<u8>),
     Stream {
@@ -51,6 +52,7 @@ impl Body {
     pub fn len(&self) -> Option<u64> {
         match &self.0 {
             Kind::Empty => Some(0),
+            Kind::Static(bytes) => Some(bytes.len() as u64),
             Kind::Bytes(bytes) => Some(bytes.len() as u64),
             Kind::Owned(bytes) => Some(bytes.len() as u64),
             Kind::Stream { length, .. } => *length,
@@ -71,7 +73,7 @@ impl From<&'static str> for Body {
 
 impl From<&'static [u8]> for Body {
     fn from(bytes: &'static [u8]) -> Body {
-        Body(Kind::Bytes(Bytes::from_static(bytes)))
+        Body(Kind::Static(bytes))
     }
 }
 
