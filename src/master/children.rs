@@ -87,9 +87,9 @@ impl Children {
         self.places[worker].pid = None;
     }
 
-    /// Whether this worker is somebody's successor.
-    pub(super) fn has_lived(&self, worker: usize) -> bool {
-        self.places[worker].lives > 0
+    /// Processes that this place has had so far.
+    pub(super) fn lives(&self, worker: usize) -> u32 {
+        self.places[worker].lives
     }
 
     pub(super) fn channels(&self) -> impl Iterator<Item = RawFd> {

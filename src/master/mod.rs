@@ -72,15 +72,24 @@ pub(crate) fn run(
     // An ignored SIGCHLD, inherited from whoever started us, would reap the workers unseen.
     sys::reset_signal(Number::SIGCHLD).map_err(MasterError::system("reset SIGCHLD"))?;
     let signals = MasterSignals::begin().map_err(MasterError::system("make a signalfd"))?;
-    let setup = Setup { entries: RING_ENTRIES, restricted: true, features };
-    let ring = Ring::new(setup).map_err(MasterError::Ring)?;
-    ring.enable().map_err(MasterError::system("enable the ring"))?;
+    let ring = new_ring(features)?;
     let pool = Pool::new(listeners.workers(), config, Instant::now());
     let children = Children::new(listeners.workers());
     let cpus = Cpus::detect();
     let mut master =
         Master { children, ring, listeners, signals, scoreboard, features, cpus, foreign, worker };
     master.supervise(pool, on_ready)
+}
+
+/// The master's ring, which waits for children by pidfd. Not by `IORING_OP_WAITID`: when its owner
+/// dies, a kernel thread cancels the operation and writes the (empty) exit record to that address
+/// in whichever process ran last on its core. Seen on 6.18: zeroes in a surviving worker's heap.
+fn new_ring(features: Features) -> Result<Ring<Tag>, MasterError> {
+    let features = Features { waitid: false, ..features };
+    let setup = Setup { entries: RING_ENTRIES, restricted: true, features };
+    let ring = Ring::new(setup).map_err(MasterError::Ring)?;
+    ring.enable().map_err(MasterError::system("enable the ring"))?;
+    Ok(ring)
 }
 
 /// What a completion means to the master.
@@ -159,7 +168,7 @@ impl Master<'_> {
         let core = self.cpus.core_of(worker);
         let master = Pid::this();
         let page = self.scoreboard.page(worker);
-        page.on_fork(SystemTime::now());
+        page.on_fork(SystemTime::now(), self.children.lives(worker));
         match sys::fork()? {
             Fork::Child => {
                 let foreign = self.foreign_descriptors(ours.as_raw_fd());
@@ -178,9 +187,6 @@ impl Master<'_> {
             }
             Fork::Parent { child } => {
                 drop(theirs);
-                if self.children.has_lived(worker) {
-                    page.life.restarts.add(1);
-                }
                 let channel = ours.as_raw_fd();
                 let life = self.children.insert(worker, child, ours);
                 self.ring.push(Op::WaitChild { pid: child.as_raw() }, Tag::Ended(life));

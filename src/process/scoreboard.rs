@@ -67,8 +67,8 @@ pub(crate) struct Life {
     /// The core's number plus one; zero while there is none.
     core: AtomicU64,
     started_at: AtomicU64,
-    /// Successors so far. The master's alone.
-    pub(crate) restarts: Counter,
+    /// Processes before this one.
+    restarts: AtomicU64,
 }
 
 /// Written by the worker with every turn that has something to count.
@@ -85,8 +85,9 @@ pub(crate) struct Traffic {
 }
 
 impl WorkerPage {
-    /// The master forks a worker for this page.
-    pub(crate) fn on_fork(&self, now: SystemTime) {
+    /// The master forks a worker for this page, the one after `restarts` others.
+    pub(crate) fn on_fork(&self, now: SystemTime, restarts: u32) {
+        self.life.restarts.store(u64::from(restarts), Relaxed);
         self.life.started_at.store(unix_seconds(now), Relaxed);
         self.set_state(State::Starting);
     }
@@ -121,6 +122,11 @@ impl WorkerPage {
     /// The core that the worker is pinned to.
     pub(crate) fn core(&self) -> Option<usize> {
         (self.life.core.load(Relaxed) as usize).checked_sub(1)
+    }
+
+    /// Processes before the last one.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.life.restarts.load(Relaxed)
     }
 
     /// When the worker was forked, in seconds since 1970.
@@ -224,12 +230,12 @@ mod tests {
         page.traffic.connections_closed.add(2);
         page.traffic.connections.set(3);
         page.on_end(State::Failed);
-        page.on_fork(UNIX_EPOCH + Duration::from_secs(9));
+        page.on_fork(UNIX_EPOCH + Duration::from_secs(9), 1);
         page.on_birth(43, None);
         assert_eq!(page.traffic.connections.read(), 0);
         assert_eq!(page.traffic.connections_total.read(), 5);
         assert_eq!(page.traffic.connections_closed.read(), 5);
         assert_eq!((page.state(), page.pid(), page.core()), (State::Starting, 43, None));
-        assert_eq!(page.started_at(), 9);
+        assert_eq!((page.started_at(), page.restarts()), (9, 1));
     }
 }

@@ -100,7 +100,7 @@ impl WorkerStatus {
             total_connections: page.traffic.connections_total.read(),
             total_requests: page.traffic.requests.read(),
             uptime: if state.is_alive() { now.saturating_sub(page.started_at()) } else { 0 },
-            restarts: page.life.restarts.read(),
+            restarts: page.restarts(),
             turns: page.traffic.turns.read(),
         }
     }
@@ -116,7 +116,7 @@ mod tests {
         let start = UNIX_EPOCH + Duration::from_secs(1_000);
         let scoreboard = Scoreboard::map(1, start).unwrap();
         let page = scoreboard.page(0);
-        page.on_fork(start);
+        page.on_fork(start, 0);
         page.on_birth(123, Some(0));
         page.set_state(State::Ready);
         page.traffic.connections.set(3);

@@ -9,6 +9,7 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -53,6 +54,7 @@ impl Server {
                 let master = || {
                     sys::close_all_but(vec![0, 1, 2, writer.as_raw_fd()]); // other tests' files
                     setpgid(Pid::this(), Pid::this()).unwrap();
+                    prctl::set_pdeathsig(Signal::SIGKILL).unwrap(); // if the tests are killed
                     log_to(File::create(&log).unwrap());
                     serve(config, features, scoreboard, worker, &writer)
                 };
@@ -241,6 +243,6 @@ pub(super) fn descriptors(pid: Pid) -> Vec<String> {
     let mut numbers: Vec<i32> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     numbers.sort_unstable();
-    let link = |fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
-    numbers.into_iter().map(|fd| link(fd).to_string_lossy().into_owned()).collect()
+    let link = |fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok(); // may be closed meanwhile
+    numbers.into_iter().filter_map(|fd| Some(link(fd)?.to_string_lossy().into_owned())).collect()
 }
