@@ -81,11 +81,16 @@ pub(crate) fn run(
     master.supervise(pool, on_ready)
 }
 
-/// The master's ring, which waits for children by pidfd. Not by `IORING_OP_WAITID`: when its owner
-/// dies, a kernel thread cancels the operation and writes the (empty) exit record to that address
-/// in whichever process ran last on its core. Seen on 6.18: zeroes in a surviving worker's heap.
+/// Those features that a pool uses. Children are waited for by pidfd, not by `IORING_OP_WAITID`:
+/// when its owner dies, a kernel thread cancels the operation and writes the (empty) exit record to
+/// that address in whichever process ran last on its core. Seen on 6.18: zeroes in a surviving
+/// worker's heap.
+pub(crate) fn features_in_use(features: Features) -> Features {
+    Features { waitid: false, ..features }
+}
+
 fn new_ring(features: Features) -> Result<Ring<Tag>, MasterError> {
-    let features = Features { waitid: false, ..features };
+    let features = features_in_use(features);
     let setup = Setup { entries: RING_ENTRIES, restricted: true, features };
     let ring = Ring::new(setup).map_err(MasterError::Ring)?;
     ring.enable().map_err(MasterError::system("enable the ring"))?;
