@@ -147,10 +147,13 @@ mod tests {
 
     #[test]
     fn all_ipv6_addresses_leave_the_ipv4_ones_to_others() {
-        let Ok((address, _sockets)) = bind("[::]:0".parse().unwrap(), 1, 16) else {
-            return; // this machine has no IPv6
+        let leaves_it = |_| {
+            let (address, _sockets) = bind("[::]:0".parse().unwrap(), 1, 16).unwrap();
+            TcpListener::bind(("127.0.0.1", address.port())).is_ok()
         };
-        assert!(TcpListener::bind(("127.0.0.1", address.port())).is_ok());
+        if TcpListener::bind("[::1]:0").is_ok() {
+            assert!((0..20).any(leaves_it), "somebody else may have some of these ports");
+        }
     }
 
     #[test]
