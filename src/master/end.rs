@@ -23,6 +23,11 @@ pub(super) enum End {
 }
 
 impl End {
+    /// By `SIGKILL`, which no fault of its own brings about.
+    pub(super) fn is_sigkill(self) -> bool {
+        matches!(self, End::Killed { signal: libc::SIGKILL, .. })
+    }
+
     /// The worker ended as it was told to.
     pub(super) fn is_clean(self) -> bool {
         self == End::Exited { code: 0 }

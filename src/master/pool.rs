@@ -210,8 +210,13 @@ impl Pool {
         let worker = &mut self.workers[id];
         worker.forgive_if_healthy(now);
         worker.failures += 1;
-        let delay_max =
-            if worker.was_ready { SERVING_DELAY_MAX } else { PoolConfig::RESTART_DELAY_MAX };
+        // By somebody else than us, before it could show whether it serves.
+        let says_nothing = end.is_sigkill() && !matches!(worker.phase, Phase::Killed);
+        let delay_max = if says_nothing || worker.was_ready {
+            SERVING_DELAY_MAX
+        } else {
+            PoolConfig::RESTART_DELAY_MAX
+        };
         let hopeless = end.is_final() || worker.failures >= START_TRIES_MAX;
         let next = match self.stage {
             Stage::Stopping { .. } => Next::Nothing,

@@ -21,8 +21,14 @@ use crate::proto::h1::HeadLimits;
 const RING_ENTRIES: u32 = 1024;
 
 /// Descriptors that aren't connections: standard streams, listeners, ring, channel, signals, bell,
-/// and some for handlers (files, databases).
+/// and some for handlers (files, databases). A quarter of a limit so low that this is much.
 const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// What a worker has open itself, with some to spare.
+const DESCRIPTORS_NEEDED: u64 = 16;
+
+/// Fewer connections than this are said to be few: a browser opens six.
+const CONNECTIONS_FEW: usize = 100;
 
 /// Serves until it is told to stop; returns the exit status of the process.
 pub(crate) fn run(
@@ -101,7 +107,32 @@ fn settings(config: &WorkerConfig) -> Settings {
 /// As configured, but no more than there are descriptors for.
 fn connections_max(config: &WorkerConfig) -> usize {
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(1);
-    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    let possible = usize::try_from(connections_possible(descriptors)).unwrap_or(usize::MAX);
+    if possible < CONNECTIONS_FEW {
+        log::warn!(
+            "the limit of descriptors ({descriptors}) leaves this worker {possible} connections: \
+             raise it (`ulimit -n`, LimitNOFILE= in a unit)"
+        );
+    }
     config.limits.connections_max.map_or(possible, |wanted| possible.min(wanted as usize))
+}
+
+/// Connections for which there are descriptors.
+fn connections_possible(descriptors: u64) -> u64 {
+    let reserved = (descriptors / 4).clamp(DESCRIPTORS_NEEDED, DESCRIPTORS_RESERVED);
+    descriptors.saturating_sub(reserved).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections_possible;
+
+    #[test]
+    fn a_low_limit_of_descriptors_leaves_most_of_them_to_connections() {
+        for (descriptors, connections) in
+            [(12, 1), (32, 16), (64, 48), (128, 96), (256, 192), (1024, 960), (20_000, 19_936)]
+        {
+            assert_eq!(connections_possible(descriptors), connections, "{descriptors}");
+        }
+    }
 }

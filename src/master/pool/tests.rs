@@ -112,6 +112,17 @@ fn the_clients_of_a_worker_that_can_serve_never_wait_long_for_its_successor() {
 }
 
 #[test]
+fn a_worker_that_others_kill_before_it_is_ready_is_not_held_to_be_broken() {
+    let shot = End::Killed { signal: 9, core_dumped: false };
+    let mut scene = Scene::running(1);
+    for delay in [0, 100, 200, 400, 500, 500].map(millis) {
+        scene.ended(0, shot);
+        assert_eq!(scene.restart_delay(), delay);
+        assert_eq!(scene.pass(delay), [Fork(0)]);
+    }
+}
+
+#[test]
 fn the_delay_never_overflows() {
     let mut scene = Scene::running(1);
     for _ in 0..100 {
