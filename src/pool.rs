@@ -101,7 +101,6 @@ impl Pool {
         };
         let mut on_ready = |ready: &master::Ready<'_>| {
             let addresses = ready.addresses;
-            let features = master::features_in_use(features);
             (self.on_ready)(&Ready { addresses, workers: ready.workers, features });
         };
         master::run(&pool, features, listeners, scoreboard, &run, &mut on_ready)?;

@@ -1,4 +1,4 @@
-//! Memory that the kernel needs beside an operation's own buffers: message headers, exit records.
+//! What an operation needs beside its own buffers: a message header, the way to a child's end.
 //! Boxed, so that it stays where it is while the slot table grows.
 
 use std::io;
@@ -13,10 +13,10 @@ use crate::send::SendBuffer;
 pub(crate) enum Scratch {
     /// sendmsg(2): the header and the two vectors that it points to.
     Message { header: libc::msghdr, parts: [libc::iovec; 2] },
-    /// waitid(2) through the ring, which the kernel writes to when the child ends (6.7).
-    ExitRecord(libc::siginfo_t),
-    /// Below 6.7: a pidfd becomes readable when the child ends; waitid(2) then returns at once.
-    /// Or why there is none.
+    /// waitid(2) through the ring (6.7) tells that the child has ended; waitpid(2) then returns at
+    /// once.
+    WaitId,
+    /// Below 6.7: a pidfd becomes readable when the child ends. Or why there is none.
     PidFd(Result<OwnedFd, Errno>),
     /// What a simulated kernel says.
     #[cfg(feature = "sim")]
@@ -25,6 +25,10 @@ pub(crate) enum Scratch {
 
 impl Scratch {
     /// The header of a two-part send. It points into `buffer`'s heap memory and into itself.
+    #[expect(
+        clippy::unnecessary_box_returns,
+        reason = "it points into itself, so it must not move"
+    )]
     pub(crate) fn message(buffer: &SendBuffer) -> Box<Scratch> {
         let (head, body) = buffer.rest();
         let part = |bytes: &[u8]| libc::iovec {
@@ -41,22 +45,17 @@ impl Scratch {
         scratch
     }
 
-    pub(crate) fn exit_record() -> Box<Scratch> {
-        // SAFETY: siginfo_t is plain data; the kernel fills it in.
-        Box::new(Scratch::ExitRecord(unsafe { mem::zeroed() }))
-    }
-
-    pub(crate) fn pid_fd(pid: i32) -> Box<Scratch> {
+    pub(crate) fn pid_fd(pid: i32) -> Scratch {
         // SAFETY: takes two integers and touches no memory of ours.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        Box::new(Scratch::PidFd(match fd {
+        Scratch::PidFd(match fd {
             // SAFETY: a successful pidfd_open returns a new descriptor that nobody else owns.
             0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
             _ => Err(match last_errno() {
                 errno if errno.raw() == libc::ESRCH => Errno::new(libc::ECHILD), // as waitid says it
                 errno => errno,
             }),
-        }))
+        })
     }
 
     /// How the child ended, once its operation is complete with `result`.
@@ -66,8 +65,7 @@ impl Scratch {
         result: Result<usize, Errno>,
     ) -> Result<ExitStatus, Errno> {
         match self {
-            Scratch::ExitRecord(record) => result.map(|_| decode(record)),
-            Scratch::PidFd(Ok(_)) => result.and_then(|_| reap(pid)),
+            Scratch::WaitId | Scratch::PidFd(Ok(_)) => result.and_then(|_| reap(pid)),
             Scratch::PidFd(Err(errno)) => Err(*errno),
             #[cfg(feature = "sim")]
             Scratch::Told(status) => result.map(|_| *status),
@@ -97,16 +95,4 @@ fn reap(pid: i32) -> Result<ExitStatus, Errno> {
 
 fn last_errno() -> Errno {
     Errno::new(io::Error::last_os_error().raw_os_error().expect("the error of a system call"))
-}
-
-/// wait(2) and waitid(2) tell the same in two shapes; std knows the first.
-fn decode(record: &libc::siginfo_t) -> ExitStatus {
-    const CORE_DUMPED: i32 = 0x80;
-    // SAFETY: waitid(2) fills the SIGCHLD fields in, which these read.
-    let status = unsafe { record.si_status() };
-    ExitStatus::from_raw(match record.si_code {
-        libc::CLD_EXITED => status << 8,
-        libc::CLD_DUMPED => status | CORE_DUMPED,
-        _ => status,
-    })
 }

@@ -72,29 +72,15 @@ pub(crate) fn run(
     // An ignored SIGCHLD, inherited from whoever started us, would reap the workers unseen.
     sys::reset_signal(Number::SIGCHLD).map_err(MasterError::system("reset SIGCHLD"))?;
     let signals = MasterSignals::begin().map_err(MasterError::system("make a signalfd"))?;
-    let ring = new_ring(features)?;
+    let setup = Setup { entries: RING_ENTRIES, restricted: true, features };
+    let ring = Ring::new(setup).map_err(MasterError::Ring)?;
+    ring.enable().map_err(MasterError::system("enable the ring"))?;
     let pool = Pool::new(listeners.workers(), config, Instant::now());
     let children = Children::new(listeners.workers());
     let cpus = Cpus::detect();
     let mut master =
         Master { children, ring, listeners, signals, scoreboard, features, cpus, foreign, worker };
     master.supervise(pool, on_ready)
-}
-
-/// Those features that a pool uses. Children are waited for by pidfd, not by `IORING_OP_WAITID`:
-/// when its owner dies, a kernel thread cancels the operation and writes the (empty) exit record to
-/// that address in whichever process ran last on its core. Seen on 6.18: zeroes in a surviving
-/// worker's heap.
-pub(crate) fn features_in_use(features: Features) -> Features {
-    Features { waitid: false, ..features }
-}
-
-fn new_ring(features: Features) -> Result<Ring<Tag>, MasterError> {
-    let features = features_in_use(features);
-    let setup = Setup { entries: RING_ENTRIES, restricted: true, features };
-    let ring = Ring::new(setup).map_err(MasterError::Ring)?;
-    ring.enable().map_err(MasterError::system("enable the ring"))?;
-    Ok(ring)
 }
 
 /// What a completion means to the master.
