@@ -2,19 +2,26 @@
 //! Nothing of what a worker does with a connection.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use uring_ring::Mask;
 
 use super::checked::within;
-use super::{Address, Checked, ConfigError};
+use super::{Accept, Address, Balance, Checked, ConfigError};
 
 /// More workers than any machine has cores; each costs a process, a ring and a page.
 pub const WORKERS_MAX: usize = 1024;
 
 /// listen(2) takes more, but the kernel cuts it at `net.core.somaxconn` (4096 by default).
 const BACKLOG_MAX: u32 = 65_535;
+
+/// Each connection in the queue costs the master a descriptor.
+const QUEUE_MAX: usize = 65_536;
+
+/// Finer shares than a thousandth make no difference that one could measure.
+const WEIGHT_MAX: u32 = 1000;
 
 /// Settings of the pool; [`validate`](PoolConfig::validate) makes them usable.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,8 +40,53 @@ pub struct PoolConfig {
     /// How long a worker that failed twice in a row waits for its successor; doubles with each
     /// further failure, up to 10 s. 1 ms to 10 s. Default: 100 ms.
     pub restart_delay: Duration,
+    /// Whether a worker that ends is replaced. Default: yes. Otherwise the pool ends with its last
+    /// worker.
+    pub restart: bool,
+    /// How long one turn of a worker's loop may last before the worker is held to hang, and is
+    /// replaced: 100 ms to an hour. Default: 30 s.
+    pub hang_timeout: Duration,
+    /// How long the master of a new binary may take to get ready (`SIGUSR2`): 1 s to an hour.
+    /// Default: 60 s.
+    pub upgrade_timeout: Duration,
+    /// How connections reach the workers. Default: [`Accept::Shared`].
+    pub accept: Accept,
+    /// Who gets a connection in [`Accept::Dispatch`]. Default: [`Balance::LeastConnections`].
+    pub balance: Balance,
+    /// Shares of the workers, in their order, for [`Balance::Weighted`]: 1 to 1000 each. Workers
+    /// without one have 1. Default: none.
+    pub weights: Vec<u32>,
+    /// Connections that may wait in the master while every worker has as many as it may, in
+    /// [`Accept::Dispatch`]: 1 to 65536. More are answered with 503. Default: 1000.
+    pub queue_max: usize,
+    /// How long such a connection waits before it is answered with 503: 10 ms to 10 min.
+    /// Default: 10 s.
+    pub queue_timeout: Duration,
+    /// Bytes of a message between master and worker: 1 KiB to 128 KiB, which a packet of a Unix
+    /// socket carries with the kernel's defaults. Default: 64 KiB.
+    pub message_bytes_max: usize,
+    /// Whom the workers run as, once they have what needs more rights. Default: as the master.
+    pub identity: Option<Identity>,
+    /// Whether workers and what they start can never gain rights (`PR_SET_NO_NEW_PRIVS`).
+    /// Default: yes.
+    pub no_new_privs: bool,
+    /// The limit of descriptors to set before anything else (`RLIMIT_NOFILE`). Default: as it is.
+    pub descriptors_max: Option<u64>,
+    /// The limit of a core dump's bytes (`RLIMIT_CORE`). Default: as it is.
+    pub core_bytes_max: Option<u64>,
+    /// A file that has the master's process id while the pool serves. Default: none.
+    pub pid_file: Option<PathBuf>,
     /// Features of the kernel to do without. Default: none.
     pub mask: Mask,
+}
+
+/// A user and a group, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The group; workers have no supplementary ones.
+    pub gid: u32,
 }
 
 impl Default for PoolConfig {
@@ -46,6 +98,20 @@ impl Default for PoolConfig {
             ready_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(30),
             restart_delay: Duration::from_millis(100),
+            restart: true,
+            hang_timeout: Duration::from_secs(30),
+            upgrade_timeout: Duration::from_secs(60),
+            accept: Accept::Shared,
+            balance: Balance::LeastConnections,
+            weights: Vec::new(),
+            queue_max: 1000,
+            queue_timeout: Duration::from_secs(10),
+            message_bytes_max: 64 << 10,
+            identity: None,
+            no_new_privs: true,
+            descriptors_max: None,
+            core_bytes_max: None,
+            pid_file: None,
             mask: Mask::NONE,
         }
     }
@@ -71,6 +137,15 @@ impl PoolConfig {
         within("ready_timeout", self.ready_timeout, millis(100)..=secs(600))?;
         within("stop_timeout", self.stop_timeout, secs(0)..=secs(86_400))?;
         within("restart_delay", self.restart_delay, millis(1)..=PoolConfig::RESTART_DELAY_MAX)?;
+        within("hang_timeout", self.hang_timeout, millis(100)..=secs(3600))?;
+        within("upgrade_timeout", self.upgrade_timeout, secs(1)..=secs(3600))?;
+        self.weights.iter().try_for_each(|weight| within("weights", *weight, 1..=WEIGHT_MAX))?;
+        within("queue_max", self.queue_max, 1..=QUEUE_MAX)?;
+        within("queue_timeout", self.queue_timeout, millis(10)..=secs(600))?;
+        within("message_bytes_max", self.message_bytes_max, 1 << 10..=128 << 10)?;
+        if let Some(descriptors) = self.descriptors_max {
+            within("descriptors_max", descriptors, 32..=1 << 20)?;
+        }
         Ok(Checked::by_validation(self))
     }
 
@@ -152,6 +227,13 @@ mod tests {
         );
         assert!(refusal(|c| c.stop_timeout = Duration::MAX).contains("`stop_timeout`"));
         assert!(refusal(|c| c.restart_delay = Duration::ZERO).contains("from 1ms to 10s"));
+        assert!(refusal(|c| c.hang_timeout = Duration::ZERO).contains("from 100ms to 3600s"));
+        assert!(refusal(|c| c.upgrade_timeout = Duration::ZERO).contains("from 1s to 3600s"));
+        assert!(refusal(|c| c.weights = vec![1, 0]).contains("`weights` is 0"));
+        assert!(refusal(|c| c.queue_max = 0).contains("`queue_max` is 0"));
+        assert!(refusal(|c| c.queue_timeout = Duration::ZERO).contains("from 10ms to 600s"));
+        assert!(refusal(|c| c.message_bytes_max = 1000).contains("from 1024 to 131072"));
+        assert!(refusal(|c| c.descriptors_max = Some(3)).contains("`descriptors_max` is 3"));
     }
 
     #[test]

@@ -18,6 +18,22 @@ pub struct WorkerConfig {
     pub timeouts: Timeouts,
     /// Memory that the kernel receives into.
     pub buffers: Buffers,
+    /// When a worker is replaced although nothing is wrong.
+    pub recycle: Recycle,
+}
+
+/// When a worker is replaced by a fresh one although nothing is wrong; clients don't notice. Each
+/// worker's share of a limit is drawn between nine tenths and all of it, so that they don't go at
+/// once. Default: never.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Recycle {
+    /// After so many requests, at least 1.
+    pub requests: Option<u64>,
+    /// After so long: 1 s to a year.
+    pub lifetime: Option<Duration>,
+    /// When it occupies so many bytes of memory (its resident set), at least 1 MiB; looked at once
+    /// a second while it is busy.
+    pub memory_bytes: Option<u64>,
 }
 
 /// How much there may be of something. What exceeds it is refused, never cut.
@@ -98,6 +114,7 @@ impl WorkerConfig {
         self.limits.check()?;
         self.timeouts.check()?;
         self.buffers.check()?;
+        self.recycle.check()?;
         Ok(Checked::by_validation(self))
     }
 }
@@ -109,6 +126,22 @@ impl Limits {
         within("limits.body_bytes_max", self.body_bytes_max, 0..=u32::MAX as usize)?;
         match self.connections_max {
             Some(count) => within("limits.connections_max", count, 1..=1 << 20),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Recycle {
+    fn check(&self) -> Result<(), ConfigError> {
+        let year = Duration::from_secs(366 * 86_400);
+        if let Some(requests) = self.requests {
+            within("recycle.requests", requests, 1..=u64::MAX)?;
+        }
+        if let Some(lifetime) = self.lifetime {
+            within("recycle.lifetime", lifetime, Duration::from_secs(1)..=year)?;
+        }
+        match self.memory_bytes {
+            Some(bytes) => within("recycle.memory_bytes", bytes, 1 << 20..=u64::MAX),
             None => Ok(()),
         }
     }
@@ -178,5 +211,8 @@ mod tests {
         assert!(refusal(|c| c.timeouts.body = Duration::ZERO).contains("`timeouts.body`"));
         assert!(refusal(|c| c.timeouts.write = Duration::ZERO).contains("`timeouts.write`"));
         assert!(refusal(|c| c.buffers.size = 100).contains("`buffers.size`"));
+        assert!(refusal(|c| c.recycle.requests = Some(0)).contains("`recycle.requests` is 0"));
+        assert!(refusal(|c| c.recycle.memory_bytes = Some(5)).contains("`recycle.memory_bytes`"));
+        assert!(refusal(|c| c.recycle.lifetime = Some(Duration::ZERO)).contains("from 1s"));
     }
 }

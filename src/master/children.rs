@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Life {
     pub(super) worker: usize,
-    number: u32,
+    pub(super) number: u32,
 }
 
 /// A place for each worker, with a process or without.
