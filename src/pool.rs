@@ -94,7 +94,8 @@ impl Pool {
         let features = Features::probe(pool.mask)?;
         let workers = Cpus::detect().worker_count(pool.workers);
         let listeners = Listeners::bind(&pool, workers)?;
-        let scoreboard = Scoreboard::map(workers, SystemTime::now()).map_err(Error::Scoreboard)?;
+        let (scoreboard, _memory) =
+            Scoreboard::create(workers, SystemTime::now()).map_err(Error::Scoreboard)?;
         let run = |seat: Seat| {
             let about = Worker { id: seat.worker_id, core: seat.core, scoreboard };
             worker::run(seat, &config, || service(factory(&about)))

@@ -15,7 +15,7 @@ use nix::unistd::{Pid, getppid};
 use uring_ring::Features;
 
 use crate::process::listen::Listeners;
-use crate::process::scoreboard::Scoreboard;
+use crate::process::scoreboard::{Scoreboard, WorkerPage};
 use crate::process::seat::Seat;
 use crate::process::{EXIT_CANNOT_START, EXIT_PANIC, signals, sys};
 
@@ -27,6 +27,7 @@ pub(super) struct Birth<'a> {
     pub(super) channel: OwnedFd,
     pub(super) listeners: &'a Listeners,
     pub(super) scoreboard: Scoreboard,
+    pub(super) page: &'static WorkerPage,
     pub(super) features: Features,
     pub(super) master: Pid,
     /// Descriptors of the program around the pool, which stay open.
@@ -53,8 +54,8 @@ pub(super) fn become_worker(birth: Birth<'_>, worker: &dyn Fn(Seat) -> i32) -> !
 
 impl Birth<'_> {
     fn take_seat(self) -> io::Result<Seat> {
-        let Birth { worker_id, core, channel, listeners, scoreboard, features, master, foreign } =
-            self;
+        let Birth { worker_id, core, channel, listeners, scoreboard, page, .. } = self;
+        let Birth { features, master, foreign, .. } = self;
         prctl::set_pdeathsig(Signal::SIGTERM)?;
         if getppid() != master {
             process::exit(0); // the master died before it could have told us
@@ -64,8 +65,8 @@ impl Birth<'_> {
         sys::close_all_but((0..=2).chain(foreign).chain(own).collect());
         let signals = signals::of_new_worker()?;
         let core = core.filter(|core| pin(*core));
-        scoreboard.page(worker_id).on_birth(process::id(), core);
-        Ok(Seat { worker_id, core, listeners, channel, signals, scoreboard, features })
+        page.on_birth(process::id(), core);
+        Ok(Seat { worker_id, core, listeners, channel, signals, scoreboard, page, features })
     }
 }
 

@@ -7,6 +7,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::process::scoreboard::WorkerPage;
+
 /// Names one process in a worker's place. A successor has another number, so what arrives late
 /// from a predecessor matches nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +35,7 @@ struct Child {
     pid: Pid,
     /// The master's end.
     channel: OwnedFd,
+    page: &'static WorkerPage,
 }
 
 impl Children {
@@ -40,12 +43,18 @@ impl Children {
         Children { places: (0..workers).map(|_| Place::default()).collect() }
     }
 
-    pub(super) fn insert(&mut self, worker: usize, pid: Pid, channel: OwnedFd) -> Life {
+    pub(super) fn insert(
+        &mut self,
+        worker: usize,
+        pid: Pid,
+        channel: OwnedFd,
+        page: &'static WorkerPage,
+    ) -> Life {
         let place = &mut self.places[worker];
         assert!(place.child.is_none(), "worker {worker} is there already");
         place.lives += 1;
         place.pid = Some(pid);
-        place.child = Some(Child { pid, channel });
+        place.child = Some(Child { pid, channel, page });
         Life { worker, number: place.lives }
     }
 
@@ -64,9 +73,9 @@ impl Children {
     }
 
     /// Takes out a process that has been reaped; gives its channel back.
-    pub(super) fn remove(&mut self, life: Life) -> Option<OwnedFd> {
+    pub(super) fn remove(&mut self, life: Life) -> Option<(OwnedFd, &'static WorkerPage)> {
         self.channel_of(life)?;
-        self.places[life.worker].child.take().map(|child| child.channel)
+        self.places[life.worker].child.take().map(|child| (child.channel, child.page))
     }
 
     /// Ends a worker by force, if it is there. A process in the table isn't reaped, so its pid is
@@ -85,11 +94,6 @@ impl Children {
     /// The place has no process, not even a past one to speak of.
     pub(super) fn forget_pid(&mut self, worker: usize) {
         self.places[worker].pid = None;
-    }
-
-    /// Processes that this place has had so far.
-    pub(super) fn lives(&self, worker: usize) -> u32 {
-        self.places[worker].lives
     }
 
     pub(super) fn channels(&self) -> impl Iterator<Item = RawFd> {
@@ -114,18 +118,24 @@ impl Drop for Children {
 mod tests {
     use super::*;
     use crate::process::channel;
+    use crate::process::scoreboard::Scoreboard;
     use crate::process::sys::{self, Fork};
+    use std::time::UNIX_EPOCH;
+
+    fn page() -> &'static WorkerPage {
+        Scoreboard::create(1, UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap()
+    }
 
     #[test]
     fn what_arrives_late_from_a_predecessor_matches_nobody() {
         let mut children = Children::new(2);
         // No process has this pid, so dropping the table kills nobody.
         let pid = Pid::from_raw(i32::MAX);
-        let first = children.insert(1, pid, channel::pair().unwrap().0);
+        let first = children.insert(1, pid, channel::pair().unwrap().0, page());
         assert!(children.channel_of(first).is_some());
         assert!(children.remove(first).is_some());
         assert!(children.remove(first).is_none());
-        let second = children.insert(1, pid, channel::pair().unwrap().0);
+        let second = children.insert(1, pid, channel::pair().unwrap().0, page());
         assert_eq!(children.channel_of(first), None);
         assert!(children.remove(first).is_none());
         assert_eq!(children.current(1).map(|(life, _)| life), Some(second));
@@ -140,7 +150,7 @@ mod tests {
             }
         };
         let mut children = Children::new(1);
-        children.insert(0, child, channel::pair().unwrap().0);
+        children.insert(0, child, channel::pair().unwrap().0, page());
         drop(children);
         assert_eq!(kill(child, None), Err(nix::errno::Errno::ESRCH), "killed and collected");
     }

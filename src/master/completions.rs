@@ -83,10 +83,10 @@ impl Master<'_> {
             // than two in one place.
             self.children.kill(life.worker);
         }
-        let Some(channel) = self.children.remove(life) else { return };
+        let Some((channel, page)) = self.children.remove(life) else { return };
         self.ring.push(Op::Close { fd: channel, cancel: true }, Tag::ChannelClosed);
         let state = if end.is_clean() { State::Stopped } else { State::Failed };
-        self.scoreboard.page(life.worker).on_end(state);
+        page.on_end(state);
         events.push(Event::WorkerEnded(life.worker, end));
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Ready<'a> {
     pub(crate) workers: usize,
 }
 
-/// Runs the pool until it is told to stop. There is a worker for each page of the scoreboard.
+/// Runs the pool until it is told to stop. There is a worker for each of the `listeners`.
 ///
 /// `worker` runs in each child, and its result is the child's exit code: 0 after a drain,
 /// [`EXIT_CANNOT_START`](crate::process::EXIT_CANNOT_START) when trying again makes no sense.
@@ -65,7 +65,7 @@ pub(crate) fn run(
     worker: &dyn Fn(Seat) -> i32,
     on_ready: &mut dyn FnMut(&Ready<'_>),
 ) -> Result<(), MasterError> {
-    assert_eq!(listeners.workers(), scoreboard.pages().len(), "a socket for each worker");
+    scoreboard.pool().workers.set(listeners.workers() as u64);
     let mut foreign = birth::open_descriptors();
     foreign.retain(|fd| listeners.descriptors().all(|ours| ours != *fd));
     warn_of_threads();
@@ -149,7 +149,6 @@ impl Master<'_> {
     fn fork(&mut self, worker: usize) -> Option<Event> {
         let error = self.try_fork(worker).err()?;
         self.children.forget_pid(worker);
-        self.scoreboard.page(worker).on_end(State::Failed);
         let errno = Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN));
         Some(Event::WorkerEnded(worker, End::NotForked(errno)))
     }
@@ -158,9 +157,10 @@ impl Master<'_> {
         let (ours, theirs) = channel::pair()?;
         let core = self.cpus.core_of(worker);
         let master = Pid::this();
-        let page = self.scoreboard.page(worker);
-        page.on_fork(SystemTime::now(), self.children.lives(worker));
-        match sys::fork()? {
+        let no_page = || io::Error::from_raw_os_error(libc::EAGAIN);
+        let page = self.scoreboard.claim(worker, SystemTime::now()).ok_or_else(no_page)?;
+        let forked = sys::fork().inspect_err(|_| page.on_end(State::Failed))?;
+        match forked {
             Fork::Child => {
                 let foreign = self.foreign_descriptors(ours.as_raw_fd());
                 let Master { listeners, scoreboard, features, .. } = self;
@@ -170,6 +170,7 @@ impl Master<'_> {
                     channel: theirs,
                     listeners,
                     scoreboard: *scoreboard,
+                    page,
                     features: *features,
                     master,
                     foreign,
@@ -179,7 +180,7 @@ impl Master<'_> {
             Fork::Parent { child } => {
                 drop(theirs);
                 let channel = ours.as_raw_fd();
-                let life = self.children.insert(worker, child, ours);
+                let life = self.children.insert(worker, child, ours, page);
                 self.ring.push(Op::WaitChild { pid: child.as_raw() }, Tag::Ended(life));
                 self.push_read(channel, channel::read_buffer(), Tag::Message(life));
                 Ok(())

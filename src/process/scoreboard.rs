@@ -1,74 +1,200 @@
-//! One page of shared memory for each worker, where it counts what it does. Nobody locks, and
-//! nobody sends a message to be counted: each value has one writer, everyone may read.
+//! Shared memory where the pool counts what it does: a header that the master writes, and a page for
+//! each worker process. Nobody locks, and nobody sends a message to be counted: each value has one
+//! writer, everyone may read.
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_utils::CachePadded;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
 use serde::Serialize;
 
 use super::sys;
 
+/// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
+const MAGIC: u64 = u64::from_be_bytes(*b"urpool02");
+
+/// Processes that one place may have at a time: one that serves, one that starts, and some that
+/// still drain after earlier reloads. Memory of pages that were never used is never touched.
+const PAGES_PER_WORKER: usize = 4;
+/// For a pool that grows: a few workers more than it had.
+const PAGES_SPARE: usize = 64;
+
 /// The pages of a pool's workers. A handle: copies name the same memory, in children too.
 #[derive(Clone, Copy)]
 pub(crate) struct Scoreboard {
+    header: &'static Header,
     pages: &'static [WorkerPage],
-    /// When the pool started, in seconds since 1970.
-    started_at: u64,
 }
 
 impl Scoreboard {
-    /// Maps a page for each worker; they stay mapped as long as the process lives.
+    /// Makes the pages of a new pool. They stay mapped as long as the process lives; the
+    /// descriptor is for whoever inherits them.
     ///
     /// # Errors
     ///
-    /// No memory left.
-    pub(crate) fn map(workers: usize, now: SystemTime) -> io::Result<Scoreboard> {
-        Ok(Scoreboard { pages: sys::share_pages(workers)?, started_at: unix_seconds(now) })
+    /// No memory, or no descriptor left.
+    pub(crate) fn create(workers: usize, now: SystemTime) -> io::Result<(Scoreboard, OwnedFd)> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let memory = memfd_create(c"uring-pool scoreboard", flags)?;
+        let count = workers * PAGES_PER_WORKER + PAGES_SPARE;
+        ftruncate(&memory, (size_of::<Header>() + count * size_of::<WorkerPage>()) as i64)?;
+        // What is mapped stays there, whoever else has the descriptor.
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+        let (header, pages) = sys::map_scoreboard(memory.as_fd())?;
+        header.magic.store(MAGIC, Relaxed);
+        header.page_bytes.store(size_of::<WorkerPage>() as u64, Relaxed);
+        header.started_at.store(unix_seconds(now), Relaxed);
+        Ok((Scoreboard { header, pages }, memory))
     }
 
-    /// The page of a worker; it outlives the worker, and its successor goes on with it.
-    pub(crate) fn page(&self, worker: usize) -> &'static WorkerPage {
-        &self.pages[worker]
+    /// Maps the pages of a pool that goes on in this process.
+    ///
+    /// # Errors
+    ///
+    /// They are of another version of this program, or no pages at all.
+    pub(crate) fn inherit(memory: &OwnedFd) -> io::Result<Scoreboard> {
+        let (header, pages) = sys::map_scoreboard(memory.as_fd())?;
+        let is_ours = header.magic.load(Relaxed) == MAGIC
+            && header.page_bytes.load(Relaxed) == size_of::<WorkerPage>() as u64;
+        if !is_ours {
+            return Err(io::Error::other("it is of another version"));
+        }
+        Ok(Scoreboard { header, pages })
     }
 
-    /// All pages, in the order of workers.
-    pub(crate) fn pages(&self) -> &'static [WorkerPage] {
-        self.pages
+    /// What the master shows.
+    pub(crate) fn pool(&self) -> &'static PoolFigures {
+        &self.header.pool
+    }
+
+    /// A page for a new process in the place of `worker`, the one that a process of this worker
+    /// had before where possible; none when all are taken.
+    pub(crate) fn claim(&self, worker: usize, now: SystemTime) -> Option<&'static WorkerPage> {
+        let restarts = self.newest(worker).map_or(0, |page| page.restarts() + 1);
+        let owner = worker as u64 + 1;
+        let is_of = |page: &&WorkerPage, wanted| page.life.owner.load(Relaxed) == wanted;
+        let own = self.pages.iter().filter(|page| is_of(page, owner));
+        let unused = self.pages.iter().filter(|page| is_of(page, 0));
+        let page = own.chain(unused).find(|page| page.life.try_claim())?;
+        page.life.owner.store(owner, Relaxed);
+        page.life.birth.store(self.header.births.fetch_add(1, Relaxed) + 1, Relaxed);
+        page.life.restarts.store(restarts, Relaxed);
+        page.life.started_at.store(unix_seconds(now), Relaxed);
+        page.life.core.store(0, Relaxed);
+        page.set_state(State::Starting);
+        Some(page)
+    }
+
+    /// The page of the last process in this worker's place.
+    pub(crate) fn newest(&self, worker: usize) -> Option<&'static WorkerPage> {
+        self.of_worker(worker).max_by_key(|page| page.life.birth.load(Relaxed))
+    }
+
+    /// The pages of all processes that this worker's place has had.
+    pub(crate) fn of_worker(&self, worker: usize) -> impl Iterator<Item = &'static WorkerPage> {
+        let owner = worker as u64 + 1;
+        self.used().filter(move |page| page.life.owner.load(Relaxed) == owner)
+    }
+
+    /// The pages that have ever been used.
+    pub(crate) fn used(&self) -> impl Iterator<Item = &'static WorkerPage> + use<> {
+        self.pages.iter().take_while(|page| page.life.owner.load(Relaxed) != 0)
     }
 
     pub(crate) fn started_at(&self) -> u64 {
-        self.started_at
+        self.header.started_at.load(Relaxed)
     }
 }
 
 impl fmt::Debug for Scoreboard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scoreboard").field("workers", &self.pages.len()).finish_non_exhaustive()
+        f.debug_struct("Scoreboard").field("pages", &self.pages.len()).finish_non_exhaustive()
     }
 }
 
-/// What one worker shows of itself. On a page of its own, in groups that share no cache line.
+/// The first page.
+#[repr(C, align(4096))]
+pub(crate) struct Header {
+    magic: AtomicU64,
+    page_bytes: AtomicU64,
+    /// When the pool started, in seconds since 1970.
+    started_at: AtomicU64,
+    /// Processes so far; orders those of one place.
+    births: AtomicU64,
+    pool: CachePadded<PoolFigures>,
+}
+
+/// Written by the master.
+pub(crate) struct PoolFigures {
+    /// Workers that there should be.
+    pub(crate) workers: Counter,
+    /// How connections reach the workers: the number of a [`config::Accept`](crate::config::Accept).
+    pub(crate) accept: Counter,
+    /// Connections that wait in the master for a worker.
+    pub(crate) queue_size: Counter,
+    /// Connections that the master has accepted.
+    pub(crate) accepted: Counter,
+    /// Connections that the master has answered with 503.
+    pub(crate) refused: Counter,
+    /// Idle connections that went from one worker to another.
+    pub(crate) handed_over: Counter,
+    /// Reloads that have succeeded.
+    pub(crate) reloads: Counter,
+    /// Binary upgrades that have succeeded.
+    pub(crate) upgrades: Counter,
+    /// Not zero while the master wants to hear of every connection that closes and every
+    /// descriptor that is taken.
+    pub(crate) listens: Counter,
+    /// Not zero while no timer of the master's looks after the workers: whoever starts to work
+    /// rings its bell.
+    pub(crate) sleeps: Counter,
+}
+
+/// What one worker process shows of itself, in groups that share no cache line. It outlives the
+/// process, and a successor goes on with it.
 #[repr(C, align(4096))]
 pub(crate) struct WorkerPage {
     pub(crate) life: CachePadded<Life>,
     pub(crate) traffic: CachePadded<Traffic>,
 }
 
-const _: () = assert!(size_of::<WorkerPage>() == 4096);
+const _: () = assert!(size_of::<WorkerPage>().is_multiple_of(4096));
+
+impl fmt::Debug for WorkerPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerPage").field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
 
 /// Written when a worker begins, changes its state or ends; by the master while there is no
 /// worker, and by the worker while there is one.
 pub(crate) struct Life {
+    /// One while a process has the page.
+    claimed: AtomicU64,
+    /// The worker's number plus one; zero on a page that was never used.
+    owner: AtomicU64,
+    /// Orders the processes of a place.
+    birth: AtomicU64,
     state: AtomicU64,
     pid: AtomicU64,
     /// The core's number plus one; zero while there is none.
     core: AtomicU64,
     started_at: AtomicU64,
-    /// Processes before this one.
+    /// Processes in this place before this one.
     restarts: AtomicU64,
+}
+
+impl Life {
+    fn try_claim(&self) -> bool {
+        self.claimed.compare_exchange(0, 1, Relaxed, Relaxed).is_ok()
+    }
 }
 
 /// Written by the worker with every turn that has something to count.
@@ -82,16 +208,14 @@ pub(crate) struct Traffic {
     pub(crate) bytes_sent: Counter,
     /// Enters of its ring.
     pub(crate) turns: Counter,
+    /// The sequence number of the last connection that it took from the master.
+    pub(crate) taken: Counter,
+    /// When the turn began that it works on, in nanoseconds of the monotonic clock; zero while it
+    /// waits.
+    pub(crate) busy_since: Counter,
 }
 
 impl WorkerPage {
-    /// The master forks a worker for this page, the one after `restarts` others.
-    pub(crate) fn on_fork(&self, now: SystemTime, restarts: u32) {
-        self.life.restarts.store(u64::from(restarts), Relaxed);
-        self.life.started_at.store(unix_seconds(now), Relaxed);
-        self.set_state(State::Starting);
-    }
-
     /// The new worker tells who and where it is.
     pub(crate) fn on_birth(&self, pid: u32, core: Option<usize>) {
         self.life.pid.store(u64::from(pid), Relaxed);
@@ -103,7 +227,10 @@ impl WorkerPage {
         let Traffic { connections, connections_closed, .. } = &*self.traffic;
         connections_closed.add(connections.read());
         connections.set(0);
+        self.traffic.taken.set(0);
+        self.traffic.busy_since.set(0);
         self.set_state(state);
+        self.life.claimed.store(0, Relaxed);
     }
 
     pub(crate) fn state(&self) -> State {
@@ -210,10 +337,13 @@ pub(super) fn unix_seconds(now: SystemTime) -> u64 {
 mod tests {
     use super::*;
 
+    fn scoreboard(workers: usize) -> Scoreboard {
+        Scoreboard::create(workers, UNIX_EPOCH).unwrap().0
+    }
+
     #[test]
     fn every_state_survives_the_page() {
-        let scoreboard = Scoreboard::map(1, UNIX_EPOCH).unwrap();
-        let page = scoreboard.page(0);
+        let page = scoreboard(1).claim(0, UNIX_EPOCH).unwrap();
         assert_eq!(page.state(), State::Starting);
         for state in State::ALL {
             page.set_state(state);
@@ -223,19 +353,52 @@ mod tests {
 
     #[test]
     fn counts_survive_a_restart_and_open_connections_dont() {
-        let scoreboard = Scoreboard::map(2, UNIX_EPOCH).unwrap();
-        let page = scoreboard.page(1);
+        let scoreboard = scoreboard(2);
+        let page = scoreboard.claim(1, UNIX_EPOCH).unwrap();
         page.on_birth(42, Some(0));
         page.traffic.connections_total.add(5);
         page.traffic.connections_closed.add(2);
         page.traffic.connections.set(3);
         page.on_end(State::Failed);
-        page.on_fork(UNIX_EPOCH + Duration::from_secs(9), 1);
+        let later = UNIX_EPOCH + Duration::from_secs(9);
+        let again = scoreboard.claim(1, later).unwrap();
+        assert!(std::ptr::eq(page, again), "a successor goes on with the page");
         page.on_birth(43, None);
         assert_eq!(page.traffic.connections.read(), 0);
         assert_eq!(page.traffic.connections_total.read(), 5);
         assert_eq!(page.traffic.connections_closed.read(), 5);
         assert_eq!((page.state(), page.pid(), page.core()), (State::Starting, 43, None));
         assert_eq!((page.started_at(), page.restarts()), (9, 1));
+    }
+
+    #[test]
+    fn processes_that_share_a_place_have_a_page_each_and_the_newest_speaks_for_it() {
+        let scoreboard = scoreboard(1);
+        let old = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let new = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        assert!(!std::ptr::eq(old, new));
+        assert!(std::ptr::eq(scoreboard.newest(0).unwrap(), new));
+        old.on_end(State::Stopped);
+        let third = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        assert!(std::ptr::eq(old, third), "free pages are used again");
+        assert!(std::ptr::eq(scoreboard.newest(0).unwrap(), third));
+        assert_eq!((third.restarts(), scoreboard.used().count()), (2, 2));
+    }
+
+    #[test]
+    fn pages_run_out_some_time() {
+        let scoreboard = scoreboard(1);
+        let claimed = (0..200).map_while(|_| scoreboard.claim(0, UNIX_EPOCH)).count();
+        assert_eq!(claimed, PAGES_PER_WORKER + PAGES_SPARE);
+    }
+
+    #[test]
+    fn whoever_inherits_the_memory_sees_the_same_pages() {
+        let (scoreboard, memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        scoreboard.claim(0, UNIX_EPOCH).unwrap().traffic.requests.add(7);
+        let inherited = Scoreboard::inherit(&memory).unwrap();
+        assert_eq!(inherited.newest(0).unwrap().traffic.requests.read(), 7);
+        scoreboard.header.page_bytes.store(1, Relaxed);
+        assert!(Scoreboard::inherit(&memory).is_err(), "of another layout");
     }
 }

@@ -19,15 +19,10 @@ pub(crate) struct Seat {
     pub(crate) channel: OwnedFd,
     /// `SIGTERM` and `SIGINT`, see [`signals`](super::signals). Both ask to drain.
     pub(crate) signals: OwnedFd,
-    /// Everyone's pages.
+    /// Everyone's figures.
     pub(crate) scoreboard: Scoreboard,
+    /// Its own.
+    pub(crate) page: &'static WorkerPage,
     /// What the kernel can do.
     pub(crate) features: Features,
-}
-
-impl Seat {
-    /// The worker's own page.
-    pub(crate) fn page(&self) -> &'static WorkerPage {
-        self.scoreboard.page(self.worker_id)
-    }
 }

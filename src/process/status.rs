@@ -67,13 +67,13 @@ impl Scoreboard {
     /// happens meanwhile.
     pub(crate) fn status(&self, now: SystemTime) -> Status {
         let now = unix_seconds(now);
-        let pages = self.pages();
+        let target = self.pool().workers.read() as usize;
         let workers: Vec<WorkerStatus> =
-            pages.iter().enumerate().map(|(id, page)| WorkerStatus::of(id, page, now)).collect();
-        let sum = |value: fn(&WorkerPage) -> u64| pages.iter().map(value).sum();
+            (0..target).map(|id| WorkerStatus::of(id, *self, now)).collect();
+        let sum = |value: fn(&WorkerPage) -> u64| self.used().map(value).sum();
         Status {
-            is_running: pages.iter().any(|page| page.state().is_running()),
-            architecture: "shared",
+            is_running: self.used().any(|page| page.state().is_running()),
+            architecture: self.architecture(),
             uptime_seconds: now.saturating_sub(self.started_at()),
             total_workers: workers.len(),
             active_workers: workers.iter().filter(|worker| worker.state.is_active()).count(),
@@ -86,22 +86,33 @@ impl Scoreboard {
             workers,
         }
     }
+
+    fn architecture(&self) -> &'static str {
+        match self.pool().accept.read() {
+            1 => "dispatch",
+            2 => "steered",
+            _ => "shared",
+        }
+    }
 }
 
 impl WorkerStatus {
-    fn of(worker_id: usize, page: &WorkerPage, now: u64) -> WorkerStatus {
-        let state = page.state();
+    fn of(worker_id: usize, scoreboard: Scoreboard, now: u64) -> WorkerStatus {
+        let sum = |value: fn(&WorkerPage) -> u64| scoreboard.of_worker(worker_id).map(value).sum();
+        let newest = scoreboard.newest(worker_id);
+        let state = newest.map_or(State::Starting, WorkerPage::state);
+        let uptime = newest.map_or(0, |page| now.saturating_sub(page.started_at()));
         WorkerStatus {
             worker_id,
-            pid: page.pid(),
-            core: page.core(),
+            pid: newest.map_or(0, WorkerPage::pid),
+            core: newest.and_then(WorkerPage::core),
             state,
-            connections: page.traffic.connections.read(),
-            total_connections: page.traffic.connections_total.read(),
-            total_requests: page.traffic.requests.read(),
-            uptime: if state.is_alive() { now.saturating_sub(page.started_at()) } else { 0 },
-            restarts: page.restarts(),
-            turns: page.traffic.turns.read(),
+            connections: sum(|page| page.traffic.connections.read()),
+            total_connections: sum(|page| page.traffic.connections_total.read()),
+            total_requests: sum(|page| page.traffic.requests.read()),
+            uptime: if state.is_alive() { uptime } else { 0 },
+            restarts: newest.map_or(0, WorkerPage::restarts),
+            turns: sum(|page| page.traffic.turns.read()),
         }
     }
 }
@@ -114,9 +125,9 @@ mod tests {
     #[test]
     fn the_document_has_this_shape() {
         let start = UNIX_EPOCH + Duration::from_secs(1_000);
-        let scoreboard = Scoreboard::map(1, start).unwrap();
-        let page = scoreboard.page(0);
-        page.on_fork(start, 0);
+        let (scoreboard, _memory) = Scoreboard::create(1, start).unwrap();
+        scoreboard.pool().workers.set(1);
+        let page = scoreboard.claim(0, start).unwrap();
         page.on_birth(123, Some(0));
         page.set_state(State::Ready);
         page.traffic.connections.set(3);
@@ -142,9 +153,11 @@ mod tests {
 
     #[test]
     fn sums_go_over_all_workers_and_only_serving_ones_are_active() {
-        let scoreboard = Scoreboard::map(4, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(4, UNIX_EPOCH).unwrap();
+        scoreboard.pool().workers.set(4);
         let doing = [State::Busy, State::Starting, State::Stopping, State::Failed];
-        for (page, state) in scoreboard.pages().iter().zip(doing) {
+        for (worker, state) in doing.into_iter().enumerate() {
+            let page = scoreboard.claim(worker, UNIX_EPOCH).unwrap();
             page.set_state(state);
             page.traffic.requests.add(10);
         }
@@ -157,9 +170,9 @@ mod tests {
 
     #[test]
     fn a_pool_whose_workers_stop_is_not_running() {
-        let scoreboard = Scoreboard::map(2, UNIX_EPOCH).unwrap();
-        scoreboard.page(0).set_state(State::Stopping);
-        scoreboard.page(1).set_state(State::Stopped);
+        let (scoreboard, _memory) = Scoreboard::create(2, UNIX_EPOCH).unwrap();
+        scoreboard.claim(0, UNIX_EPOCH).unwrap().set_state(State::Stopping);
+        scoreboard.claim(1, UNIX_EPOCH).unwrap().set_state(State::Stopped);
         assert!(!scoreboard.status(UNIX_EPOCH).is_running);
     }
 }

@@ -8,10 +8,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::slice;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::fstat;
 use nix::unistd::{ForkResult, Pid};
 
-use super::scoreboard::WorkerPage;
+use super::scoreboard::{Header, WorkerPage};
 
 /// Which of the two processes this is, after [`fork`].
 pub(crate) enum Fork {
@@ -60,23 +62,39 @@ fn close_range(first: u32, last: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
-/// Makes `count` zeroed pages that this process and its children share until all have ended.
+/// Maps the header and as many pages as `memory`, a sealed memfd, has room for. This process and its
+/// children share them with everyone who maps the same, and they are never unmapped.
 ///
 /// # Errors
 ///
-/// No memory left.
-pub(crate) fn share_pages(count: usize) -> io::Result<&'static [WorkerPage]> {
-    let bytes = count * size_of::<WorkerPage>();
-    let (access, kind) =
-        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+/// It is no such memory, or there is no address space left.
+pub(crate) fn map_scoreboard(
+    memory: BorrowedFd<'_>,
+) -> io::Result<(&'static Header, &'static [WorkerPage])> {
+    let bytes = usize::try_from(fstat(memory)?.st_size).unwrap_or(0);
+    let seals = fcntl(memory, FcntlArg::F_GET_SEALS)?;
+    let is_sealed = seals & SealFlag::F_SEAL_SHRINK.bits() != 0;
+    let Some(count) =
+        bytes.checked_sub(size_of::<Header>()).map(|rest| rest / size_of::<WorkerPage>())
+    else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    if !is_sealed {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
     // SAFETY: the kernel chooses the place, so that nothing is there that it could replace.
-    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
+    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, memory.as_raw_fd(), 0) };
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the mapping starts on a page, holds `count` pages and is never unmapped. A page is
-    // nothing but atomics, for which zeroes are valid and which other processes may write to.
-    Ok(unsafe { slice::from_raw_parts(start.cast(), count) })
+    // SAFETY: the mapping starts on a page, holds a header and `count` pages, is never unmapped,
+    // and the memory can't shrink under it. Both types are nothing but atomics, for which all bits
+    // are valid and which other processes may write to.
+    unsafe {
+        let header: *const Header = start.cast();
+        Ok((&*header, slice::from_raw_parts(header.add(1).cast(), count)))
+    }
 }
 
 /// Starts to listen: listen(2), without the bound that nix puts on `backlog`.
@@ -112,9 +130,12 @@ fn set_signal(which: Signal, disposition: SigHandler) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::scoreboard::Scoreboard;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::wait::{WaitStatus, waitpid};
     use std::os::fd::AsFd;
     use std::process::exit;
+    use std::time::UNIX_EPOCH;
 
     /// Runs `child` in a forked process and returns its exit code.
     fn exit_code(child: impl FnOnce() -> i32) -> i32 {
@@ -139,14 +160,22 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_zeroed_and_shared_with_children() {
-        let pages = share_pages(3).unwrap();
-        assert_eq!(pages.len(), 3);
+    fn pages_are_shared_with_children() {
+        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let code = exit_code(|| {
-            pages[2].traffic.requests.add(7);
+            page.traffic.requests.add(7);
             0
         });
-        assert_eq!((code, pages[1].traffic.requests.read()), (0, 0));
-        assert_eq!(pages[2].traffic.requests.read(), 7);
+        assert_eq!((code, page.traffic.requests.read()), (0, 7));
+    }
+
+    #[test]
+    fn what_is_no_scoreboard_is_not_mapped() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(map_scoreboard(file.as_fd()).is_err());
+        let unsealed = memfd_create(c"unsealed", MFdFlags::MFD_CLOEXEC).unwrap();
+        nix::unistd::ftruncate(&unsealed, 1 << 20).unwrap();
+        assert!(map_scoreboard(unsealed.as_fd()).is_err());
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(
     config: &Checked<WorkerConfig>,
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> i32 {
-    let page = seat.page();
+    let page = seat.page;
     let mut worker = match prepare(seat, config, service) {
         Ok(worker) => worker,
         Err(error) => {
@@ -77,7 +77,7 @@ fn prepare(
         buffers,
         runtime,
         queue,
-        page: seat.page(),
+        page: seat.page,
         worker_id: seat.worker_id,
         listeners: seat.listeners,
         channel: seat.channel,

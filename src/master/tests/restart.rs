@@ -22,7 +22,7 @@ fn a_killed_worker_is_named_with_its_cause_and_replaced() {
         server.shoot(1);
         server.logs("was killed by SIGKILL; restarting at once");
         server.awaits(1, State::Ready, first);
-        let restarts = |id| server.scoreboard.page(id).restarts();
+        let restarts = |id| server.page(id).restarts();
         assert_eq!((restarts(0), restarts(1)), (0, 1));
         assert_eq!(server.worker(0), other);
         assert_eq!(zombies_of(server.pid), 0);
@@ -40,7 +40,7 @@ fn a_client_that_comes_while_its_worker_is_dead_is_served_by_the_successor() {
         let second = server.worker(0);
         server.shoot(0); // replaced after the delay
         let client = TcpStream::connect(server.tcp()).unwrap();
-        assert_eq!(server.scoreboard.page(0).state(), State::Failed, "nobody is there");
+        assert_eq!(server.page(0).state(), State::Failed, "nobody is there");
         let (id, third) = answer(client);
         assert_eq!(id, 0);
         assert!(![first, second].contains(&third));
@@ -52,14 +52,14 @@ fn a_client_that_comes_while_its_worker_is_dead_is_served_by_the_successor() {
 fn a_worker_that_crashes_in_a_loop_leaves_the_others_alone() {
     with_each_kernel(|features| {
         let server = Server::start(&config(), 2, features, &|seat| {
-            let restarted = seat.page().restarts() > 0;
+            let restarted = seat.page.restarts() > 0;
             if restarted && seat.worker_id == 1 { 3 } else { polite(seat) }
         });
         let other = server.worker(0);
         server.shoot(1);
         server.logs("exited with code 3; restarting in 800ms");
-        assert_eq!(server.scoreboard.page(1).restarts(), 4);
-        assert_eq!((server.worker(0), server.scoreboard.page(0).state()), (other, State::Ready));
+        assert_eq!(server.page(1).restarts(), 4);
+        assert_eq!((server.worker(0), server.page(0).state()), (other, State::Ready));
         assert_eq!(zombies_of(server.pid), 0);
     });
 }
@@ -76,7 +76,7 @@ fn a_fork_that_fails_is_tried_again() {
         descriptors_max(3);
         server.shoot(0);
         server.logs("worker 0 could not be forked: Too many open files (os error 24); restarting");
-        assert_eq!(server.scoreboard.page(0).state(), State::Failed);
+        assert_eq!(server.page(0).state(), State::Failed);
         descriptors_max(1000);
         server.awaits(0, State::Ready, first);
         assert_eq!(server.ask().0, 0);
@@ -105,7 +105,7 @@ fn what_a_worker_says_wrong_is_logged_and_harms_nothing() {
 fn a_worker_without_a_channel_is_killed_and_replaced() {
     with_each_kernel(|features| {
         let server = Server::start(&config(), 1, features, &|seat| {
-            if seat.page().restarts() > 0 {
+            if seat.page.restarts() > 0 {
                 return polite(seat);
             }
             say_ready(&seat);

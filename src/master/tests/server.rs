@@ -18,10 +18,10 @@ use nix::unistd::{Pid, setpgid};
 use tempfile::TempDir;
 use uring_ring::Features;
 
-use crate::config::{Address, PoolConfig};
+use crate::config::{Address, Checked, PoolConfig};
 use crate::master::run;
 use crate::process::listen::Listeners;
-use crate::process::scoreboard::{Scoreboard, State};
+use crate::process::scoreboard::{Scoreboard, State, WorkerPage};
 use crate::process::seat::Seat;
 use crate::process::sys::{self, Fork};
 
@@ -45,7 +45,7 @@ impl Server {
         features: Features,
         worker: &dyn Fn(Seat) -> i32,
     ) -> Server {
-        let scoreboard = Scoreboard::map(workers, SystemTime::now()).unwrap();
+        let scoreboard = Scoreboard::create(workers, SystemTime::now()).unwrap().0;
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let (reader, writer) = io::pipe().unwrap();
@@ -56,7 +56,9 @@ impl Server {
                     setpgid(Pid::this(), Pid::this()).unwrap();
                     prctl::set_pdeathsig(Signal::SIGKILL).unwrap(); // if the tests are killed
                     log_to(File::create(&log).unwrap());
-                    serve(config, features, scoreboard, worker, &writer)
+                    let config = config.clone().validate().unwrap();
+                    let listeners = Listeners::bind(&config, workers).unwrap();
+                    serve(&config, features, listeners, scoreboard, worker, &writer)
                 };
                 process::exit(panic::catch_unwind(AssertUnwindSafe(master)).unwrap_or(99))
             }
@@ -97,9 +99,14 @@ impl Server {
     }
 
     pub(super) fn worker(&self, id: usize) -> Pid {
-        let pid = self.scoreboard.page(id).pid();
+        let pid = self.page(id).pid();
         assert_ne!(pid, 0, "no worker was ever there"); // and a signal to 0 is one to us all
         Pid::from_raw(pid as i32)
+    }
+
+    /// The page of the last process in a worker's place.
+    pub(super) fn page(&self, id: usize) -> &'static WorkerPage {
+        eventually("the worker is forked", || self.scoreboard.newest(id))
     }
 
     /// Kills a worker's process and waits until the master has noticed.
@@ -111,9 +118,8 @@ impl Server {
 
     /// Waits until a worker's state is `state`, and its process another than `before`.
     pub(super) fn awaits(&self, id: usize, state: State, before: Pid) {
-        let page = self.scoreboard.page(id);
         eventually("a worker's state", || {
-            (page.state() == state && self.worker(id) != before).then_some(())
+            (self.page(id).state() == state && self.worker(id) != before).then_some(())
         });
     }
 
@@ -151,16 +157,16 @@ impl Drop for Server {
 }
 
 fn serve(
-    config: &PoolConfig,
+    config: &Checked<PoolConfig>,
     features: Features,
+    listeners: Listeners,
     scoreboard: Scoreboard,
     worker: &dyn Fn(Seat) -> i32,
     mut ready_to: &PipeWriter,
 ) -> i32 {
-    let config = config.clone().validate().unwrap();
-    let listeners = Listeners::bind(&config, scoreboard.pages().len()).unwrap();
-    let result = run(&config, features, listeners, scoreboard, worker, &mut |ready| {
-        assert_eq!(ready.workers, scoreboard.pages().len());
+    let workers = listeners.workers();
+    let result = run(config, features, listeners, scoreboard, worker, &mut |ready| {
+        assert_eq!(ready.workers, workers);
         let addresses: Vec<String> = ready.addresses.iter().map(Address::to_string).collect();
         writeln!(ready_to, "{}", addresses.join(" ")).unwrap();
     });

@@ -22,7 +22,7 @@ fn every_worker_gets_ready_and_serves_on_its_own_core() {
             seen[id] = Some(pid);
         }
         for (id, pid) in seen.into_iter().flatten().enumerate() {
-            let Some(core) = server.scoreboard.page(id).core() else { continue };
+            let Some(core) = server.page(id).core() else { continue };
             let mut only = CpuSet::new();
             only.set(core).unwrap();
             assert_eq!(sched_getaffinity(pid).unwrap(), only);

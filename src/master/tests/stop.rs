@@ -22,7 +22,7 @@ fn sigterm_reaches_the_workers_as_a_message_and_ends_the_pool() {
         assert_eq!(log.matches("a worker was told to stop within 30000 ms").count(), 2, "{log}");
         assert!(!log.contains("WARN"), "{log}");
         for id in 0..2 {
-            assert_eq!(server.scoreboard.page(id).state(), State::Stopped);
+            assert_eq!(server.page(id).state(), State::Stopped);
             assert!(has_ended(server.worker(id)));
         }
     });

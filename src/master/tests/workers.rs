@@ -73,7 +73,7 @@ pub(super) fn say_ready(seat: &Seat) {
     let ready = Message::WorkerReady { worker_id: seat.worker_id, pid: process::id() };
     let packet = channel::encode(&ready).unwrap();
     send(seat.channel.as_raw_fd(), &packet, MsgFlags::empty()).unwrap();
-    seat.page().set_state(State::Ready);
+    seat.page.set_state(State::Ready);
 }
 
 /// A worker that gets ready and then hears nothing.

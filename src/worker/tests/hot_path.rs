@@ -31,7 +31,7 @@ impl Bench {
         let address = listener.local_addr().unwrap();
         let (channel, master) = UnixDatagram::pair().unwrap();
         let (signals, kernel) = UnixDatagram::pair().unwrap();
-        let scoreboard = Scoreboard::map(1, SystemTime::now()).unwrap();
+        let scoreboard = Scoreboard::create(1, SystemTime::now()).unwrap().0;
         let queue = WakeQueue::new(WakeQueue::bell_descriptor().unwrap());
         let now = Instant::now();
         let parts = Parts {
@@ -42,7 +42,7 @@ impl Bench {
             signals: signals.into(),
             settings: settings(),
             connections_max: 1000,
-            page: scoreboard.page(0),
+            page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,

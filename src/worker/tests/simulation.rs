@@ -33,7 +33,7 @@ impl Stage {
     fn new(plan: Plan, connections_max: usize) -> Stage {
         let (mut ring, world) = Ring::simulated(plan);
         let (listener, channel, bell) = (world.listener(), world.readable(), world.readable());
-        let scoreboard = Scoreboard::map(1, SystemTime::UNIX_EPOCH).unwrap();
+        let scoreboard = Scoreboard::create(1, SystemTime::UNIX_EPOCH).unwrap().0;
         let [listener_number, channel_number, bell_number] =
             [&listener, &channel, &bell].map(AsRawFd::as_raw_fd);
         let (queue, now) = (WakeQueue::new(bell), world.now());
@@ -45,7 +45,7 @@ impl Stage {
             signals: world.readable(),
             settings: settings(),
             connections_max,
-            page: scoreboard.page(0),
+            page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
