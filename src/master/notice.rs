@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use log::Level;
 
+use uring_ring::Errno;
+
 use super::end::End;
+use crate::process::channel::RecycleReason;
 
 /// What happened to one worker; reads on from "worker 0 (pid 123) ".
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +17,22 @@ pub(super) enum Fate {
     NotReady { after: Duration },
     Unreachable { after: Duration },
     Ended { end: End, next: Next },
+    /// It should have left by now.
+    Late,
+    Hangs { lasting: Duration },
+    /// It fails before it gets ready, again and again.
+    Looping { failures: u32, adopter: Option<usize> },
+    Recycled { reason: RecycleReason },
+    NotRecycled { cause: Cause },
+}
+
+/// Why a change came to nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cause {
+    Ended(End),
+    NotReady { within: Duration },
+    /// It couldn't even begin.
+    System(Errno),
 }
 
 /// What follows from a worker's end.
@@ -34,6 +53,11 @@ pub(super) enum Notice {
     Stopping { signal: &'static str, within: Duration },
     Killing { left: usize, why: Hurry },
     Ignored { signal: &'static str },
+    Reloading { workers: usize },
+    Reloaded { workers: usize },
+    ReloadFailed { cause: Cause },
+    Upgraded { within: Duration },
+    UpgradeFailed { cause: Cause },
 }
 
 /// Why the master won't wait any longer.
@@ -47,6 +71,7 @@ impl Fate {
     pub(super) fn level(&self) -> Level {
         match self {
             Fate::Ready => Level::Debug,
+            Fate::Recycled { .. } => Level::Info,
             Fate::Ended { end, next: Next::Nothing } if end.is_clean() => Level::Debug,
             Fate::Ended { next: Next::GiveUp, .. } => Level::Error,
             _ => Level::Warn,
@@ -63,6 +88,19 @@ impl fmt::Display for Fate {
                 write!(f, "lives on {after:?} after it closed its channel: killing it")
             }
             Fate::Ended { end, next } => write!(f, "{end}{next}"),
+            Fate::Late => f.write_str("has not finished within its time: killing it"),
+            Fate::Hangs { lasting } => {
+                write!(f, "hangs: its loop has not turned for {lasting:.1?}: killing it")
+            }
+            Fate::Looping { failures, adopter } => {
+                write!(f, "failed {failures} times in a row before it was ready: ")?;
+                match adopter {
+                    Some(adopter) => write!(f, "worker {adopter} serves its clients meanwhile"),
+                    None => f.write_str("no other one could serve its clients"),
+                }
+            }
+            Fate::Recycled { reason } => write!(f, "{reason}: starting a successor"),
+            Fate::NotRecycled { cause } => write!(f, "serves on: its successor {cause}"),
         }
     }
 }
@@ -78,10 +116,25 @@ impl fmt::Display for Next {
     }
 }
 
+impl fmt::Display for Cause {
+    /// What is said of whoever should have got ready.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Ended(end) => end.fmt(f),
+            Cause::NotReady { within } => write!(f, "was not ready within {within:?}"),
+            Cause::System(errno) => write!(f, "could not be started: {errno}"),
+        }
+    }
+}
+
 impl Notice {
     pub(super) fn level(&self) -> Level {
         match self {
-            Notice::Stopping { .. } => Level::Info,
+            Notice::Stopping { .. }
+            | Notice::Reloading { .. }
+            | Notice::Reloaded { .. }
+            | Notice::Upgraded { .. } => Level::Info,
+            Notice::ReloadFailed { .. } | Notice::UpgradeFailed { .. } => Level::Error,
             Notice::Killing { .. } | Notice::Ignored { .. } => Level::Warn,
         }
     }
@@ -101,7 +154,22 @@ impl fmt::Display for Notice {
                 let workers = if *left == 1 { "worker" } else { "workers" };
                 write!(f, "{why}: killing {left} {workers}")
             }
-            Notice::Ignored { signal } => write!(f, "{signal} means nothing yet: ignored"),
+            Notice::Ignored { signal } => {
+                write!(f, "{signal}: ignored, as another change is under way")
+            }
+            Notice::Reloading { workers } => write!(f, "reloading: starting {workers} new workers"),
+            Notice::Reloaded { workers } => {
+                write!(f, "reloaded: {workers} new workers serve; the old ones finish what is open")
+            }
+            Notice::ReloadFailed { cause } => {
+                write!(f, "the reload failed, and the old workers serve on: a new one {cause}")
+            }
+            Notice::Upgraded { within } => {
+                write!(f, "upgraded: the new master serves; open connections have {within:?} here")
+            }
+            Notice::UpgradeFailed { cause } => {
+                write!(f, "the upgrade failed, and this master goes on: the new one {cause}")
+            }
         }
     }
 }

@@ -5,19 +5,30 @@
 //! - A worker that ends is started again: at once the first time, then after a delay that doubles
 //!   with each failure. One that had been ready for [`HEALTHY_AFTER`] starts that count afresh, and
 //!   one that had been ready at all never waits longer than [`SERVING_DELAY_MAX`].
-//! - A worker that isn't ready in time is killed, as is one that closes its channel and lives on.
+//! - One that doesn't get ready again and again leaves its clients to another one until it does.
+//! - A worker that isn't ready in time is killed, as is one that hangs, and one that closes its
+//!   channel and lives on.
 //! - Until all workers have been ready once, nobody relies on the pool: a worker that says it
 //!   cannot start, or fails [`START_TRIES_MAX`] times, makes the pool give up. After that, nothing does.
+//! - A reload starts a successor in every place, and a recycling in one. Only when all of them are
+//!   ready are the old workers told to leave; when one fails, all of them go, and the old ones stay.
+//!   There is one such change at a time.
+//! - An upgrade is a new master with workers of its own. Once it is ready, ours leave.
 //! - The first signal to stop passes on to the workers; a second one, or the deadline, kills them.
+
+mod change;
+mod stop;
 
 use std::time::{Duration, Instant};
 
+use super::children::Life;
 use super::end::End;
 use super::error::MasterError;
-use super::notice::{Fate, Hurry, Next, Notice};
+use super::notice::{Cause, Fate, Hurry, Next, Notice};
 use crate::config::PoolConfig;
-use crate::process::channel::Message;
+use crate::process::channel::{Message, RecycleReason};
 use crate::process::signals::Signal;
+use change::Change;
 
 /// A worker that was ready this long didn't fail because of how it starts.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
@@ -27,32 +38,80 @@ const SERVING_DELAY_MAX: Duration = Duration::from_millis(500);
 /// A pool that never was ready gives up at this failure of one worker: two more tries are for
 /// what passes (memory, a database that starts as well), not for what is wrong.
 const START_TRIES_MAX: u32 = 3;
+/// A worker that failed this often before it got ready won't soon: with the default delays this is
+/// after three seconds, as long as a client may wait for its connection to be accepted.
+const LOOP_FAILURES: u32 = 6;
 /// Between the deadline that workers are told and their end by force: time to close what is open.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 /// A process that ends closes its channel before it can be reaped, by the time that the kernel
 /// takes to tear it down.
 const CHANNEL_GRACE: Duration = Duration::from_secs(1);
+/// A worker that hangs has so long to write down where.
+const LAST_WORDS_GRACE: Duration = Duration::from_millis(500);
+/// A worker that is due to be recycled, but whose successor failed, serves on for so long.
+const RECYCLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// What happened. Workers are named by their place in the pool.
+/// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
-    WorkerReady(usize),
-    WorkerEnded(usize, End),
-    ChannelClosed(usize),
+    WorkerReady(Life),
+    WorkerEnded(Life, End),
+    ChannelClosed(Life),
+    /// No connection comes to it any more.
+    AcceptStopped(Life),
+    RecycleDue(Life, RecycleReason),
+    /// Its loop has not turned for so long.
+    WorkerHangs(Life, Duration),
     Signal(Signal),
+    /// The settings for so many workers are there, and good.
+    Reload {
+        workers: usize,
+    },
+    /// The master of the new binary has its workers ready.
+    UpgradeReady,
+    /// It has ended instead.
+    UpgradeFailed(Cause),
+    /// The new master's workers should look at their listeners again: the old ones have let go.
+    AcceptAnew,
 }
 
 /// What to do, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Command {
-    Fork(usize),
-    Send(usize, Message),
+    Fork(Life),
+    Send(Life, Message),
     /// By `SIGKILL`.
-    Kill(usize),
+    Kill(Life),
+    /// Have it write down where it hangs.
+    Examine(Life),
+    /// It serves from now on.
+    Serve(Life),
+    /// It gets nothing new from now on.
+    Retire(Life),
+    /// The listeners of the worker that can't start go to this one, too.
+    Adopt {
+        worker: usize,
+        by: Life,
+    },
+    /// And back.
+    TakeBack {
+        worker: usize,
+    },
     /// All workers are ready, for the first time.
     ReportReady,
+    /// Read the settings again.
+    ReadSettings,
+    /// The settings that were read last are those of the workers now.
+    SettleReload,
+    /// They are not.
+    DropReload,
+    /// Start the new binary.
+    StartUpgrade,
+    KillUpgrade,
+    /// The new master's workers are alone at the listeners.
+    TellUpgradeAcceptAnew,
     Tell(Notice),
-    TellOf(usize, Fate),
+    TellOf(Life, Fate),
     /// No process is left; the last command.
     Finish(Verdict),
 }
@@ -61,13 +120,18 @@ pub(super) enum Command {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     Stopped,
-    GaveUp { worker: usize, end: End },
+    /// Another master serves on.
+    Upgraded,
+    GaveUp {
+        worker: usize,
+        end: End,
+    },
 }
 
 impl Verdict {
     pub(super) fn into_result(self) -> Result<(), MasterError> {
         match self {
-            Verdict::Stopped => Ok(()),
+            Verdict::Stopped | Verdict::Upgraded => Ok(()),
             Verdict::GaveUp { worker, end } => Err(MasterError::cannot_start(worker, end)),
         }
     }
@@ -77,15 +141,32 @@ impl Verdict {
 pub(super) struct Pool {
     rules: Rules,
     stage: Stage,
-    workers: Vec<Worker>,
+    /// A place for each worker that serves, or should.
+    places: Vec<Place>,
+    /// Processes that serve nothing new, and end.
+    leaving: Vec<Leaving>,
+    change: Option<Change>,
+    /// Listeners may have gone to a place of another number.
+    was_resized: bool,
+    /// A reload that has to wait for the change under way, for so many workers.
+    next_reload: Option<usize>,
+    /// Workers that want a successor, and the earliest time for it.
+    due: Vec<(Life, RecycleReason, Instant)>,
+    /// Until when the new binary's master has to be ready.
+    upgrade_by: Option<Instant>,
+    /// Processes so far.
+    births: u32,
+    random: u64,
 }
 
 /// How patient the pool is.
 #[derive(Clone, Copy, Debug)]
-struct Rules {
+pub(super) struct Rules {
     ready_timeout: Duration,
     stop_timeout: Duration,
     restart_delay: Duration,
+    restart: bool,
+    upgrade_timeout: Duration,
 }
 
 enum Stage {
@@ -99,12 +180,31 @@ enum Stage {
     },
 }
 
-struct Worker {
+struct Place {
     phase: Phase,
+    /// The process that there is, or was last.
+    life: Life,
     /// Ends in a row, each before it was healthy.
     failures: u32,
     /// The process that there is, or was last, got ready.
     was_ready: bool,
+    /// Somebody else serves its listeners.
+    is_adopted: bool,
+    /// Takes the place once it, and every other one of the same change, is ready.
+    successor: Option<Successor>,
+}
+
+struct Successor {
+    life: Life,
+    /// Killed then; gone once it is ready.
+    ready_by: Option<Instant>,
+}
+
+struct Leaving {
+    life: Life,
+    /// Gone once it has been killed, or while the whole pool's deadline counts.
+    kill_at: Option<Instant>,
+    is_killed: bool,
 }
 
 enum Phase {
@@ -123,38 +223,61 @@ enum Phase {
     Unreachable {
         kill_at: Instant,
     },
+    /// Its loop doesn't turn; killed then.
+    Hanging {
+        kill_at: Instant,
+    },
     /// Will be reaped soon.
     Killed,
-    /// No process, nor will there be one.
+    /// No process, nor will there be one but a successor.
     Gone,
 }
 
 impl Pool {
     /// A pool whose workers are due to be forked: [`handle_timeout`](Pool::handle_timeout) does it.
-    pub(super) fn new(workers: usize, config: &PoolConfig, now: Instant) -> Pool {
-        let absent =
-            |_| Worker { phase: Phase::Absent { fork_at: now }, failures: 0, was_ready: false };
-        Pool {
-            rules: Rules {
-                ready_timeout: config.ready_timeout,
-                stop_timeout: config.stop_timeout,
-                restart_delay: config.restart_delay,
-            },
+    /// `seed` is for the jitter of delays.
+    pub(super) fn new(workers: usize, rules: Rules, seed: u64, now: Instant) -> Pool {
+        let mut pool = Pool {
+            rules,
             stage: Stage::Starting,
-            workers: (0..workers).map(absent).collect(),
+            places: Vec::new(),
+            leaving: Vec::new(),
+            change: None,
+            was_resized: false,
+            next_reload: None,
+            due: Vec::new(),
+            upgrade_by: None,
+            births: 0,
+            random: seed | 1,
+        };
+        for worker in 0..workers {
+            pool.places.push(Place::new(worker, Phase::Absent { fork_at: now }));
         }
+        pool
+    }
+
+    /// Other settings from now on.
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
     }
 
     /// Takes in what happened.
     pub(super) fn handle(&mut self, event: Event, now: Instant, commands: &mut Vec<Command>) {
         match event {
-            Event::WorkerReady(id) => self.on_ready(id, now, commands),
-            Event::WorkerEnded(id, end) => self.on_end(id, end, now, commands),
-            Event::ChannelClosed(id) => self.on_channel_closed(id, now),
-            Event::Signal(Signal::Stop { name }) => self.on_stop(name, now, commands),
-            Event::Signal(Signal::Unused { name }) => {
-                commands.push(Command::Tell(Notice::Ignored { signal: name }));
+            Event::WorkerReady(life) => self.on_ready(life, now, commands),
+            Event::WorkerEnded(life, end) => self.on_end(life, end, now, commands),
+            Event::ChannelClosed(life) => self.on_channel_closed(life, now),
+            Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
+            Event::RecycleDue(life, reason) => {
+                self.due.push((life, reason, now));
+                self.begin_next_change(now, commands);
             }
+            Event::WorkerHangs(life, lasting) => self.on_hang(life, lasting, now, commands),
+            Event::Signal(signal) => self.on_signal(signal, now, commands),
+            Event::Reload { workers } => self.on_reload(workers, now, commands),
+            Event::UpgradeReady => self.on_upgrade_ready(now, commands),
+            Event::UpgradeFailed(cause) => self.on_upgrade_failed(cause, now, commands),
+            Event::AcceptAnew => self.have_all_accept_anew(commands),
         }
     }
 
@@ -165,23 +288,47 @@ impl Pool {
         {
             self.kill_all(Hurry::Deadline, commands);
         }
-        for (id, worker) in self.workers.iter_mut().enumerate() {
-            if worker.phase.due().is_none_or(|at| at > now) {
-                continue;
-            }
-            if let Phase::Absent { .. } = worker.phase {
-                worker.phase = Phase::Starting { ready_by: now + self.rules.ready_timeout };
-                worker.was_ready = false;
-                commands.push(Command::Fork(id));
-                continue;
-            }
-            let fate = match worker.phase {
-                Phase::Starting { .. } => Fate::NotReady { after: self.rules.ready_timeout },
-                _ => Fate::Unreachable { after: CHANNEL_GRACE },
-            };
-            worker.phase = Phase::Killed;
-            commands.extend([Command::TellOf(id, fate), Command::Kill(id)]);
+        if self.upgrade_by.is_some_and(|at| at <= now) {
+            commands.push(Command::KillUpgrade);
+            let within = self.rules.upgrade_timeout;
+            self.on_upgrade_failed(Cause::NotReady { within }, now, commands);
         }
+        for worker in 0..self.places.len() {
+            self.handle_timeout_of(worker, now, commands);
+        }
+        self.handle_timeout_of_change(now, commands);
+        for leaving in &mut self.leaving {
+            if leaving.kill_at.is_some_and(|at| at <= now) {
+                leaving.kill_at = None;
+                leaving.is_killed = true;
+                commands.push(Command::TellOf(leaving.life, Fate::Late));
+                commands.push(Command::Kill(leaving.life));
+            }
+        }
+        self.begin_next_change(now, commands);
+    }
+
+    fn handle_timeout_of(&mut self, worker: usize, now: Instant, commands: &mut Vec<Command>) {
+        let place = &mut self.places[worker];
+        if place.phase.due().is_none_or(|at| at > now) {
+            return;
+        }
+        let fate = match place.phase {
+            Phase::Absent { .. } => {
+                self.births += 1;
+                place.life = Life { worker, number: self.births };
+                place.phase = Phase::Starting { ready_by: now + self.rules.ready_timeout };
+                place.was_ready = false;
+                commands.push(Command::Fork(place.life));
+                return;
+            }
+            Phase::Starting { .. } => Some(Fate::NotReady { after: self.rules.ready_timeout }),
+            Phase::Unreachable { .. } => Some(Fate::Unreachable { after: CHANNEL_GRACE }),
+            _ => None, // that it hangs was told
+        };
+        place.phase = Phase::Killed;
+        commands.extend(fate.map(|fate| Command::TellOf(place.life, fate)));
+        commands.push(Command::Kill(place.life));
     }
 
     /// When [`handle_timeout`](Pool::handle_timeout) has something to do; never in a pool at ease.
@@ -190,111 +337,184 @@ impl Pool {
             Stage::Stopping { kill_at, .. } => kill_at,
             Stage::Starting | Stage::Running => None,
         };
-        self.workers.iter().filter_map(|worker| worker.phase.due()).chain(stop).min()
+        let places = self.places.iter().filter_map(|place| place.phase.due());
+        let successors =
+            self.places.iter().filter_map(|place| place.successor.as_ref()?.ready_by);
+        let leaving = self.leaving.iter().filter_map(|leaving| leaving.kill_at);
+        let due = self.due.iter().filter(|_| self.may_change()).map(|(.., at)| *at);
+        places.chain(successors).chain(leaving).chain(due).chain(stop).chain(self.upgrade_by).min()
     }
 
-    fn on_ready(&mut self, id: usize, now: Instant, commands: &mut Vec<Command>) {
-        let worker = &mut self.workers[id];
-        let Phase::Starting { .. } = worker.phase else { return };
-        worker.phase = Phase::Ready { since: now };
-        worker.was_ready = true;
-        commands.push(Command::TellOf(id, Fate::Ready));
-        let all = self.workers.iter().all(|worker| matches!(worker.phase, Phase::Ready { .. }));
+    fn on_ready(&mut self, life: Life, now: Instant, commands: &mut Vec<Command>) {
+        let Some(place) = self.places.get_mut(life.worker) else { return };
+        if place.life != life {
+            return self.on_successor_ready(life, now, commands);
+        }
+        let Phase::Starting { .. } = place.phase else { return };
+        place.phase = Phase::Ready { since: now };
+        place.was_ready = true;
+        commands.extend([Command::TellOf(life, Fate::Ready), Command::Serve(life)]);
+        if std::mem::take(&mut place.is_adopted) {
+            commands.push(Command::TakeBack { worker: life.worker });
+        }
+        let all = self.places.iter().all(|place| matches!(place.phase, Phase::Ready { .. }));
         if all && let Stage::Starting = self.stage {
             self.stage = Stage::Running;
             commands.push(Command::ReportReady);
+            self.begin_next_change(now, commands);
         }
     }
 
-    fn on_end(&mut self, id: usize, end: End, now: Instant, commands: &mut Vec<Command>) {
-        let worker = &mut self.workers[id];
-        worker.forgive_if_healthy(now);
-        worker.failures += 1;
+    fn on_end(&mut self, life: Life, end: End, now: Instant, commands: &mut Vec<Command>) {
+        self.due.retain(|(due, ..)| *due != life);
+        if let Some(at) = self.leaving.iter().position(|leaving| leaving.life == life) {
+            self.leaving.swap_remove(at);
+            commands.push(Command::TellOf(life, Fate::Ended { end, next: Next::Nothing }));
+            self.have_others_accept_anew(life, commands);
+            return self.finish_if_empty(commands);
+        }
+        let Some(place) = self.places.get_mut(life.worker) else { return };
+        if place.life != life {
+            return self.on_successor_ended(life, end, now, commands);
+        }
+        place.forgive_if_healthy(now);
+        place.failures += 1;
         // By somebody else than us, before it could show whether it serves.
-        let says_nothing = end.is_sigkill() && !matches!(worker.phase, Phase::Killed);
-        let delay_max = if says_nothing || worker.was_ready {
+        let is_ours = matches!(place.phase, Phase::Killed | Phase::Hanging { .. });
+        let says_nothing = end.is_sigkill() && !is_ours;
+        let delay_max = if says_nothing || place.was_ready {
             SERVING_DELAY_MAX
         } else {
             PoolConfig::RESTART_DELAY_MAX
         };
-        let hopeless = end.is_final() || worker.failures >= START_TRIES_MAX;
+        let failures = place.failures;
+        let loops = !place.was_ready && !says_nothing && failures >= LOOP_FAILURES;
+        let hopeless = end.is_final() || failures >= START_TRIES_MAX;
         let next = match self.stage {
             Stage::Stopping { .. } => Next::Nothing,
             Stage::Starting if hopeless => Next::GiveUp,
-            _ => Next::Restart { after: self.rules.delay_after(worker.failures).min(delay_max) },
+            _ if !self.rules.restart => Next::Nothing,
+            _ => Next::Restart { after: self.delay_after(failures).min(delay_max) },
         };
-        worker.phase = match next {
+        let place = &mut self.places[life.worker];
+        place.phase = match next {
             Next::Restart { after } => Phase::Absent { fork_at: now + after },
             Next::Nothing | Next::GiveUp => Phase::Gone,
         };
-        commands.push(Command::TellOf(id, Fate::Ended { end, next }));
-        if next == Next::GiveUp {
-            self.begin_stop(Verdict::GaveUp { worker: id, end }, now, commands);
-        }
-        self.finish_if_empty(commands);
-    }
-
-    fn on_channel_closed(&mut self, id: usize, now: Instant) {
-        let worker = &mut self.workers[id];
-        if let Phase::Starting { .. } | Phase::Ready { .. } = worker.phase {
-            worker.forgive_if_healthy(now);
-            worker.phase = Phase::Unreachable { kill_at: now + CHANNEL_GRACE };
-        }
-    }
-
-    fn on_stop(&mut self, signal: &'static str, now: Instant, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { .. } = self.stage {
-            self.kill_all(Hurry::SecondSignal, commands);
-            return;
-        }
-        let within = self.rules.stop_timeout;
-        commands.push(Command::Tell(Notice::Stopping { signal, within }));
-        self.begin_stop(Verdict::Stopped, now, commands);
-        self.finish_if_empty(commands);
-    }
-
-    /// Asks every worker to end, and starts no other.
-    fn begin_stop(&mut self, verdict: Verdict, now: Instant, commands: &mut Vec<Command>) {
-        let within = self.rules.stop_timeout;
-        let deadline_ms = within.as_millis() as u64; // at most a day
-        self.stage = Stage::Stopping { kill_at: Some(now + within + STOP_GRACE), verdict };
-        for (id, worker) in self.workers.iter_mut().enumerate() {
-            match worker.phase {
-                Phase::Absent { .. } => worker.phase = Phase::Gone,
-                Phase::Starting { .. } | Phase::Ready { .. } => {
-                    commands.push(Command::Send(id, Message::Shutdown { deadline_ms }));
-                }
-                Phase::Unreachable { .. } | Phase::Killed | Phase::Gone => {}
+        commands.push(Command::Retire(life));
+        commands.push(Command::TellOf(life, Fate::Ended { end, next }));
+        match next {
+            Next::GiveUp => {
+                self.begin_stop(Verdict::GaveUp { worker: life.worker, end }, now, commands);
             }
+            Next::Restart { .. } if loops => self.have_adopted(life, failures, commands),
+            Next::Nothing if self.places.iter().all(Place::is_gone) && self.change.is_none() => {
+                self.begin_stop(Verdict::Stopped, now, commands);
+            }
+            _ => {}
         }
+        self.finish_if_empty(commands);
     }
 
-    fn kill_all(&mut self, why: Hurry, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { kill_at, .. } = &mut self.stage {
-            *kill_at = None;
-        }
-        let left: Vec<usize> =
-            (0..self.workers.len()).filter(|id| self.workers[*id].phase.can_be_killed()).collect();
-        if left.is_empty() {
+    /// Finds somebody for the clients of a worker that doesn't start.
+    fn have_adopted(&mut self, life: Life, failures: u32, commands: &mut Vec<Command>) {
+        let is_ready = |place: &&Place| matches!(place.phase, Phase::Ready { .. });
+        let by = self.places.iter().filter(is_ready).map(|place| place.life).next();
+        let place = &mut self.places[life.worker];
+        if place.is_adopted {
             return;
         }
-        commands.push(Command::Tell(Notice::Killing { left: left.len(), why }));
-        for id in left {
-            self.workers[id].phase = Phase::Killed;
-            commands.push(Command::Kill(id));
+        commands.push(Command::TellOf(life, Fate::Looping { failures, adopter: by.map(|by| by.worker) }));
+        if let Some(by) = by {
+            place.is_adopted = true;
+            commands.push(Command::Adopt { worker: life.worker, by });
         }
     }
 
-    fn finish_if_empty(&self, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { verdict, .. } = self.stage
-            && self.workers.iter().all(|worker| matches!(worker.phase, Phase::Gone))
-        {
-            commands.push(Command::Finish(verdict));
+    fn on_channel_closed(&mut self, life: Life, now: Instant) {
+        let kill_at = now + CHANNEL_GRACE;
+        if let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.life == life) {
+            if !leaving.is_killed {
+                leaving.kill_at = Some(leaving.kill_at.map_or(kill_at, |at| at.min(kill_at)));
+            }
+            return;
+        }
+        let Some(place) = self.places.get_mut(life.worker) else { return };
+        match (&mut place.successor, &place.phase) {
+            (Some(successor), _) if successor.life == life => successor.ready_by = Some(kill_at),
+            (_, Phase::Starting { .. } | Phase::Ready { .. }) if place.life == life => {
+                place.forgive_if_healthy(now);
+                place.phase = Phase::Unreachable { kill_at };
+            }
+            _ => {}
+        }
+    }
+
+    fn on_hang(&mut self, life: Life, lasting: Duration, now: Instant, commands: &mut Vec<Command>) {
+        let Some(place) = self.places.get_mut(life.worker).filter(|place| place.life == life) else {
+            return;
+        };
+        if let Phase::Ready { .. } = place.phase {
+            place.forgive_if_healthy(now);
+            place.phase = Phase::Hanging { kill_at: now + LAST_WORDS_GRACE };
+            commands.push(Command::TellOf(life, Fate::Hangs { lasting }));
+            commands.extend([Command::Retire(life), Command::Examine(life)]);
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal, now: Instant, commands: &mut Vec<Command>) {
+        match (signal, &self.stage) {
+            (Signal::Stop { name }, _) => self.on_stop(name, now, commands),
+            (Signal::Reload { name }, Stage::Stopping { .. }) => {
+                commands.push(Command::Tell(Notice::Ignored { signal: name }));
+            }
+            (Signal::Reload { .. }, _) => commands.push(Command::ReadSettings),
+            (Signal::Upgrade { name }, _) => self.on_upgrade(name, now, commands),
+        }
+    }
+
+    /// How long to wait before a worker is started again, at its n-th failure in a row. A quarter
+    /// of it is jitter, so that workers that failed together don't start together.
+    fn delay_after(&mut self, failures: u32) -> Duration {
+        let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let delay = self.rules.restart_delay.saturating_mul(factor);
+        let delay = delay.min(PoolConfig::RESTART_DELAY_MAX);
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        delay - delay / 4 * (self.random % 256) as u32 / 256
+    }
+}
+
+impl Rules {
+    pub(super) fn of(config: &PoolConfig) -> Rules {
+        Rules {
+            ready_timeout: config.ready_timeout,
+            stop_timeout: config.stop_timeout,
+            restart_delay: config.restart_delay,
+            restart: config.restart,
+            upgrade_timeout: config.upgrade_timeout,
         }
     }
 }
 
-impl Worker {
+impl Place {
+    fn new(worker: usize, phase: Phase) -> Place {
+        Place {
+            phase,
+            life: Life { worker, number: 0 },
+            failures: 0,
+            was_ready: false,
+            is_adopted: false,
+            successor: None,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.phase, Phase::Gone)
+    }
+
     /// Forgets earlier failures of a worker that has been ready long enough.
     fn forgive_if_healthy(&mut self, now: Instant) {
         if let Phase::Ready { since } = self.phase
@@ -311,22 +531,14 @@ impl Phase {
         match *self {
             Phase::Absent { fork_at: at }
             | Phase::Starting { ready_by: at }
-            | Phase::Unreachable { kill_at: at } => Some(at),
+            | Phase::Unreachable { kill_at: at }
+            | Phase::Hanging { kill_at: at } => Some(at),
             Phase::Ready { .. } | Phase::Killed | Phase::Gone => None,
         }
     }
 
-    fn can_be_killed(&self) -> bool {
-        matches!(self, Phase::Starting { .. } | Phase::Ready { .. } | Phase::Unreachable { .. })
-    }
-}
-
-impl Rules {
-    /// How long to wait before a worker is started again, at its n-th failure in a row.
-    fn delay_after(self, failures: u32) -> Duration {
-        let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
-        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        self.restart_delay.saturating_mul(factor).min(PoolConfig::RESTART_DELAY_MAX)
+    fn has_process(&self) -> bool {
+        !matches!(self, Phase::Absent { .. } | Phase::Gone)
     }
 }
 

@@ -16,22 +16,40 @@ const NUMBER_AT: usize = 0;
 /// Where a record has the sender's process id, a `u32`; 0 when the kernel sent it (Ctrl-C).
 const SENDER_AT: usize = 12;
 /// Different signals that can be waiting at once, of those that we ask for.
-const RECORDS_MAX: usize = 5;
+const RECORDS_MAX: usize = 16;
+
+const STOP: [Number; 3] = [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT];
+const OTHERS: [Number; 4] = [Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2, Number::SIGCHLD];
 
 /// What a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signal {
-    /// `SIGTERM` or `SIGINT`: stop; finish first what is open.
+    /// `SIGTERM`, `SIGINT` or `SIGQUIT`: stop; finish first what is open.
     Stop { name: &'static str },
-    /// `SIGHUP`, `SIGUSR1` or `SIGUSR2`: nothing yet, but they must not end the process.
-    Unused { name: &'static str },
+    /// `SIGHUP` or `SIGUSR1`: go on with new settings and new workers.
+    Reload { name: &'static str },
+    /// `SIGUSR2`: go on as another program.
+    Upgrade { name: &'static str },
 }
 
-/// A signal, and the process that sent it; none when it was the kernel.
+/// A signal's number, and the process that sent it; none when it was the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Received {
-    pub(crate) signal: Signal,
+    pub(crate) number: Number,
     pub(crate) sender: Option<u32>,
+}
+
+impl Received {
+    /// What it asks for; none when that is another one's business.
+    pub(crate) fn signal(self) -> Option<Signal> {
+        let name = self.number.as_str();
+        match self.number {
+            Number::SIGTERM | Number::SIGINT | Number::SIGQUIT => Some(Signal::Stop { name }),
+            Number::SIGHUP | Number::SIGUSR1 => Some(Signal::Reload { name }),
+            Number::SIGUSR2 => Some(Signal::Upgrade { name }),
+            _ => None,
+        }
+    }
 }
 
 /// The master's signals: blocked in this thread until this is dropped, and readable instead.
@@ -43,16 +61,14 @@ pub(crate) struct MasterSignals {
 }
 
 impl MasterSignals {
-    /// Blocks every signal that [`Signal`] knows, for children to come as well.
+    /// Blocks every signal that [`Signal`] knows, what tells of children that stop, and those that
+    /// the embedder wants, for children to come as well.
     ///
     /// # Errors
     ///
     /// No descriptor left.
-    pub(crate) fn begin() -> io::Result<MasterSignals> {
-        let asked: SigSet =
-            [Number::SIGTERM, Number::SIGINT, Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2]
-                .into_iter()
-                .collect();
+    pub(crate) fn begin(wanted: impl Iterator<Item = Number>) -> io::Result<MasterSignals> {
+        let asked: SigSet = STOP.into_iter().chain(OTHERS).chain(wanted).collect();
         let descriptor = descriptor(&asked)?;
         Ok(MasterSignals { descriptor, before: asked.thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
     }
@@ -71,7 +87,8 @@ impl Drop for MasterSignals {
     }
 }
 
-/// Makes a forked child deaf to all but `SIGTERM` and `SIGINT`, which its descriptor tells of.
+/// Makes a forked child deaf to all but those signals that ask it to stop, which its descriptor
+/// tells of.
 ///
 /// # Errors
 ///
@@ -80,7 +97,7 @@ pub(crate) fn of_new_worker() -> io::Result<OwnedFd> {
     for number in [Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2, Number::SIGPIPE] {
         sys::ignore_signal(number)?;
     }
-    let stop: SigSet = [Number::SIGTERM, Number::SIGINT].into_iter().collect();
+    let stop: SigSet = STOP.into_iter().collect();
     stop.thread_set_mask()?;
     descriptor(&stop)
 }
@@ -90,18 +107,12 @@ pub(crate) fn read_buffer() -> Vec<u8> {
     Vec::with_capacity(RECORDS_MAX * RECORD_BYTES)
 }
 
-/// The signals of what was read; one that we never asked for is left out.
+/// The signals of what was read.
 pub(crate) fn decode(records: &[u8]) -> impl Iterator<Item = Received> {
     records.chunks_exact(RECORD_BYTES).filter_map(|record| {
         let number = Number::try_from(u32_at(record, NUMBER_AT) as i32).ok()?;
-        let name = number.as_str();
-        let signal = match number {
-            Number::SIGTERM | Number::SIGINT => Signal::Stop { name },
-            Number::SIGHUP | Number::SIGUSR1 | Number::SIGUSR2 => Signal::Unused { name },
-            _ => return None,
-        };
         let sender = Some(u32_at(record, SENDER_AT)).filter(|pid| *pid != 0);
-        Some(Received { signal, sender })
+        Some(Received { number, sender })
     })
 }
 
@@ -133,31 +144,36 @@ mod tests {
         assert_eq!(
             received,
             [
-                Received { signal: Signal::Unused { name: "SIGHUP" }, sender: Some(7) },
-                Received { signal: Signal::Stop { name: "SIGTERM" }, sender: None },
+                Received { number: Number::SIGHUP, sender: Some(7) },
+                Received { number: Number::SIGTERM, sender: None },
             ]
+        );
+        let meanings: Vec<_> = received.into_iter().map(Received::signal).collect();
+        assert_eq!(
+            meanings,
+            [Some(Signal::Reload { name: "SIGHUP" }), Some(Signal::Stop { name: "SIGTERM" })]
         );
     }
 
     #[test]
-    fn a_cut_record_and_one_that_nobody_asked_for_are_left_out() {
+    fn a_cut_record_is_left_out_and_one_of_a_child_means_nothing() {
         let bytes = [record(Number::SIGCHLD, 1), record(Number::SIGINT, 1)].concat();
-        assert_eq!(decode(&bytes).count(), 1);
+        assert_eq!(decode(&bytes).next().and_then(Received::signal), None);
         for cut in 0..bytes.len() {
-            assert_eq!(decode(&bytes[..cut]).count(), 0);
+            assert_eq!(decode(&bytes[..cut]).count(), cut / RECORD_BYTES);
         }
     }
 
     #[test]
     fn a_real_signal_reads_as_we_decode_it() {
         use std::io::Read;
-        let signals = MasterSignals::begin().unwrap();
+        let signals = MasterSignals::begin([].into_iter()).unwrap();
         let mut file = std::fs::File::from(signals.descriptor.try_clone().unwrap());
         raise(Number::SIGUSR1).unwrap(); // to this thread, which has it blocked
         let mut buffer = [0; RECORD_BYTES];
         assert_eq!(file.read(&mut buffer).unwrap(), RECORD_BYTES);
         let received = decode(&buffer).next().unwrap();
-        assert_eq!(received.signal, Signal::Unused { name: "SIGUSR1" });
+        assert_eq!(received.signal(), Some(Signal::Reload { name: "SIGUSR1" }));
         assert_eq!(received.sender, Some(std::process::id()));
     }
 }

@@ -1,0 +1,246 @@
+//! Workers that make room for others: reloads, recycling, upgrades. One change at a time; the old
+//! workers leave when all of the new ones are ready, and not before.
+
+use std::time::Instant;
+
+use super::{
+    Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE,
+    Stage, Successor, Verdict,
+};
+use crate::master::end::End;
+use crate::master::notice::{Cause, Fate, Next};
+use crate::process::channel::{Message, RecycleReason};
+
+/// What successors are started for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// All workers, so many of them from then on.
+    Reload { workers: usize },
+    Recycle { worker: usize, reason: RecycleReason },
+}
+
+impl Pool {
+    pub(super) fn may_change(&self) -> bool {
+        matches!(self.stage, Stage::Running) && self.change.is_none() && self.upgrade_by.is_none()
+    }
+
+    pub(super) fn on_reload(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
+        match self.stage {
+            Stage::Stopping { .. } => commands.push(Command::DropReload),
+            _ => {
+                self.next_reload = Some(workers);
+                self.begin_next_change(now, commands);
+            }
+        }
+    }
+
+    /// Begins what had to wait, if it still has to be.
+    pub(super) fn begin_next_change(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        if !self.may_change() {
+            return;
+        }
+        if let Some(workers) = self.next_reload.take() {
+            commands.push(Command::Tell(Notice::Reloading { workers }));
+            self.was_resized |= workers != self.places.len();
+            for worker in self.places.len()..workers {
+                self.places.push(Place::new(worker, Phase::Gone));
+            }
+            self.change = Some(Change::Reload { workers });
+            (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
+            return;
+        }
+        let is_due = |(.., at): &&(Life, RecycleReason, Instant)| *at <= now;
+        let Some(&(life, reason, _)) = self.due.iter().find(is_due) else { return };
+        self.due.retain(|(due, ..)| *due != life);
+        let serves = self.places.get(life.worker).is_some_and(|place| {
+            place.life == life && matches!(place.phase, Phase::Ready { .. })
+        });
+        if serves {
+            commands.push(Command::TellOf(life, Fate::Recycled { reason }));
+            self.change = Some(Change::Recycle { worker: life.worker, reason });
+            self.fork_successor(life.worker, now, commands);
+        }
+    }
+
+    fn fork_successor(&mut self, worker: usize, now: Instant, commands: &mut Vec<Command>) {
+        self.births += 1;
+        let life = Life { worker, number: self.births };
+        let ready_by = Some(now + self.rules.ready_timeout);
+        self.places[worker].successor = Some(Successor { life, ready_by });
+        commands.push(Command::Fork(life));
+    }
+
+    pub(super) fn on_successor_ready(
+        &mut self,
+        life: Life,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
+        let successor = self.places[life.worker].successor.as_mut();
+        let Some(successor) = successor.filter(|successor| successor.life == life) else { return };
+        successor.ready_by = None;
+        commands.push(Command::TellOf(life, Fate::Ready));
+        let all = self.places.iter().filter_map(|place| place.successor.as_ref());
+        if all.into_iter().all(|successor| successor.ready_by.is_none()) {
+            self.finish_change(now, commands);
+        }
+    }
+
+    /// All successors are ready: they serve, and the others leave.
+    fn finish_change(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        let Some(change) = self.change.take() else { return };
+        if let Change::Reload { .. } = change {
+            commands.push(Command::SettleReload);
+        }
+        let within = self.rules.stop_timeout;
+        let kill_at = Some(now + within + STOP_GRACE);
+        let mut left = Vec::new();
+        for place in &mut self.places {
+            let successor = place.successor.take();
+            let is_dropped =
+                matches!(change, Change::Reload { workers } if place.life.worker >= workers);
+            if successor.is_none() && !is_dropped {
+                continue;
+            }
+            if place.phase.has_process() {
+                left.push((place.life, matches!(place.phase, Phase::Killed)));
+            }
+            if let Some(Successor { life, .. }) = successor {
+                *place = Place::new(life.worker, Phase::Ready { since: now });
+                (place.life, place.was_ready) = (life, true);
+                commands.push(Command::Serve(life));
+            }
+        }
+        for (life, is_killed) in left {
+            let kill_at = kill_at.filter(|_| !is_killed);
+            self.leaving.push(Leaving { life, kill_at, is_killed });
+            let deadline_ms = within.as_millis() as u64; // at most a day
+            commands.push(Command::Retire(life));
+            commands.push(Command::Send(life, Message::Reload { deadline_ms }));
+        }
+        if let Change::Reload { workers } = change {
+            self.places.truncate(workers);
+            commands.push(Command::Tell(Notice::Reloaded { workers }));
+        }
+        self.begin_next_change(now, commands);
+    }
+
+    pub(super) fn on_successor_ended(
+        &mut self,
+        life: Life,
+        end: End,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
+        let place = &mut self.places[life.worker];
+        if place.successor.as_ref().is_none_or(|successor| successor.life != life) {
+            return;
+        }
+        place.successor = None;
+        commands.push(Command::TellOf(life, Fate::Ended { end, next: Next::Nothing }));
+        self.give_up_change(Cause::Ended(end), now, commands);
+    }
+
+    pub(super) fn handle_timeout_of_change(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        let is_late = |place: &Place| {
+            let successor = place.successor.as_ref()?;
+            (successor.ready_by? <= now).then_some(successor.life)
+        };
+        if let Some(life) = self.places.iter().find_map(is_late) {
+            let within = self.rules.ready_timeout;
+            commands.push(Command::TellOf(life, Fate::NotReady { after: within }));
+            self.give_up_change(Cause::NotReady { within }, now, commands);
+        }
+    }
+
+    /// The old workers stay. The successors, ready or not, are of no use.
+    fn give_up_change(&mut self, cause: Cause, now: Instant, commands: &mut Vec<Command>) {
+        let Some(change) = self.change.take() else { return };
+        for place in &mut self.places {
+            if let Some(Successor { life, .. }) = place.successor.take() {
+                self.leaving.push(Leaving { life, kill_at: None, is_killed: true });
+                commands.push(Command::Kill(life));
+            }
+        }
+        match change {
+            Change::Reload { .. } => {
+                // Places that it would have added.
+                while self.places.last().is_some_and(|place| place.is_gone() && place.life.number == 0)
+                {
+                    self.places.pop();
+                }
+                commands.push(Command::Tell(Notice::ReloadFailed { cause }));
+                commands.push(Command::DropReload);
+            }
+            Change::Recycle { worker, reason } => {
+                let life = self.places[worker].life;
+                commands.push(Command::TellOf(life, Fate::NotRecycled { cause }));
+                self.due.push((life, reason, now + RECYCLE_AGAIN_AFTER));
+            }
+        }
+        self.begin_next_change(now, commands);
+    }
+
+    /// A worker that leaves has let go of its listeners, which others have as well. The kernel may
+    /// have told it alone of a connection, and it didn't look.
+    pub(super) fn on_accept_stopped(&mut self, life: Life, commands: &mut Vec<Command>) {
+        if self.leaving.iter().any(|leaving| leaving.life == life) {
+            self.have_others_accept_anew(life, commands);
+        }
+    }
+
+    pub(super) fn have_others_accept_anew(&mut self, life: Life, commands: &mut Vec<Command>) {
+        match self.stage {
+            Stage::Stopping { verdict: Verdict::Upgraded, .. } => {
+                commands.push(Command::TellUpgradeAcceptAnew);
+            }
+            Stage::Stopping { .. } => {}
+            _ => match self.places.get(life.worker) {
+                Some(place) if !self.was_resized => {
+                    commands.push(Command::Send(place.life, Message::AcceptAnew));
+                }
+                _ => self.have_all_accept_anew(commands),
+            },
+        }
+    }
+
+    pub(super) fn have_all_accept_anew(&mut self, commands: &mut Vec<Command>) {
+        let ready = self.places.iter().filter(|place| matches!(place.phase, Phase::Ready { .. }));
+        commands.extend(ready.map(|place| Command::Send(place.life, Message::AcceptAnew)));
+    }
+
+    pub(super) fn on_upgrade(
+        &mut self,
+        signal: &'static str,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
+        if self.may_change() {
+            self.upgrade_by = Some(now + self.rules.upgrade_timeout);
+            commands.push(Command::StartUpgrade);
+        } else {
+            commands.push(Command::Tell(Notice::Ignored { signal }));
+        }
+    }
+
+    pub(super) fn on_upgrade_ready(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        if self.upgrade_by.take().is_none() {
+            return;
+        }
+        commands.push(Command::Tell(Notice::Upgraded { within: self.rules.stop_timeout }));
+        self.begin_stop(Verdict::Upgraded, now, commands);
+        self.finish_if_empty(commands);
+    }
+
+    pub(super) fn on_upgrade_failed(
+        &mut self,
+        cause: Cause,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
+        if self.upgrade_by.take().is_some() {
+            commands.push(Command::Tell(Notice::UpgradeFailed { cause }));
+            self.begin_next_change(now, commands);
+        }
+    }
+}
