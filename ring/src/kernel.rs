@@ -344,3 +344,42 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write, pipe};
+
+    use super::*;
+    use crate::probe::Mask;
+    use crate::slots::Slots;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "miri has no io_uring")]
+    fn a_restricted_ring_refuses_what_no_operation_needs() {
+        let (mut reader, writer) = pipe().unwrap();
+        let mut kernel = Kernel::new(8, Features::probe(Mask::NONE).unwrap()).unwrap();
+        kernel.restrict().unwrap();
+        kernel.enable().unwrap();
+        let id = Slots::<()>::with_capacity(0).stale_id().to_user_data();
+        let byte = b"x".as_ptr();
+        let part = libc::iovec { iov_base: byte.cast_mut().cast(), iov_len: 1 };
+        let entries = [
+            (opcode::Nop::new().build(), -libc::EACCES),
+            (
+                opcode::Writev::new(Fd(writer.as_raw_fd()), &raw const part, 1).build(),
+                -libc::EACCES,
+            ),
+            (opcode::Shutdown::new(Fd(-1), libc::SHUT_RDWR).build(), -libc::EACCES),
+            (opcode::Write::new(Fd(writer.as_raw_fd()), byte, 1).build(), 1),
+        ];
+        for (entry, result) in entries {
+            kernel.queue(entry.user_data(id));
+            kernel.turn(None).unwrap();
+            assert_eq!(kernel.poll().unwrap().result, result);
+        }
+        (&writer).write_all(b"y").unwrap();
+        let mut got = [0; 2];
+        reader.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"xy"); // the vectored write did nothing
+    }
+}

@@ -50,8 +50,9 @@ pub enum Op {
         /// Its capacity is the size of the read; old content is dropped.
         buffer: Vec<u8>,
     },
-    /// Writes once, to the file's current position. A pipe that nobody reads from any more sends
-    /// SIGPIPE, which Rust programs ignore unless told otherwise.
+    /// Writes once, to the file's current position. Waits for room, whether or not the file is set
+    /// to `O_NONBLOCK`. A pipe that nobody reads from any more sends SIGPIPE, which Rust programs
+    /// ignore unless told otherwise.
     Write {
         /// A file, pipe, eventfd or socket.
         fd: RawFd,
@@ -67,8 +68,8 @@ pub enum Op {
         payload: Vec<u8>,
         /// What to pass, at least one and at most [`FDS_MAX`](crate::FDS_MAX).
         fds: Vec<OwnedFd>,
-        /// While the peer's queue is full, wait; else that is [`Errno::AGAIN`] at once. A socket
-        /// set to `O_NONBLOCK` never waits.
+        /// While the peer's queue is full, wait; else that is [`Errno::AGAIN`] at once. Whether
+        /// the socket is set to `O_NONBLOCK` makes no difference.
         wait: bool,
     },
     /// Receives one message, and the descriptors that came with it.
@@ -82,8 +83,8 @@ pub enum Op {
         payload: Vec<u8>,
         /// Room for so many descriptors, at least one and at most [`FDS_MAX`](crate::FDS_MAX).
         fds_max: usize,
-        /// While there is no message, wait; else that is [`Errno::AGAIN`] at once. A socket set to
-        /// `O_NONBLOCK` never waits.
+        /// While there is no message, wait; else that is [`Errno::AGAIN`] at once. Whether the
+        /// socket is set to `O_NONBLOCK` makes no difference.
         wait: bool,
     },
     /// Closes the descriptor.

@@ -283,11 +283,11 @@ impl Stage {
             }
             Outcome::Received(Ok(None)) => "end".to_owned(),
             Outcome::Sent { result: Ok(count), buffer } if count < buffer.left() => "part".into(),
-            Outcome::Sent { result: Ok(count), .. } => format!("{count} bytes"),
+            Outcome::Sent { result: Ok(count), .. }
+            | Outcome::Written { result: Ok(count), .. } => format!("{count} bytes"),
             Outcome::Read { buffer, result: Ok(count) } => {
                 format!("{count} bytes: {}", String::from_utf8_lossy(&buffer))
             }
-            Outcome::Written { result: Ok(count), .. } => format!("{count} bytes"),
             Outcome::SentFds { result: Ok(()), fds, .. } => format!("{} descriptors", fds.len()),
             Outcome::ReceivedFds { payload, fds, result: Ok(arrival) } => {
                 let text = String::from_utf8_lossy(&payload).into_owned();
