@@ -120,7 +120,7 @@ impl Passing {
     /// else in there is looked at.
     fn take_fds(&mut self) -> Vec<OwnedFd> {
         let room = mem::size_of_val(&*self.control);
-        // Whole words again: a last header whose padding had no room would be overlooked.
+        // Whole words again: older versions of libc overlook a last header without its padding.
         let filled = self.header.msg_controllen.next_multiple_of(size_of::<Word>());
         self.header.msg_control = self.control.as_mut_ptr().cast();
         self.header.msg_controllen = filled.min(room);
@@ -146,6 +146,9 @@ impl Passing {
                     SCM_PIDFD => owned(data).for_each(drop), // asked for by others; never leaked
                     _ => {}
                 }
+            }
+            if data_bytes < claimed {
+                break; // nothing can follow what claims more than there is
             }
             // SAFETY: as for FIRSTHDR; `cmsg` is a header within the control data.
             cmsg = unsafe { libc::CMSG_NXTHDR(&raw const self.header, cmsg) };
@@ -176,4 +179,123 @@ pub(crate) fn assert_sendable(payload: &[u8], fds: &[OwnedFd]) {
 pub(crate) fn assert_receivable(payload: &Vec<u8>, fds_max: usize) {
     assert!(payload.capacity() > 0, "a message with descriptors has a payload");
     assert!((1..=FDS_MAX).contains(&fds_max), "a message carries 1 to {FDS_MAX} descriptors");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{PipeReader, Read, pipe};
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    const WORD: usize = size_of::<Word>();
+    const HEADER: usize = size_of::<libc::cmsghdr>();
+
+    /// What a kernel would leave after a receive: control headers with their claimed lengths.
+    struct Left {
+        passing: Passing,
+        filled: usize,
+        readers: Vec<PipeReader>,
+    }
+
+    impl Left {
+        fn with_room(fds_max: usize) -> Left {
+            let mut passing = Passing::to_receive(&mut Vec::with_capacity(1), fds_max);
+            passing.header.msg_controllen = 0;
+            Left { passing, filled: 0, readers: Vec::new() }
+        }
+
+        /// Adds a header that claims `len` bytes, and numbers behind it.
+        fn add(&mut self, kind: libc::c_int, len: usize, numbers: &[RawFd]) {
+            let mut bytes = len.to_ne_bytes().to_vec();
+            bytes.extend(libc::SOL_SOCKET.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            assert_eq!(bytes.len(), HEADER);
+            bytes.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
+            bytes.resize(bytes.len().next_multiple_of(WORD), 0);
+            for word in bytes.chunks_exact(WORD) {
+                let word = Word::from_ne_bytes(word.try_into().unwrap());
+                self.passing.control[self.filled / WORD] = word;
+                self.filled += WORD;
+            }
+            self.passing.header.msg_controllen = self.filled;
+        }
+
+        /// A new descriptor, whose only owner is whoever finds its number.
+        fn descriptor(&mut self) -> RawFd {
+            let (reader, writer) = pipe().unwrap();
+            self.readers.push(reader);
+            writer.into_raw_fd()
+        }
+
+        fn descriptors<const N: usize>(&mut self) -> [RawFd; N] {
+            [(); N].map(|()| self.descriptor())
+        }
+
+        fn take(&mut self) -> Vec<RawFd> {
+            self.passing.take_fds().into_iter().map(IntoRawFd::into_raw_fd).collect()
+        }
+    }
+
+    fn close(fds: impl IntoIterator<Item = RawFd>) {
+        // SAFETY: the caller took them from their owners.
+        fds.into_iter().for_each(|fd| drop(unsafe { File::from_raw_fd(fd) }));
+    }
+
+    #[test]
+    fn what_is_sent_is_spelled_so_that_it_can_be_read_for_every_count() {
+        for count in [1, 2, 3, FDS_MAX - 1, FDS_MAX] {
+            let null = File::open("/dev/null").unwrap();
+            let fds: Vec<OwnedFd> = (0..count).map(|_| null.try_clone().unwrap().into()).collect();
+            let mut passing = Passing::to_send(b"x", &fds);
+            let numbers: Vec<RawFd> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
+            let read = passing.take_fds();
+            assert_eq!(read.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>(), numbers);
+            assert!(passing.take_fds().is_empty()); // each once
+        }
+    }
+
+    #[test]
+    fn every_descriptor_of_several_headers_is_owned_and_no_other_number_is() {
+        let mut left = Left::with_room(FDS_MAX);
+        let [a, b, c, process] = left.descriptors();
+        left.add(libc::SCM_CREDENTIALS, HEADER + 12, &[0, 1, 2]);
+        left.add(libc::SCM_RIGHTS, HEADER + 4, &[a]);
+        left.add(SCM_PIDFD, HEADER + 4, &[process]);
+        left.add(SCM_PIDFD, HEADER + 4, &[-libc::ESRCH]); // none could be made
+        left.add(libc::SCM_RIGHTS, HEADER, &[]);
+        left.add(libc::SCM_RIGHTS, HEADER + 8, &[b, c]);
+        assert_eq!(left.take(), [a, b, c]);
+        assert_eq!(left.readers[3].read(&mut [0]).unwrap(), 0); // the process is closed
+        close([a, b, c]);
+    }
+
+    #[test]
+    fn lengths_that_claim_too_much_or_too_little_lead_nowhere() {
+        for claim in [HEADER + 12, HEADER + 4096, usize::MAX / 2, usize::MAX - 7, usize::MAX] {
+            let mut left = Left::with_room(2);
+            let fds = left.descriptors::<2>();
+            left.add(libc::SCM_RIGHTS, claim, &fds);
+            assert_eq!(left.take(), fds, "{claim}"); // to the end of what is there
+            close(fds);
+        }
+        for claim in 0..HEADER {
+            let mut left = Left::with_room(2);
+            left.add(libc::SCM_RIGHTS, claim, &[0]);
+            assert_eq!(left.take(), [], "{claim}");
+        }
+        for filled in 0..HEADER {
+            let mut left = Left::with_room(2);
+            left.add(libc::SCM_RIGHTS, HEADER + 4, &[0]);
+            left.passing.header.msg_controllen = filled - filled % WORD;
+            assert_eq!(left.take(), [], "{filled}");
+        }
+        let mut left = Left::with_room(2);
+        let fds = left.descriptors::<2>();
+        left.add(libc::SCM_RIGHTS, HEADER + 8, &fds);
+        left.passing.header.msg_controllen = usize::MAX - 7;
+        assert_eq!(left.take(), fds);
+        close(fds);
+    }
 }

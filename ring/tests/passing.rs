@@ -142,12 +142,12 @@ fn a_batch_of_any_size_arrives_whole_and_each_of_it_works() {
 #[test]
 fn what_was_sent_comes_back_usable() {
     let _alone = alone();
-    let (mut ring, (ours, _theirs)) = (ring(), channel());
+    let (mut ring, (ours, theirs)) = (ring(), channel());
     let (readers, writers) = pipes(2);
     let numbers: Vec<RawFd> = writers.iter().map(AsRawFd::as_raw_fd).collect();
     let (_, given_back, _) = send_now(&mut ring, &ours, "x", writers);
     assert_eq!(given_back.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>(), numbers);
-    drop(_theirs); // and with it the message and its copies
+    drop(theirs); // and with it the message and its copies
     assert_work(readers, given_back);
 }
 
