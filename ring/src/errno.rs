@@ -27,6 +27,8 @@ impl Errno {
     pub const NO_BUFFERS: Errno = Errno(libc::ENOBUFS);
     /// The process has no descriptor left (`RLIMIT_NOFILE`).
     pub const PROCESS_FILES: Errno = Errno(libc::EMFILE);
+    /// Now is not possible without waiting, and waiting was not asked for.
+    pub const AGAIN: Errno = Errno(libc::EAGAIN);
     /// The peer reset the connection.
     pub const RESET: Errno = Errno(libc::ECONNRESET);
     /// The peer won't read any more.

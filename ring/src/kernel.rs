@@ -15,6 +15,7 @@ use io_uring::{IoUring, cqueue, opcode, register::Restriction, squeue};
 use crate::buffers::{BufferRing, GroupId};
 use crate::errno::Errno;
 use crate::op::Op;
+use crate::passing::Passing;
 use crate::probe::Features;
 use crate::scratch::Scratch;
 use crate::slots::OpId;
@@ -37,12 +38,14 @@ const CURRENT_POSITION: u64 = u64::MAX;
 const WAIT_MAX: Duration = Duration::from_secs(1 << 32);
 
 /// Every opcode that [`Kernel::push`] can write, for the ring's own allow-list.
-const OPCODES: [u8; 8] = [
+const OPCODES: [u8; 10] = [
     opcode::AcceptMulti::CODE,
     opcode::Recv::CODE, // and RecvMulti
     opcode::Send::CODE,
     opcode::SendMsg::CODE,
+    opcode::RecvMsg::CODE,
     opcode::Read::CODE,
+    opcode::Write::CODE,
     opcode::Close::CODE,
     opcode::AsyncCancel::CODE,
     opcode::PollAdd::CODE,
@@ -168,6 +171,23 @@ impl Kernel {
                 opcode::Read::new(Fd(*fd), buffer.as_mut_ptr(), buffer.capacity() as u32)
                     .offset(CURRENT_POSITION)
                     .build()
+            }
+            Op::Write { fd, buffer } => {
+                // More than fits into the entry is a short write: write(2) itself takes less.
+                let bytes = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+                opcode::Write::new(Fd(*fd), buffer.as_ptr(), bytes).offset(CURRENT_POSITION).build()
+            }
+            Op::SendFds { fd, payload, fds, wait } => {
+                let passing = Scratch::Passing(Passing::to_send(payload, fds));
+                let header = scratch.insert(Box::new(passing)).header();
+                let flags = message_flags(libc::MSG_NOSIGNAL, *wait);
+                opcode::SendMsg::new(Fd(*fd), header).flags(flags).build()
+            }
+            Op::RecvFds { fd, payload, fds_max, wait } => {
+                let passing = Scratch::Passing(Passing::to_receive(payload, *fds_max));
+                let header = scratch.insert(Box::new(passing)).header();
+                let flags = message_flags(libc::MSG_CMSG_CLOEXEC, *wait);
+                opcode::RecvMsg::new(Fd(*fd), header).flags(flags).build()
             }
             Op::Close { fd, cancel } => {
                 let fd = fd.as_raw_fd();
@@ -306,6 +326,11 @@ impl Drop for Kernel {
     }
 }
 
+/// The flags of a message, and whether its operation waits for its turn.
+fn message_flags(flags: i32, wait: bool) -> u32 {
+    (if wait { flags } else { flags | libc::MSG_DONTWAIT }).cast_unsigned()
+}
+
 /// shutdown(2).
 pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     let how = match how {
@@ -317,5 +342,44 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     match unsafe { libc::shutdown(fd.as_raw_fd(), how) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write, pipe};
+
+    use super::*;
+    use crate::probe::Mask;
+    use crate::slots::Slots;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "miri has no io_uring")]
+    fn a_restricted_ring_refuses_what_no_operation_needs() {
+        let (mut reader, writer) = pipe().unwrap();
+        let mut kernel = Kernel::new(8, Features::probe(Mask::NONE).unwrap()).unwrap();
+        kernel.restrict().unwrap();
+        kernel.enable().unwrap();
+        let id = Slots::<()>::with_capacity(0).stale_id().to_user_data();
+        let byte = b"x".as_ptr();
+        let part = libc::iovec { iov_base: byte.cast_mut().cast(), iov_len: 1 };
+        let entries = [
+            (opcode::Nop::new().build(), -libc::EACCES),
+            (
+                opcode::Writev::new(Fd(writer.as_raw_fd()), &raw const part, 1).build(),
+                -libc::EACCES,
+            ),
+            (opcode::Shutdown::new(Fd(-1), libc::SHUT_RDWR).build(), -libc::EACCES),
+            (opcode::Write::new(Fd(writer.as_raw_fd()), byte, 1).build(), 1),
+        ];
+        for (entry, result) in entries {
+            kernel.queue(entry.user_data(id));
+            kernel.turn(None).unwrap();
+            assert_eq!(kernel.poll().unwrap().result, result);
+        }
+        (&writer).write_all(b"y").unwrap();
+        let mut got = [0; 2];
+        reader.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"xy"); // the vectored write did nothing
     }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::buffers::{BufferRing, GroupId, Lease};
 use crate::errno::Errno;
 use crate::kernel::Cqe;
+use crate::passing::Arrival;
 use crate::scratch::Scratch;
 use crate::send::SendBuffer;
 use crate::slots::OpId;
@@ -48,6 +49,43 @@ pub enum Op {
         fd: RawFd,
         /// Its capacity is the size of the read; old content is dropped.
         buffer: Vec<u8>,
+    },
+    /// Writes once, to the file's current position. Waits for room, whether or not the file is set
+    /// to `O_NONBLOCK`. A pipe that nobody reads from any more sends SIGPIPE, which Rust programs
+    /// ignore unless told otherwise.
+    Write {
+        /// A file, pipe, eventfd or socket.
+        fd: RawFd,
+        /// What to write; comes back with the outcome.
+        buffer: Vec<u8>,
+    },
+    /// Passes descriptors to the process at the other end, with one message. It gets copies; these
+    /// come back in every case. Two that wait at once on one socket may be reordered.
+    SendFds {
+        /// A connected `AF_UNIX` socket that keeps messages apart (`SOCK_SEQPACKET`).
+        fd: RawFd,
+        /// The message; not empty.
+        payload: Vec<u8>,
+        /// What to pass, at least one and at most [`FDS_MAX`](crate::FDS_MAX).
+        fds: Vec<OwnedFd>,
+        /// While the peer's queue is full, wait; else that is [`Errno::AGAIN`] at once. Whether
+        /// the socket is set to `O_NONBLOCK` makes no difference.
+        wait: bool,
+    },
+    /// Receives one message, and the descriptors that came with it.
+    ///
+    /// A message that has arrived is out of the queue, even when a cancellation is under way or
+    /// the ring is being dropped; in a dropped ring its descriptors are closed.
+    RecvFds {
+        /// A connected `AF_UNIX` socket that keeps messages apart (`SOCK_SEQPACKET`).
+        fd: RawFd,
+        /// Its capacity, which is not zero, is the room for the message; old content is dropped.
+        payload: Vec<u8>,
+        /// Room for so many descriptors, at least one and at most [`FDS_MAX`](crate::FDS_MAX).
+        fds_max: usize,
+        /// While there is no message, wait; else that is [`Errno::AGAIN`] at once. Whether the
+        /// socket is set to `O_NONBLOCK` makes no difference.
+        wait: bool,
     },
     /// Closes the descriptor.
     Close {
@@ -90,6 +128,31 @@ pub enum Outcome {
         /// Bytes read; zero at the end.
         result: Result<usize, Errno>,
     },
+    /// The buffer, and how many of its bytes were written.
+    Written {
+        /// As it was given.
+        buffer: Vec<u8>,
+        /// Bytes written; files and pipes may take fewer than there are.
+        result: Result<usize, Errno>,
+    },
+    /// The message is in the peer's queue, with copies of the descriptors; or why it is not.
+    SentFds {
+        /// As it was given.
+        payload: Vec<u8>,
+        /// As they were given, and still open.
+        fds: Vec<OwnedFd>,
+        /// All or nothing.
+        result: Result<(), Errno>,
+    },
+    /// A message, or the end.
+    ReceivedFds {
+        /// The buffer, holding the message; empty at the end and on errors.
+        payload: Vec<u8>,
+        /// What came with it, close-on-exec and in the sender's order.
+        fds: Vec<OwnedFd>,
+        /// Whether that is all of it.
+        result: Result<Arrival, Errno>,
+    },
     /// The descriptor is closed, whatever the result.
     Closed(Result<(), Errno>),
     /// `NOT_FOUND` when the target was complete already.
@@ -97,6 +160,9 @@ pub enum Outcome {
     /// How the child ended.
     ChildEnded(Result<ExitStatus, Errno>),
 }
+
+// Both are moved with each operation: what only some of them need is boxed instead.
+const _: () = assert!(size_of::<Op>() <= 72 && size_of::<Outcome>() <= 80);
 
 impl Outcome {
     /// Takes the final completion of `op` apart: what it owned moves to the caller.
@@ -116,6 +182,14 @@ impl Outcome {
                 // given no more room than its capacity.
                 unsafe { buffer.set_len(result.unwrap_or(0)) };
                 Outcome::Read { buffer, result }
+            }
+            Op::Write { buffer, .. } => Outcome::Written { buffer, result: cqe.result() },
+            Op::SendFds { payload, fds, .. } => {
+                Outcome::SentFds { payload, fds, result: cqe.result().map(drop) }
+            }
+            Op::RecvFds { payload, .. } => {
+                let scratch = scratch.expect("a receiving operation has its scratch");
+                Outcome::received_fds(payload, *scratch, cqe)
             }
             Op::Close { fd, .. } => {
                 if cqe.result() == Err(Errno::CANCELED) {
@@ -147,6 +221,20 @@ impl Outcome {
             // SAFETY: a successful accept returns a new descriptor that nobody else owns.
             unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
         }))
+    }
+
+    fn received_fds(mut payload: Vec<u8>, scratch: Scratch, cqe: Cqe) -> Outcome {
+        let (fds, result) = match cqe.result() {
+            Ok(count) => {
+                // SAFETY: the kernel wrote `count` bytes from the start of the buffer, and was
+                // given no more room than its capacity.
+                unsafe { payload.set_len(count) };
+                let (fds, arrival) = scratch.received_fds(count);
+                (fds, Ok(arrival))
+            }
+            Err(errno) => (Vec::new(), Err(errno)),
+        };
+        Outcome::ReceivedFds { payload, fds, result }
     }
 
     fn received(cqe: Cqe, group: GroupId, groups: &[Rc<BufferRing>]) -> Outcome {

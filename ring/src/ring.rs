@@ -238,6 +238,8 @@ impl<T: Copy> Ring<T> {
 
 impl<T: Copy> Drop for Ring<T> {
     /// Joins what is in flight, so that the kernel no longer writes to memory that goes away.
+    /// Descriptors that come to light by that are closed. Only when an operation can't be joined
+    /// (see `join`) does what it may still bring stay open, as its memory stays allocated.
     fn drop(&mut self) {
         if self.slots.len() > 0 && !self.join() {
             mem::forget(mem::replace(&mut self.slots, Slots::with_capacity(0)));

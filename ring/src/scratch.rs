@@ -8,11 +8,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use crate::errno::Errno;
+use crate::passing::{Arrival, Passing};
 use crate::send::SendBuffer;
 
 pub(crate) enum Scratch {
     /// sendmsg(2): the header and the two vectors that it points to.
     Message { header: libc::msghdr, parts: [libc::iovec; 2] },
+    /// A message with descriptors, either way.
+    Passing(Passing),
     /// waitid(2) through the ring (6.7) tells that the child has ended; waitpid(2) then returns at
     /// once.
     WaitId,
@@ -22,6 +25,9 @@ pub(crate) enum Scratch {
     #[cfg(feature = "sim")]
     Told(ExitStatus),
 }
+
+// Every one of them is allocated as large as the largest, also that of a plain send.
+const _: () = assert!(size_of::<Scratch>() <= 96);
 
 impl Scratch {
     /// The header of a two-part send. It points into `buffer`'s heap memory and into itself.
@@ -69,7 +75,23 @@ impl Scratch {
             Scratch::PidFd(Err(errno)) => Err(*errno),
             #[cfg(feature = "sim")]
             Scratch::Told(status) => result.map(|_| *status),
-            Scratch::Message { .. } => unreachable!("a send waits for no child"),
+            _ => unreachable!("a message waits for no child"),
+        }
+    }
+
+    /// The descriptors that came with `count` bytes, once their operation has succeeded.
+    pub(crate) fn received_fds(self, count: usize) -> (Vec<OwnedFd>, Arrival) {
+        match self {
+            Scratch::Passing(passing) => passing.receive(count),
+            _ => unreachable!("only a message brings descriptors"),
+        }
+    }
+
+    /// The header of a message with descriptors, for the kernel.
+    pub(crate) fn header(&mut self) -> *mut libc::msghdr {
+        match self {
+            Scratch::Passing(passing) => passing.header(),
+            _ => unreachable!("only a message with descriptors has it"),
         }
     }
 

@@ -274,6 +274,9 @@ impl Sim {
                 buffer.clear();
                 Request::On { fd: *fd, work: Work::Read { capacity: buffer.capacity() } }
             }
+            Op::Write { .. } | Op::SendFds { .. } | Op::RecvFds { .. } => {
+                unimplemented!("not simulated")
+            }
             Op::Close { fd, cancel } => Request::Close { fd: fd.as_raw_fd(), cancel: *cancel },
             Op::Cancel { target } => Request::Cancel { target: target.to_user_data() },
             Op::WaitChild { pid } => Request::WaitChild { pid: *pid },

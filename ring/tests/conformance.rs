@@ -283,9 +283,17 @@ impl Stage {
             }
             Outcome::Received(Ok(None)) => "end".to_owned(),
             Outcome::Sent { result: Ok(count), buffer } if count < buffer.left() => "part".into(),
-            Outcome::Sent { result: Ok(count), .. } => format!("{count} bytes"),
+            Outcome::Sent { result: Ok(count), .. }
+            | Outcome::Written { result: Ok(count), .. } => format!("{count} bytes"),
             Outcome::Read { buffer, result: Ok(count) } => {
                 format!("{count} bytes: {}", String::from_utf8_lossy(&buffer))
+            }
+            Outcome::SentFds { result: Ok(()), fds, .. } => format!("{} descriptors", fds.len()),
+            Outcome::ReceivedFds { payload, fds, result: Ok(arrival) } => {
+                let text = String::from_utf8_lossy(&payload).into_owned();
+                let count = fds.len();
+                self.accepted.extend(fds);
+                format!("{text:?} and {count} descriptors: {arrival:?}")
             }
             Outcome::ChildEnded(Ok(status)) => status.to_string(),
             Outcome::Closed(Ok(())) | Outcome::Cancelled(Ok(())) => "done".to_owned(),
@@ -293,6 +301,9 @@ impl Stage {
             | Outcome::Received(Err(errno))
             | Outcome::Sent { result: Err(errno), .. }
             | Outcome::Read { result: Err(errno), .. }
+            | Outcome::Written { result: Err(errno), .. }
+            | Outcome::SentFds { result: Err(errno), .. }
+            | Outcome::ReceivedFds { result: Err(errno), .. }
             | Outcome::Closed(Err(errno))
             | Outcome::Cancelled(Err(errno))
             | Outcome::ChildEnded(Err(errno)) => errno.to_string(),

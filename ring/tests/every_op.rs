@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
@@ -433,6 +433,91 @@ fn a_close_with_cancel_ends_all_that_waits() {
     assert_eq!(got.len(), part);
 }
 
+// Write.
+
+fn write(fd: &impl AsRawFd, bytes: &[u8]) -> Op {
+    Op::Write { fd: fd.as_raw_fd(), buffer: bytes.to_vec() }
+}
+
+fn written(completion: Completion<u32>) -> (Vec<u8>, Result<usize, Errno>) {
+    match completion.outcome {
+        Outcome::Written { buffer, result } => (buffer, result),
+        other => panic!("nothing written but {other:?}"),
+    }
+}
+
+#[test]
+fn a_write_to_an_eventfd_wakes_who_reads_it() {
+    let mut ring = ring();
+    let event = EventFd::new().unwrap();
+    let fd = event.as_fd().as_raw_fd();
+    ring.push(Op::Read { fd, buffer: Vec::with_capacity(8) }, 1);
+    assert_quiet(&mut ring);
+    ring.push(write(&fd, &3_u64.to_ne_bytes()), 2);
+    let [woken, wrote] = next_by_tag(&mut ring, 2).try_into().unwrap();
+    assert_eq!(read(woken), 3_u64.to_ne_bytes());
+    assert_eq!(written(wrote), (3_u64.to_ne_bytes().to_vec(), Ok(8)));
+}
+
+#[test]
+fn writes_to_a_pipe_come_out_in_order_and_a_full_one_takes_a_part() {
+    let mut ring = ring();
+    let (mut reader, writer) = pipe().unwrap();
+    for text in ["one ", "", "two"] {
+        ring.push(write(&writer, text.as_bytes()), 1);
+        assert_eq!(written(next(&mut ring)), (text.as_bytes().to_vec(), Ok(text.len())));
+    }
+    let mut got = [0; 7];
+    reader.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"one two");
+
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    ring.push(write(&writer, &vec![7; 1 << 20]), 1);
+    let (buffer, result) = written(next(&mut ring));
+    assert_eq!(buffer.len(), 1 << 20);
+    assert!(result.is_ok_and(|count| count > 0 && count < 1 << 20), "{result:?}");
+    ring.push(write(&writer, b"x"), 1);
+    assert_quiet(&mut ring); // it waits, whatever O_NONBLOCK says
+    drop(reader);
+    assert_eq!(written(next(&mut ring)), (b"x".to_vec(), Err(Errno::BROKEN_PIPE)));
+}
+
+#[test]
+fn a_write_to_a_full_pipe_waits_and_can_be_cancelled() {
+    let mut ring = ring();
+    let (mut reader, writer) = pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while (&writer).write(&[0; 4096]).is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    let target = ring.push(write(&writer, b"never"), 1);
+    assert_quiet(&mut ring);
+    ring.push(Op::Cancel { target }, 2);
+    let [wrote, _] = next_by_tag(&mut ring, 2).try_into().unwrap();
+    assert_eq!(written(wrote), (b"never".to_vec(), Err(Errno::CANCELED)));
+    drop(writer);
+    let mut whole = Vec::new();
+    reader.read_to_end(&mut whole).unwrap();
+    assert!(whole.iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn a_write_to_a_file_goes_on_from_its_position() {
+    let mut ring = ring();
+    let mut file = File::from(memfd_create(c"file", MFdFlags::empty()).unwrap());
+    file.write_all(b"0123456789").unwrap();
+    file.seek(SeekFrom::Start(3)).unwrap();
+    for text in [b"ab", b"cd"] {
+        ring.push(write(&file, text), 1);
+        assert_eq!(written(next(&mut ring)), (text.to_vec(), Ok(2)));
+    }
+    file.seek(SeekFrom::Start(0)).unwrap();
+    let mut whole = String::new();
+    file.read_to_string(&mut whole).unwrap();
+    assert_eq!(whole, "012abcd789");
+}
+
+// SendFds and RecvFds: see passing.rs.
+
 // Cancel, and ids.
 
 #[test]
@@ -579,6 +664,7 @@ fn a_restricted_ring_refuses_no_operation_that_there_is() {
     client.write_all(b"x").unwrap();
     writer.write_all(b"x").unwrap();
     let (fd, spare) = (server.as_raw_fd(), server.try_clone().unwrap());
+    let (channel, other) = UnixStream::pair().unwrap();
     let stale = ring.push(Op::Close { fd: spare, cancel: false }, 0);
     next(&mut ring);
     let operations = [
@@ -588,6 +674,19 @@ fn a_restricted_ring_refuses_no_operation_that_there_is() {
         Op::Send { fd, buffer: b"one".to_vec().into() },
         Op::Send { fd, buffer: SendBuffer::with_body(b"two".to_vec(), "parts".into()) },
         Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(8) },
+        Op::Write { fd: writer.as_raw_fd(), buffer: b"y".to_vec() },
+        Op::SendFds {
+            fd: channel.as_raw_fd(),
+            payload: b"z".to_vec(),
+            fds: vec![server.try_clone().unwrap()],
+            wait: true,
+        },
+        Op::RecvFds {
+            fd: other.as_raw_fd(),
+            payload: Vec::with_capacity(8),
+            fds_max: 1,
+            wait: true,
+        },
         Op::Cancel { target: stale },
         Op::WaitChild { pid: common::child("exit 0") },
         Op::Close { fd: server, cancel: true },
@@ -602,6 +701,9 @@ fn a_restricted_ring_refuses_no_operation_that_there_is() {
         | Outcome::Received(Err(errno))
         | Outcome::Sent { result: Err(errno), .. }
         | Outcome::Read { result: Err(errno), .. }
+        | Outcome::Written { result: Err(errno), .. }
+        | Outcome::SentFds { result: Err(errno), .. }
+        | Outcome::ReceivedFds { result: Err(errno), .. }
         | Outcome::Closed(Err(errno))
         | Outcome::Cancelled(Err(errno))
         | Outcome::ChildEnded(Err(errno))) = outcome

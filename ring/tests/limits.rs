@@ -9,8 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
 use common::{accepted, assert_quiet, child, features_without, next, ring, ring_of};
-use uring_ring::{Errno, Features, Mask, Op, Outcome, Unavailable};
+use uring_ring::{Arrival, Errno, Features, Mask, Op, Outcome, Unavailable};
 
 const DESCRIPTORS_MAX: &str = "64";
 const MARK: &str = "URING_RING_TEST_IS_LIMITED";
@@ -76,6 +78,44 @@ fn an_accept_out_of_descriptors_ends_and_the_queue_keeps_the_connections() {
     assert_eq!((second.tag, second.more), (3, true));
     accepted(second);
     assert_quiet(&mut ring);
+}
+
+#[test]
+fn descriptors_that_do_not_fit_are_cut_and_the_rest_arrives() {
+    if !is_limited("descriptors_that_do_not_fit_are_cut_and_the_rest_arrives") {
+        return;
+    }
+    let mut ring = ring();
+    let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+    let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    let room = |fds_max| Op::RecvFds {
+        fd: theirs.as_raw_fd(),
+        payload: Vec::with_capacity(8),
+        fds_max,
+        wait: false,
+    };
+    for spare in [0, 1, 4, 10] {
+        let fds = (0..10).map(|_| ours.try_clone().unwrap()).collect();
+        let payload = b"batch".to_vec();
+        ring.push(Op::SendFds { fd: ours.as_raw_fd(), payload, fds, wait: false }, 1);
+        drop(next(&mut ring));
+
+        let taken = use_up(spare);
+        ring.push(room(10), 2);
+        let Outcome::ReceivedFds { payload, fds, result } = next(&mut ring).outcome else {
+            panic!("no message")
+        };
+        drop(taken);
+        assert_eq!((payload.as_slice(), fds.len()), (b"batch".as_slice(), spare));
+        let cut = Arrival::Cut { payload: false, fds: true };
+        assert_eq!(result, Ok(if spare == 10 { Arrival::Whole } else { cut }));
+        drop(fds);
+
+        ring.push(room(10), 3); // and what was cut is lost
+        let again = next(&mut ring).outcome;
+        let nothing = matches!(again, Outcome::ReceivedFds { result: Err(Errno::AGAIN), .. });
+        assert!(nothing, "{again:?}");
+    }
 }
 
 #[test]
