@@ -56,7 +56,7 @@ impl Conversation {
             date: &self.date,
             pools: &mut self.pools,
             counts: &mut self.counts,
-            draining: false,
+            draining: Draining::No,
         };
         self.connection.handle_bytes(bytes, &mut env);
         while let Some(action) = self.connection.poll_action(&mut env) {

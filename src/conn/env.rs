@@ -34,14 +34,26 @@ pub(crate) struct Env<'a> {
     pub(crate) date: &'a DateField,
     pub(crate) pools: &'a mut Pools,
     pub(crate) counts: &'a mut Counts,
-    /// No new requests: answers say `Connection: close`.
-    pub(crate) draining: bool,
+    pub(crate) draining: Draining,
+}
+
+/// Whether, and how, a worker leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Draining {
+    No,
+    /// Nobody takes over: answers say `Connection: close`.
+    Closing,
+    /// Somebody takes over what idles.
+    HandingOver,
 }
 
 impl Env<'_> {
     /// How long a connection may wait for its next request.
     pub(crate) fn idle_timeout(&self) -> Duration {
-        if self.draining { DRAIN_GRACE } else { self.settings.idle_timeout }
+        match self.draining {
+            Draining::Closing => DRAIN_GRACE,
+            Draining::No | Draining::HandingOver => self.settings.idle_timeout,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::proto::h1::{
     BodyDecoder, CONTINUE, Framing, HeadError, HeadParser, Method, Step, Version,
 };
 
-pub(crate) use env::{Counts, DateField, Env, Pools, Settings};
+pub(crate) use env::{Counts, DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
 use respond::{Download, Pumped};
@@ -112,6 +112,11 @@ struct Exchange {
 }
 
 impl Connection {
+    /// A connection that another process has served before. It idles, until `deadline`.
+    pub(crate) fn resumed(socket: RawFd, deadline: Instant) -> Connection {
+        Connection { is_proven: true, ..Connection::new(socket, deadline) }
+    }
+
     /// A new connection, which has until `deadline` to bring the head of its first request.
     /// `socket` is only for the handler's question who the peer is.
     pub(crate) fn new(socket: RawFd, deadline: Instant) -> Connection {
@@ -206,12 +211,20 @@ impl Connection {
     }
 
     /// The worker is about to stop. What has begun is finished; a request that is on its way
-    /// already still gets its answer.
-    pub(crate) fn handle_drain(&mut self, env: &Env<'_>) {
+    /// already, and comes by this time, still gets its answer.
+    pub(crate) fn handle_drain(&mut self, until: Instant) {
         if matches!(self.phase, Phase::Idle) {
-            let grace = env.now + DRAIN_GRACE;
-            self.phase_deadline = self.phase_deadline.map(|deadline| deadline.min(grace));
+            self.phase_deadline = self.phase_deadline.map(|deadline| deadline.min(until));
         }
+    }
+
+    /// Whether another process could go on with the socket, and the client not notice: nothing has
+    /// begun, and nothing is left to send.
+    pub(crate) fn may_move(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+            && self.input.is_empty()
+            && !self.output.is_busy()
+            && !self.peer_ended
     }
 
     /// The socket is broken.
@@ -367,7 +380,7 @@ impl Connection {
         let exchange = Exchange {
             version: head.version,
             is_head: head.method == Method::Head,
-            keep_alive: head.keep_alive && !env.draining,
+            keep_alive: head.keep_alive && env.draining != Draining::Closing,
         };
         if head.method == Method::Connect {
             return self.refuse(Status::NOT_IMPLEMENTED, false, env);
@@ -412,7 +425,7 @@ impl Connection {
     }
 
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
-        exchange.keep_alive &= !env.draining;
+        exchange.keep_alive &= env.draining != Draining::Closing;
         match respond::write(response, &mut exchange, &mut self.output, env) {
             None => self.finish_exchange(exchange, env),
             Some(download) => {
@@ -451,7 +464,8 @@ impl Connection {
             self.phase_deadline = Some(env.now + env.idle_timeout());
         } else {
             // A client that was told to go may have sent more before it heard of it.
-            self.begin_close(if env.draining { Ending::Linger } else { Ending::Close });
+            let is_told_to = env.draining == Draining::Closing;
+            self.begin_close(if is_told_to { Ending::Linger } else { Ending::Close });
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Entry {
 pub(super) enum Receive {
     /// Nothing: the socket's buffer fills, and then the peer has to wait.
     Off,
-    Once,
+    Once(OpId),
     Armed(OpId),
     /// Asked to end; it may still deliver.
     Ending,
@@ -97,7 +97,7 @@ impl Entry {
                 let multishot = self.connection.is_proven();
                 let op = Op::Recv { fd: socket.as_raw_fd(), group, multishot };
                 let armed = ring.push(op, Tag::Receive(id));
-                if multishot { Receive::Armed(armed) } else { Receive::Once }
+                if multishot { Receive::Armed(armed) } else { Receive::Once(armed) }
             }
             (Receive::Armed(target), false) => {
                 ring.push(Op::Cancel { target }, Tag::Cancel);
@@ -105,6 +105,21 @@ impl Entry {
             }
             (receive, _) => receive,
         };
+    }
+
+    /// Ends receiving, also what was to go on. Returns whether it has ended.
+    pub(super) fn end_receive(&mut self, ring: &mut Ring<Tag>) -> bool {
+        if let Receive::Armed(target) | Receive::Once(target) = self.receive {
+            ring.push(Op::Cancel { target }, Tag::Cancel);
+            self.receive = Receive::Ending;
+        }
+        self.receive == Receive::Off
+    }
+
+    /// The socket alone, when nothing is in flight on it.
+    pub(super) fn into_socket(self) -> Option<OwnedFd> {
+        assert!(self.receive == Receive::Off && !self.sending, "something is in flight");
+        self.socket
     }
 
     /// Receiving ended, but not because of the peer; or the socket is broken.

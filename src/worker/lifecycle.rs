@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use uring_ring::{Errno, Op, Ring};
 
 use super::Tag;
-use crate::process::channel::{self, Message};
+use crate::conn::Draining;
+use crate::process::channel::{Limit, Message};
 use crate::process::signals;
 
 /// How long a worker drains when nobody says how long: after a signal that it got itself, or when
@@ -17,35 +18,59 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Lifecycle {
     channel: OwnedFd,
     signals: OwnedFd,
+    limit: Limit,
     /// When it ends, drained or not. Set once it drains.
     deadline: Option<Instant>,
+    draining: Draining,
     /// What broke the worker's ears, if anything did.
     failure: Option<Errno>,
 }
 
+/// What to do about something that was read.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// As [`Lifecycle::draining`] says.
+    Drain,
+    AcceptAnew,
+    GiveListenersBack,
+    /// The embedder's own message.
+    Deliver(serde_json::Value),
+}
+
 impl Lifecycle {
-    pub(super) fn new(channel: OwnedFd, signals: OwnedFd) -> Lifecycle {
-        Lifecycle { channel, signals, deadline: None, failure: None }
+    pub(super) fn new(channel: OwnedFd, signals: OwnedFd, limit: Limit) -> Lifecycle {
+        let draining = Draining::No;
+        Lifecycle { channel, signals, limit, deadline: None, draining, failure: None }
     }
 
     /// Listens, and reports: what was pushed before is armed when the master reads the report.
     pub(super) fn begin(&self, report: &Message, ring: &mut Ring<Tag>) {
         self.listen(Tag::Channel, ring);
         self.listen(Tag::Signal, ring);
-        let packet = channel::encode(report).expect("a report is short");
-        ring.push(Op::Send { fd: self.channel.as_raw_fd(), buffer: packet.into() }, Tag::Report);
+        self.say(report, ring);
+    }
+
+    /// Tells the master something.
+    pub(super) fn say(&self, message: &Message, ring: &mut Ring<Tag>) {
+        match self.limit.encode(message) {
+            Ok(packet) => {
+                let buffer = packet.into();
+                ring.push(Op::Send { fd: self.channel.as_raw_fd(), buffer }, Tag::Said);
+            }
+            Err(error) => log::error!("cannot tell the master {message:?}: {error}"),
+        }
     }
 
     fn listen(&self, tag: Tag, ring: &mut Ring<Tag>) {
         let (fd, buffer) = match tag {
-            Tag::Channel => (&self.channel, channel::read_buffer()),
+            Tag::Channel => (&self.channel, self.limit.read_buffer()),
             Tag::Signal => (&self.signals, signals::read_buffer()),
             _ => unreachable!("nothing else is listened to"),
         };
         ring.push(Op::Read { fd: fd.as_raw_fd(), buffer }, tag);
     }
 
-    /// Something was read. Returns whether to begin to drain.
+    /// Something was read.
     pub(super) fn on_read(
         &mut self,
         tag: Tag,
@@ -53,41 +78,61 @@ impl Lifecycle {
         result: Result<usize, Errno>,
         ring: &mut Ring<Tag>,
         now: Instant,
-    ) -> bool {
-        let drain_for = match (tag, result) {
+    ) -> Option<Order> {
+        let order = match (tag, result) {
             (Tag::Channel, Ok(0) | Err(_)) => {
                 log::warn!("the master is gone: finishing what is open");
-                return self.begin_drain(now + DRAIN_MAX);
+                return self.drain(Draining::Closing, DRAIN_MAX, now);
             }
-            (Tag::Channel, Ok(_)) => match channel::decode(packet) {
-                Ok(Message::Shutdown { deadline_ms }) => Some(Duration::from_millis(deadline_ms)),
-                Ok(other) => {
-                    log::warn!("not for a worker: {other:?}");
-                    None
-                }
-                Err(error) => {
-                    log::warn!("a message of the master's can't be read: {error}");
-                    None
-                }
-            },
+            (Tag::Channel, Ok(_)) => self.on_packet(packet, now),
             (_, Err(errno)) => {
                 self.on_failure(errno);
-                return false;
+                return None;
             }
             (_, Ok(_)) => {
                 // The whole process group got the signal, it seems. How much time there is, the
                 // master will say.
                 let is_signal = signals::decode(packet).next().is_some();
-                (is_signal && self.deadline.is_none()).then_some(DRAIN_MAX)
+                let is_news = is_signal && self.deadline.is_none();
+                is_news.then(|| self.drain(Draining::Closing, DRAIN_MAX, now)).flatten()
             }
         };
         self.listen(tag, ring);
-        drain_for.is_some_and(|time| self.begin_drain(now + time))
+        order
     }
 
-    /// Whether it is news. The last word about the deadline counts.
-    fn begin_drain(&mut self, deadline: Instant) -> bool {
-        self.deadline.replace(deadline).is_none()
+    fn on_packet(&mut self, packet: &[u8], now: Instant) -> Option<Order> {
+        match self.limit.decode(packet) {
+            Ok(Message::Shutdown { deadline_ms }) => {
+                self.drain(Draining::Closing, Duration::from_millis(deadline_ms), now)
+            }
+            Ok(Message::Reload { deadline_ms }) => {
+                self.drain(Draining::HandingOver, Duration::from_millis(deadline_ms), now)
+            }
+            Ok(Message::AcceptAnew) => Some(Order::AcceptAnew),
+            Ok(Message::ListenersBack) => Some(Order::GiveListenersBack),
+            Ok(Message::User { payload }) => Some(Order::Deliver(payload)),
+            Ok(other) => {
+                log::warn!("not for a worker: {other:?}");
+                None
+            }
+            Err(error) => {
+                log::warn!("a message of the master's can't be read: {error}");
+                None
+            }
+        }
+    }
+
+    /// Whether it is news. The last word about the deadline counts; whoever closes doesn't hand
+    /// over again.
+    fn drain(&mut self, how: Draining, within: Duration, now: Instant) -> Option<Order> {
+        self.deadline = Some(now + within);
+        let is_news = self.draining == Draining::No
+            || (self.draining, how) == (Draining::HandingOver, Draining::Closing);
+        is_news.then(|| {
+            self.draining = how;
+            Order::Drain
+        })
     }
 
     /// Something that the worker must hear can't be read.
@@ -100,8 +145,9 @@ impl Lifecycle {
         self.failure
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.deadline.is_some()
+    /// Whether and how it leaves.
+    pub(super) fn draining(&self) -> Draining {
+        self.draining
     }
 
     /// Whether there is nothing left to do, or no time.
@@ -109,6 +155,7 @@ impl Lifecycle {
         self.deadline.is_some_and(|deadline| is_idle || deadline <= now)
     }
 
+    /// When it ends, drained or not.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
     }
