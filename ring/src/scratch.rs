@@ -24,6 +24,9 @@ pub(crate) enum Scratch {
     /// What a simulated kernel says.
     #[cfg(feature = "sim")]
     Told(ExitStatus),
+    /// What a simulated kernel brings.
+    #[cfg(feature = "sim")]
+    Brought(Vec<OwnedFd>, Arrival),
 }
 
 // Every one of them is allocated as large as the largest, also that of a plain send.
@@ -83,6 +86,8 @@ impl Scratch {
     pub(crate) fn received_fds(self, count: usize) -> (Vec<OwnedFd>, Arrival) {
         match self {
             Scratch::Passing(passing) => passing.receive(count),
+            #[cfg(feature = "sim")]
+            Scratch::Brought(fds, arrival) => (fds, arrival),
             _ => unreachable!("only a message brings descriptors"),
         }
     }

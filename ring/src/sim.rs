@@ -47,6 +47,7 @@ use std::time::{Duration, Instant};
 use crate::buffers::BufferRing;
 use crate::kernel::Cqe;
 use crate::op::Op;
+use crate::passing::{self, Arrival};
 use crate::scratch::Scratch;
 use crate::slots::OpId;
 
@@ -84,6 +85,7 @@ impl World {
     }
 
     /// Makes something to read from: a pipe, an eventfd, a signalfd, the channel to the master.
+    /// What the server writes to it, or passes through it, the world keeps.
     pub fn readable(&self) -> OwnedFd {
         self.machine.borrow_mut().add_readable()
     }
@@ -93,9 +95,28 @@ impl World {
         self.machine.borrow_mut().feed(readable.as_raw_fd(), Some(message));
     }
 
-    /// Ends a readable: after its messages, reads get nothing.
+    /// Ends a readable: after its messages, reads get nothing, and writes fail.
     pub fn end(&self, readable: &impl AsRawFd) {
         self.machine.borrow_mut().feed(readable.as_raw_fd(), None);
+    }
+
+    /// Passes `count` new connections to the server, with one message through a readable. They
+    /// wait in it until the server receives the message; a mere read of it loses them.
+    pub fn pass(&self, readable: &impl AsRawFd, message: &[u8], count: usize) -> Vec<Client> {
+        let files = self.machine.borrow_mut().pass(readable.as_raw_fd(), message, count);
+        let client = |at| Client { machine: Rc::clone(&self.machine), at };
+        files.into_iter().map(client).collect()
+    }
+
+    /// How many descriptors the server has passed through a readable that it has open.
+    pub fn passed(&self, readable: &impl AsRawFd) -> usize {
+        self.machine.borrow().passed(readable.as_raw_fd())
+    }
+
+    /// Takes what the server has written to a readable that it has open, and the messages of the
+    /// descriptors that it has passed: each on its own, in order.
+    pub fn written(&self, readable: &impl AsRawFd) -> Vec<Vec<u8>> {
+        self.machine.borrow_mut().take_written(readable.as_raw_fd())
     }
 
     /// Lets a child process end, for who waits or will wait for it.
@@ -274,8 +295,20 @@ impl Sim {
                 buffer.clear();
                 Request::On { fd: *fd, work: Work::Read { capacity: buffer.capacity() } }
             }
-            Op::Write { .. } | Op::SendFds { .. } | Op::RecvFds { .. } => {
-                unimplemented!("not simulated")
+            Op::Write { fd, buffer } => {
+                Request::On { fd: *fd, work: Work::Write { bytes: buffer.clone(), passes: 0 } }
+            }
+            Op::SendFds { fd, payload, fds, .. } => {
+                passing::assert_sendable(payload, fds);
+                let work = Work::Write { bytes: payload.clone(), passes: fds.len() };
+                Request::On { fd: *fd, work }
+            }
+            Op::RecvFds { fd, payload, fds_max, wait } => {
+                passing::assert_receivable(payload, *fds_max);
+                payload.clear();
+                let capacity = payload.capacity();
+                let work = Work::RecvFds { capacity, fds_max: *fds_max, wait: *wait };
+                Request::On { fd: *fd, work }
             }
             Op::Close { fd, cancel } => Request::Close { fd: fd.as_raw_fd(), cancel: *cancel },
             Op::Cancel { target } => Request::Cancel { target: target.to_user_data() },
@@ -304,6 +337,16 @@ impl Sim {
     pub(crate) fn deliver(&mut self, op: &mut Op, scratch: &mut Option<Box<Scratch>>) {
         match (op, mem::replace(&mut self.payload, Payload::None)) {
             (Op::Read { buffer, .. }, Payload::Bytes(bytes)) => buffer.extend_from_slice(&bytes),
+            (Op::RecvFds { payload, .. }, brought) => {
+                let (fds, arrival) = match brought {
+                    Payload::Message { bytes, fds, arrival } => {
+                        payload.extend_from_slice(&bytes);
+                        (fds, arrival)
+                    }
+                    _ => (Vec::new(), Arrival::End), // or the result is an error
+                };
+                *scratch = Some(Box::new(Scratch::Brought(fds, arrival)));
+            }
             (Op::WaitChild { .. }, payload) => {
                 let status = match payload {
                     Payload::Exit(status) => status,

@@ -6,14 +6,17 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, PipeWriter, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::libc::linger;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, setsockopt, socketpair, sockopt,
+};
 
 use uring_ring::sim::{Client, Faults, Plan, World};
 use uring_ring::{Completion, Errno, GroupId, Lease, Op, OpId, Outcome, Ring, SendBuffer, Setup};
@@ -26,6 +29,7 @@ trait Net {
     fn listener(&mut self) -> OwnedFd;
     fn connect(&mut self, listener: &OwnedFd) -> Box<dyn Peer>;
     fn pipe(&mut self) -> (OwnedFd, Box<dyn Feed>);
+    fn channel(&mut self) -> (OwnedFd, Box<dyn Master>);
 }
 
 /// The other end of a connection.
@@ -44,6 +48,14 @@ trait Feed {
     fn end(&mut self);
 }
 
+/// The other end of a channel over which descriptors pass.
+trait Master {
+    fn pass(&mut self, text: &str, count: usize) -> Vec<Box<dyn Peer>>;
+    /// The messages that have come, and how many descriptors with them.
+    fn take(&mut self) -> (Vec<String>, usize);
+    fn end(&mut self);
+}
+
 struct Real;
 
 struct RealPeer {
@@ -52,6 +64,8 @@ struct RealPeer {
 }
 
 struct RealFeed(Option<PipeWriter>);
+
+struct RealMaster(Option<OwnedFd>);
 
 impl Net for Real {
     fn listener(&mut self) -> OwnedFd {
@@ -68,6 +82,12 @@ impl Net for Real {
     fn pipe(&mut self) -> (OwnedFd, Box<dyn Feed>) {
         let (reader, writer) = std::io::pipe().unwrap();
         (reader.into(), Box::new(RealFeed(Some(writer))))
+    }
+
+    fn channel(&mut self) -> (OwnedFd, Box<dyn Master>) {
+        let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+        let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        (theirs, Box::new(RealMaster(Some(ours))))
     }
 }
 
@@ -115,12 +135,60 @@ impl Feed for RealFeed {
     }
 }
 
+impl Master for RealMaster {
+    fn pass(&mut self, text: &str, count: usize) -> Vec<Box<dyn Peer>> {
+        let (servers, peers): (Vec<OwnedFd>, Vec<Box<dyn Peer>>) = (0..count)
+            .map(|_| {
+                let listener = Real.listener();
+                let peer = Real.connect(&listener);
+                (TcpListener::from(listener).accept().unwrap().0.into(), peer)
+            })
+            .unzip();
+        let numbers: Vec<RawFd> = servers.iter().map(AsRawFd::as_raw_fd).collect();
+        let (rights, text) =
+            ([ControlMessage::ScmRights(&numbers)], [IoSlice::new(text.as_bytes())]);
+        let ours = self.0.as_ref().unwrap().as_raw_fd();
+        sendmsg::<()>(ours, &text, &rights, MsgFlags::empty(), None).unwrap();
+        peers
+    }
+
+    fn take(&mut self) -> (Vec<String>, usize) {
+        let (mut texts, mut passed) = (Vec::new(), 0);
+        loop {
+            let (mut text, mut control) = ([0; 64], nix::cmsg_space!([RawFd; 8]));
+            let mut parts = [IoSliceMut::new(&mut text)];
+            let ours = self.0.as_ref().unwrap().as_raw_fd();
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let Ok(message) = recvmsg::<()>(ours, &mut parts, Some(&mut control), flags) else {
+                return (texts, passed);
+            };
+            for rights in message.cmsgs().unwrap() {
+                let ControlMessageOwned::ScmRights(numbers) = rights else { panic!("{rights:?}") };
+                passed += numbers.len();
+                numbers.into_iter().for_each(|number| nix::unistd::close(number).unwrap());
+            }
+            let count = message.bytes;
+            texts.push(String::from_utf8_lossy(&text[..count]).into_owned());
+        }
+    }
+
+    fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
 struct SimPeer {
     client: Client,
     saw: &'static str,
 }
 
 struct SimFeed(World, RawFd);
+
+struct SimMaster {
+    world: World,
+    fd: RawFd,
+    seen: usize,
+}
 
 impl Net for World {
     fn listener(&mut self) -> OwnedFd {
@@ -135,6 +203,12 @@ impl Net for World {
         let fd = self.readable();
         let number = fd.as_raw_fd();
         (fd, Box::new(SimFeed(self.clone(), number)))
+    }
+
+    fn channel(&mut self) -> (OwnedFd, Box<dyn Master>) {
+        let channel = self.readable();
+        let fd = channel.as_raw_fd();
+        (channel, Box::new(SimMaster { world: self.clone(), fd, seen: 0 }))
     }
 }
 
@@ -177,6 +251,26 @@ impl Feed for SimFeed {
 
     fn end(&mut self) {
         self.0.end(&self.1);
+    }
+}
+
+impl Master for SimMaster {
+    fn pass(&mut self, text: &str, count: usize) -> Vec<Box<dyn Peer>> {
+        let clients = self.world.pass(&self.fd, text.as_bytes(), count).into_iter();
+        clients
+            .map(|client| -> Box<dyn Peer> { Box::new(SimPeer { client, saw: "open" }) })
+            .collect()
+    }
+
+    fn take(&mut self) -> (Vec<String>, usize) {
+        let texts = self.world.written(&self.fd);
+        let before = std::mem::replace(&mut self.seen, self.world.passed(&self.fd));
+        let texts = texts.iter().map(|text| String::from_utf8_lossy(text).into_owned());
+        (texts.collect(), self.seen - before)
+    }
+
+    fn end(&mut self) {
+        self.world.end(&self.fd);
     }
 }
 
@@ -240,6 +334,20 @@ impl Stage {
 
     fn read(&mut self, fd: RawFd, capacity: usize) -> OpId {
         self.push(Op::Read { fd, buffer: Vec::with_capacity(capacity) }, "read")
+    }
+
+    fn write(&mut self, fd: RawFd, text: &str) -> OpId {
+        self.push(Op::Write { fd, buffer: text.into() }, "write")
+    }
+
+    fn send_fds(&mut self, fd: RawFd, text: &str, fds: Vec<OwnedFd>) -> OpId {
+        self.push(Op::SendFds { fd, payload: text.into(), fds, wait: false }, "send fds")
+    }
+
+    /// With room for 8 bytes.
+    fn recv_fds(&mut self, fd: RawFd, fds_max: usize, wait: bool) -> OpId {
+        let payload = Vec::with_capacity(8);
+        self.push(Op::RecvFds { fd, payload, fds_max, wait }, "recv fds")
     }
 
     fn close(&mut self, fd: OwnedFd, cancel: bool) -> OpId {
@@ -731,6 +839,119 @@ fn reading() {
         stage.settle();
         stage.read(server.as_raw_fd(), 8);
         stage.settle();
+    });
+}
+
+#[test]
+fn receiving_what_is_passed() {
+    assert_same(|stage| {
+        let (channel, mut master) = stage.net.channel();
+        let fd = channel.as_raw_fd();
+        stage.recv_fds(fd, 3, true);
+        stage.settle();
+        let mut peers = master.pass("two", 2);
+        stage.settle();
+        for (server, peer) in mem::take(&mut stage.accepted).into_iter().zip(&mut peers) {
+            let number = server.as_raw_fd();
+            peer.write(b"ask");
+            stage.recv(number, false);
+            stage.settle();
+            stage.leases.clear();
+            stage.send(number, "answer");
+            stage.close(server, false);
+            stage.settle();
+            stage.look(peer);
+        }
+
+        stage.recv_fds(fd, 1, false); // there is none
+        stage.settle();
+        let _queued = [master.pass("first", 1), master.pass("second", 2)];
+        for _ in 0..3 {
+            stage.recv_fds(fd, 2, false);
+            stage.settle();
+        }
+
+        let mut peers = master.pass("too long", 3);
+        stage.recv_fds(fd, 2, true);
+        stage.settle();
+        peers.iter_mut().for_each(|peer| stage.look(peer));
+        let _peers = master.pass("much too long", 1);
+        stage.recv_fds(fd, 1, true);
+        stage.settle();
+
+        let target = stage.recv_fds(fd, 1, true);
+        stage.settle();
+        stage.push(Op::Cancel { target }, "cancel");
+        stage.settle();
+        let mut peers = master.pass("read", 1);
+        stage.read(fd, 8); // has no room for descriptors
+        stage.settle();
+        stage.look(&mut peers[0]);
+
+        let _peers = master.pass("last", 1);
+        master.end();
+        for wait in [true, true, false] {
+            stage.recv_fds(fd, 1, wait);
+            stage.settle();
+        }
+    });
+}
+
+#[test]
+fn the_end_of_a_channel_and_what_is_left_in_it() {
+    assert_same(|stage| {
+        let (channel, mut master) = stage.net.channel();
+        stage.recv_fds(channel.as_raw_fd(), 1, true);
+        stage.settle();
+        master.end();
+        stage.settle();
+
+        let (channel, mut master) = stage.net.channel();
+        let mut peers = master.pass("unread", 2);
+        stage.recv_fds(channel.as_raw_fd(), 2, true);
+        let mut more = master.pass("unread", 2);
+        stage.settle();
+        stage.close(channel, true);
+        stage.settle();
+        peers.iter_mut().chain(&mut more).for_each(|peer| stage.look(peer));
+        stage.accepted.clear();
+
+        let (channel, _master) = stage.net.channel();
+        stage.recv_fds(channel.as_raw_fd(), 2, true);
+        stage.settle();
+        stage.close(channel, true);
+        stage.settle();
+    });
+}
+
+#[test]
+fn passing_and_writing() {
+    assert_same(|stage| {
+        let (channel, mut master) = stage.net.channel();
+        let fd = channel.as_raw_fd();
+        stage.write(fd, "words");
+        stage.settle();
+        let fds = (0..3).map(|_| channel.try_clone().unwrap()).collect();
+        stage.send_fds(fd, "three", fds);
+        stage.settle();
+        let told = format!("master: {:?}\n", master.take());
+        stage.log.push_str(&told);
+        master.end();
+        stage.write(fd, "words");
+        stage.send_fds(fd, "one", vec![channel.try_clone().unwrap()]);
+        stage.settle();
+
+        let (server, mut peer) = stage.connection();
+        stage.write(server.as_raw_fd(), "to a socket");
+        stage.settle();
+        stage.look(&mut peer);
+        let listener = stage.net.listener();
+        for fd in [listener.as_raw_fd(), -1] {
+            stage.write(fd, "x");
+            stage.send_fds(fd, "x", vec![channel.try_clone().unwrap()]);
+            stage.recv_fds(fd, 1, true);
+            stage.settle();
+        }
     });
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use uring_ring::sim::{Client, Fault, Faults, Leaks, Plan, Rng, World};
-use uring_ring::{Completion, Errno, GroupId, Op, OpId, Outcome, Ring, SendBuffer};
+use uring_ring::{Arrival, Completion, Errno, GroupId, Op, OpId, Outcome, Ring, SendBuffer};
 
 const EBADF: i32 = 9;
 
@@ -590,6 +590,126 @@ fn a_message_is_read_alone_and_the_end_after_the_last() {
         got.push(buffer);
     }
     assert_eq!(got, [b"one".as_slice(), b"two and ", b"more", b"", b""]);
+}
+
+fn recv_fds(channel: &OwnedFd, fds_max: usize) -> Op {
+    let payload = Vec::with_capacity(8);
+    Op::RecvFds { fd: channel.as_raw_fd(), payload, fds_max, wait: true }
+}
+
+fn received_fds(completion: Completion<u8>) -> (Vec<u8>, Vec<OwnedFd>, Result<Arrival, Errno>) {
+    match completion.outcome {
+        Outcome::ReceivedFds { payload, fds, result } => (payload, fds, result),
+        other => panic!("no message but {other:?}"),
+    }
+}
+
+#[test]
+fn passed_connections_are_connections_like_others() {
+    let (mut ring, world) = Ring::<u8>::simulated(Plan { seed: 0, faults: Faults::NONE });
+    let channel = world.readable();
+    ring.push(recv_fds(&channel, 3), 1);
+    assert_eq!(settle(&mut ring).len(), 0);
+    let clients = world.pass(&channel, b"batch", 3);
+    clients[1].write(b"early"); // before anybody has it
+    assert_eq!(world.leaks(), Leaks { operations: 1, ..Leaks::NONE });
+
+    let [message] = settle(&mut ring).try_into().unwrap();
+    let (payload, fds, result) = received_fds(message);
+    assert_eq!((payload.as_slice(), result), (b"batch".as_slice(), Ok(Arrival::Whole)));
+    assert_eq!(world.leaks(), Leaks { connections: 3, ..Leaks::NONE });
+    let buffer = Vec::with_capacity(8);
+    ring.push(Op::Read { fd: fds[1].as_raw_fd(), buffer }, 2);
+    for (fd, answer) in fds.into_iter().zip(["a", "b", "c"]) {
+        ring.push(send(fd.as_raw_fd(), answer.as_bytes()), 3);
+        ring.push(Op::Close { fd, cancel: true }, 4);
+    }
+    let early = settle(&mut ring).remove(0);
+    assert!(matches!(early.outcome, Outcome::Read { buffer, .. } if buffer == b"early"));
+    assert_eq!([0, 1, 2].map(|n: usize| clients[n].read()), [b"a", b"b", b"c"]);
+    assert!(clients.iter().all(Client::saw_end));
+    assert_eq!(world.leaks(), Leaks::NONE);
+}
+
+#[test]
+fn out_of_descriptors_a_message_arrives_without_some_and_their_clients_see_it() {
+    let plan = Plan { seed: 3, faults: Faults::NONE.with(Fault::NoDescriptors, 1000) };
+    let (mut ring, world) = Ring::<u8>::simulated(plan);
+    let channel = world.readable();
+    for count in 1..8 {
+        let clients = world.pass(&channel, b"batch", count);
+        ring.push(recv_fds(&channel, count), 1);
+        let [message] = settle(&mut ring).try_into().unwrap();
+        let (payload, fds, result) = received_fds(message);
+        let cut = Arrival::Cut { payload: false, fds: true };
+        assert_eq!((payload.as_slice(), result), (b"batch".as_slice(), Ok(cut)));
+        assert!(fds.len() < count);
+        let (came, lost) = clients.split_at(fds.len());
+        assert!(!came.iter().any(Client::is_closed) && lost.iter().all(Client::is_closed));
+        for fd in fds {
+            ring.push(Op::Close { fd, cancel: false }, 2);
+        }
+        settle(&mut ring);
+    }
+    assert_eq!((world.injected(Fault::NoDescriptors), world.leaks()), (7, Leaks::NONE));
+}
+
+#[test]
+fn what_the_server_passes_and_writes_is_kept_and_counted() {
+    let (mut ring, world) = Ring::<u8>::simulated(Plan { seed: 0, faults: Faults::NONE });
+    let (channel, event) = (world.readable(), world.readable());
+    let copies = |count: usize| (0..count).map(|_| event.try_clone().unwrap()).collect();
+    for (payload, fds) in [(b"one".to_vec(), copies(1)), (b"three".to_vec(), copies(3))] {
+        ring.push(Op::SendFds { fd: channel.as_raw_fd(), payload, fds, wait: false }, 1);
+    }
+    ring.push(Op::Write { fd: event.as_raw_fd(), buffer: vec![1; 8] }, 2);
+    let [one, three, written] = settle(&mut ring).try_into().unwrap();
+    for (completion, count) in [(one, 1), (three, 3)] {
+        let Outcome::SentFds { fds, result: Ok(()), .. } = completion.outcome else { panic!() };
+        assert_eq!(fds.len(), count);
+    }
+    assert!(matches!(written.outcome, Outcome::Written { result: Ok(8), .. }), "{written:?}");
+    assert_eq!((world.passed(&channel), world.passed(&event)), (4, 0));
+    assert_eq!(world.written(&channel), [b"one".as_slice(), b"three"]);
+    assert_eq!((world.written(&channel).len(), world.written(&event)), (0, vec![vec![1; 8]]));
+}
+
+#[test]
+fn a_dropped_ring_closes_what_was_passed_to_it_and_not_read() {
+    let (mut ring, world) = Ring::<u8>::simulated(Plan { seed: 0, faults: Faults::NONE });
+    let channel = world.readable();
+    ring.push(recv_fds(&channel, 2), 1);
+    let clients = world.pass(&channel, b"batch", 2);
+    ring.turn(Some(Duration::ZERO)).unwrap(); // received, but nobody looks
+    ring.push(recv_fds(&channel, 2), 2);
+    ring.turn(Some(Duration::ZERO)).unwrap();
+    assert!(!clients[0].is_closed());
+    drop(ring);
+    assert!(clients.iter().all(Client::saw_end));
+    assert_eq!(world.leaks(), Leaks::NONE);
+}
+
+#[test]
+fn in_a_cancel_race_a_message_arrives_or_stays() {
+    for seed in 0..20 {
+        let plan = Plan { seed, faults: Faults::NONE.with(Fault::CancelRace, 500) };
+        let (mut ring, world) = Ring::<u8>::simulated(plan);
+        let channel = world.readable();
+        let target = ring.push(recv_fds(&channel, 1), 1);
+        ring.turn(Some(Duration::ZERO)).unwrap();
+        let client = world.pass(&channel, b"batch", 1).remove(0);
+        ring.push(Op::Cancel { target }, 2);
+        let (mut fds, mut completions) = (Vec::new(), settle(&mut ring));
+        completions.sort_by_key(|completion| completion.tag);
+        let (_, first, result) = received_fds(completions.remove(0));
+        if result == Err(Errno::CANCELED) {
+            ring.push(recv_fds(&channel, 1), 3);
+            fds.extend(received_fds(settle(&mut ring).remove(0)).1);
+        }
+        fds.extend(first);
+        assert_eq!(fds.len(), 1, "seed {seed}");
+        assert!(!client.is_closed());
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::stream::{Arrival, Stream};
 use crate::buffers::{BufferRing, GroupId};
 use crate::errno::Errno;
 use crate::kernel::Cqe;
+use crate::passing;
 
 // Completion flags, io_uring_enter(2).
 const CQE_BUFFER: u32 = 1 << 0;
@@ -46,10 +47,30 @@ pub(super) enum Request {
 /// What an operation armed on a file has to do.
 #[derive(Debug)]
 pub(super) enum Work {
-    Accept { multishot: bool },
-    Recv { group: GroupId, multishot: bool },
-    Send { bytes: Vec<u8>, sent: usize },
-    Read { capacity: usize },
+    Accept {
+        multishot: bool,
+    },
+    Recv {
+        group: GroupId,
+        multishot: bool,
+    },
+    Send {
+        bytes: Vec<u8>,
+        sent: usize,
+    },
+    Read {
+        capacity: usize,
+    },
+    /// A write, or a message that passes so many descriptors.
+    Write {
+        bytes: Vec<u8>,
+        passes: usize,
+    },
+    RecvFds {
+        capacity: usize,
+        fds_max: usize,
+        wait: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -64,7 +85,23 @@ struct Armed {
 enum Kind {
     Listener { queue: VecDeque<FileId> },
     Stream(Stream),
-    Readable { messages: VecDeque<Vec<u8>>, ended: bool },
+    Readable(Readable),
+}
+
+#[derive(Debug, Default)]
+struct Readable {
+    messages: VecDeque<Message>,
+    ended: bool,
+    /// What the server wrote, one by one, and how many descriptors it passed.
+    written: Vec<Vec<u8>>,
+    passed: usize,
+}
+
+#[derive(Debug)]
+struct Message {
+    bytes: Vec<u8>,
+    /// They get descriptors when they are received.
+    connections: Vec<FileId>,
 }
 
 #[derive(Debug)]
@@ -75,7 +112,7 @@ struct Node {
     armed: Vec<Armed>,
 }
 
-/// A file lives while it has a descriptor, an operation, or a place in an accept queue.
+/// A file lives while it has a descriptor, an operation, or a place in an accept queue or message.
 impl Node {
     fn is_unused(&self) -> bool {
         !self.open && self.armed.is_empty()
@@ -88,6 +125,7 @@ pub(super) enum Payload {
     None,
     Accepted(OwnedFd),
     Bytes(Vec<u8>),
+    Message { bytes: Vec<u8>, fds: Vec<OwnedFd>, arrival: passing::Arrival },
     Exit(ExitStatus),
     Closed,
 }
@@ -235,8 +273,12 @@ impl Machine {
         self.waiting.clear();
         self.in_flight = 0;
         for posted in self.posted.drain(..).chain(self.queue.drain(..)).collect::<Vec<_>>() {
-            if let Payload::Accepted(fd) = &posted.payload {
-                self.forget_fd(fd.as_raw_fd());
+            match &posted.payload {
+                Payload::Accepted(fd) => self.forget_fd(fd.as_raw_fd()),
+                Payload::Message { fds, .. } => {
+                    fds.iter().for_each(|fd| self.forget_fd(fd.as_raw_fd()));
+                }
+                _ => {}
             }
         }
         for at in self.alive.clone() {
@@ -254,7 +296,7 @@ impl Machine {
     }
 
     pub(super) fn add_readable(&mut self) -> OwnedFd {
-        let at = self.add(Kind::Readable { messages: VecDeque::new(), ended: false });
+        let at = self.add(Kind::Readable(Readable::default()));
         self.open(at).expect("a descriptor for a readable file")
     }
 
@@ -289,12 +331,41 @@ impl Machine {
 
     /// Adds a message for the readers of `fd`; `None` says that there will be no more.
     pub(super) fn feed(&mut self, fd: RawFd, message: Option<&[u8]>) {
+        let readable =
+            self.readable(fd).expect("only what is a readable, and still is, can be fed");
+        match message {
+            Some(bytes) => readable
+                .messages
+                .push_back(Message { bytes: bytes.to_vec(), connections: Vec::new() }),
+            None => readable.ended = true,
+        }
+    }
+
+    /// Feeds a message that brings new connections.
+    pub(super) fn pass(&mut self, fd: RawFd, bytes: &[u8], count: usize) -> Vec<FileId> {
+        self.feed(fd, Some(bytes));
+        let connections: Vec<FileId> =
+            (0..count).map(|_| self.add(Kind::Stream(Stream::default()))).collect();
+        let messages = &mut self.readable(fd).expect("just fed").messages;
+        messages.back_mut().expect("just fed").connections.clone_from(&connections);
+        connections
+    }
+
+    pub(super) fn passed(&self, fd: RawFd) -> usize {
+        match self.fds.get(&fd).map(|&at| &self.nodes[at].kind) {
+            Some(Kind::Readable(readable)) => readable.passed,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn take_written(&mut self, fd: RawFd) -> Vec<Vec<u8>> {
+        self.readable(fd).map_or_else(Vec::new, |readable| std::mem::take(&mut readable.written))
+    }
+
+    fn readable(&mut self, fd: RawFd) -> Option<&mut Readable> {
         match self.fds.get(&fd).map(|&at| &mut self.nodes[at].kind) {
-            Some(Kind::Readable { messages, ended }) => match message {
-                Some(message) => messages.push_back(message.to_vec()),
-                None => *ended = true,
-            },
-            other => panic!("{other:?} can't be fed: it is not, or no longer, a readable"),
+            Some(Kind::Readable(readable)) => Some(readable),
+            _ => None,
         }
     }
 
@@ -359,7 +430,7 @@ impl Machine {
         let Machine { alive, nodes, .. } = self;
         alive.retain(|&at| match &nodes[at].kind {
             Kind::Stream(stream) => !stream.is_released(),
-            Kind::Listener { .. } | Kind::Readable { .. } => !nodes[at].is_unused(),
+            Kind::Listener { .. } | Kind::Readable(_) => !nodes[at].is_unused(),
         });
         self.publish();
     }
@@ -369,7 +440,7 @@ impl Machine {
         !self.posted.is_empty()
             || self.alive.iter().any(|&at| match &self.nodes[at].kind {
                 Kind::Stream(stream) => stream.in_transit(),
-                Kind::Listener { .. } | Kind::Readable { .. } => false,
+                Kind::Listener { .. } | Kind::Readable(_) => false,
             })
     }
 
@@ -458,8 +529,17 @@ impl Machine {
                     self.refuse(waiting);
                 }
             }
-            Kind::Readable { .. } => {}
+            Kind::Readable(readable) => {
+                for message in std::mem::take(&mut readable.messages) {
+                    self.lose(message.connections);
+                }
+            }
         }
+    }
+
+    /// Closes connections that were on their way to the server.
+    fn lose(&mut self, connections: Vec<FileId>) {
+        connections.into_iter().for_each(|at| self.stream(at).release());
     }
 
     fn refuse(&mut self, at: FileId) {
@@ -493,18 +573,30 @@ impl Machine {
         }
     }
 
-    fn arm(&mut self, user_data: u64, fd: RawFd, work: Work) {
+    fn arm(&mut self, user_data: u64, fd: RawFd, mut work: Work) {
         let refusal = match self.fds.get(&fd).map(|&at| &self.nodes[at].kind) {
             None => Some(libc::EBADF),
             Some(Kind::Listener { .. }) => match work {
                 Work::Accept { .. } => None,
-                Work::Recv { .. } | Work::Read { .. } => Some(libc::ENOTCONN),
-                Work::Send { .. } => Some(libc::EPIPE),
+                Work::Recv { .. } | Work::Read { .. } | Work::RecvFds { .. } => {
+                    Some(libc::ENOTCONN)
+                }
+                Work::Send { .. } | Work::Write { .. } => Some(libc::EPIPE),
             },
-            Some(Kind::Stream(_)) => matches!(work, Work::Accept { .. }).then_some(libc::EINVAL),
-            Some(Kind::Readable { .. }) => {
-                (!matches!(work, Work::Read { .. })).then_some(libc::ENOTSOCK)
-            }
+            Some(Kind::Stream(_)) => match work {
+                Work::Accept { .. } => Some(libc::EINVAL),
+                Work::RecvFds { .. } | Work::Write { passes: 1.., .. } => Some(libc::EOPNOTSUPP),
+                Work::Write { bytes, .. } => {
+                    work = Work::Send { bytes, sent: 0 };
+                    None
+                }
+                Work::Recv { .. } | Work::Send { .. } | Work::Read { .. } => None,
+            },
+            Some(Kind::Readable(_)) => match work {
+                Work::Accept { .. } | Work::Recv { .. } | Work::Send { .. } => Some(libc::ENOTSOCK),
+                Work::Write { bytes, passes } => return self.write(user_data, fd, bytes, passes),
+                Work::Read { .. } | Work::RecvFds { .. } => None,
+            },
         };
         if let Some(errno) = refusal {
             let errno = Errno::new(errno);
@@ -514,6 +606,17 @@ impl Machine {
         self.nodes[at].armed.push(Armed { user_data, work, fresh: true });
         self.homes.insert(user_data, at);
         self.progress(at);
+    }
+
+    /// There is always room, until the end.
+    fn write(&mut self, user_data: u64, fd: RawFd, bytes: Vec<u8>, passes: usize) {
+        let readable = self.readable(fd).expect("its kind is known");
+        let result = if readable.ended { Err(Errno::BROKEN_PIPE) } else { Ok(bytes.len()) };
+        if result.is_ok() {
+            readable.written.push(bytes);
+            readable.passed += passes;
+        }
+        self.post(Lane::Operation(user_data), user_data, result, Payload::None);
     }
 
     /// Does what can be done now on a file; what can't stays armed.
@@ -567,11 +670,13 @@ impl Machine {
         let arrival = match kind {
             Kind::Listener { .. } => return false,
             Kind::Stream(stream) => stream.arrival(),
-            Kind::Readable { messages, .. } if !messages.is_empty() => Arrival::Bytes,
-            Kind::Readable { ended: true, .. } => Arrival::End,
-            Kind::Readable { .. } => Arrival::Nothing,
+            Kind::Readable(readable) if !readable.messages.is_empty() => Arrival::Bytes,
+            Kind::Readable(readable) if readable.ended => Arrival::End,
+            Kind::Readable(_) => Arrival::Nothing,
         };
-        let receives = |armed: &Armed| matches!(armed.work, Work::Recv { .. } | Work::Read { .. });
+        let receives = |armed: &Armed| {
+            matches!(armed.work, Work::Recv { .. } | Work::Read { .. } | Work::RecvFds { .. })
+        };
         let may = |armed: &Armed| receives(armed) && (armed.fresh || arrival != Arrival::Nothing);
         let Some(position) = armed.iter().position(may) else { return false };
         self.nodes[at].armed[position].fresh = false;
@@ -580,7 +685,15 @@ impl Machine {
                 self.receive_into_group(at, position, arrival, group, multishot);
             }
             Work::Read { capacity } => self.read(at, position, arrival, capacity),
-            Work::Accept { .. } | Work::Send { .. } => unreachable!("neither receives"),
+            Work::RecvFds { wait: false, .. } if arrival == Arrival::Nothing => {
+                self.finish(at, position, Err(Errno::AGAIN), Payload::None);
+            }
+            Work::RecvFds { capacity, fds_max, .. } => {
+                self.receive_fds(at, position, arrival, capacity, fds_max);
+            }
+            Work::Accept { .. } | Work::Send { .. } | Work::Write { .. } => {
+                unreachable!("none of them receives")
+            }
         }
         true
     }
@@ -631,16 +744,60 @@ impl Machine {
                 stream.receive(count);
                 bytes
             }
-            Kind::Readable { messages, .. } => {
-                let mut bytes = messages.pop_front().expect("something to read");
+            Kind::Readable(Readable { messages, .. }) => {
+                let Message { mut bytes, connections } =
+                    messages.pop_front().expect("something to read");
                 if bytes.len() > capacity {
-                    messages.push_front(bytes.split_off(capacity));
+                    let bytes = bytes.split_off(capacity);
+                    messages.push_front(Message { bytes, connections: Vec::new() });
                 }
+                self.lose(connections); // a read has no room for descriptors
                 bytes
             }
             Kind::Listener { .. } => unreachable!("a listener has no bytes"),
         };
         self.finish(at, position, Ok(bytes.len()), Payload::Bytes(bytes));
+    }
+
+    /// One message, with descriptors for as many of its connections as there is room for.
+    fn receive_fds(
+        &mut self,
+        at: FileId,
+        position: usize,
+        arrival: Arrival,
+        capacity: usize,
+        fds_max: usize,
+    ) {
+        let Kind::Readable(Readable { messages, .. }) = &mut self.nodes[at].kind else {
+            unreachable!("only a readable brings descriptors")
+        };
+        let Some(Message { mut bytes, mut connections }) = messages.pop_front() else {
+            return self.finish_without_bytes(at, position, arrival, Payload::None);
+        };
+        let (bytes_sent, fds_sent) = (bytes.len(), connections.len());
+        bytes.truncate(capacity);
+        let mut room = fds_max.min(fds_sent);
+        if room > 0 && self.chance(Fault::NoDescriptors) {
+            room = self.rng.below(room);
+        }
+        self.lose(connections.split_off(room));
+        let mut fds = Vec::new();
+        for connection in connections {
+            match self.open(connection) {
+                Ok(fd) => fds.push(fd),
+                Err(_) => self.lose(vec![connection]),
+            }
+        }
+        let (payload, some_fds) = (bytes.len() < bytes_sent, fds.len() < fds_sent);
+        let arrival = if payload || some_fds {
+            passing::Arrival::Cut { payload, fds: some_fds }
+        } else if bytes.is_empty() && fds.is_empty() {
+            passing::Arrival::End
+        } else {
+            passing::Arrival::Whole
+        };
+        let count = bytes.len();
+        self.finish(at, position, Ok(count), Payload::Message { bytes, fds, arrival });
     }
 
     fn finish_without_bytes(

@@ -19,7 +19,8 @@ pub enum Fault {
     Reset,
     /// A receive ends with `ENOBUFS` although its group has buffers; what arrived stays.
     NoBuffers,
-    /// An accept ends with `EMFILE`; whoever waits in its queue stays there.
+    /// An accept ends with `EMFILE`; whoever waits in its queue stays there. A message arrives
+    /// without some of its descriptors, which are closed.
     NoDescriptors,
     /// A multishot operation ends with a success that announces no further one.
     EarlyEnd,
