@@ -8,6 +8,8 @@ pub(crate) mod scoreboard;
 pub(crate) mod seat;
 pub(crate) mod signals;
 pub(crate) mod status;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pool doesn't steer yet"))]
+pub(crate) mod steer;
 pub(crate) mod sys;
 
 pub use listen::ListenError;
