@@ -1,13 +1,17 @@
 //! What master and worker share: sockets, signals, the channel, the scoreboard, the seat that a
 //! worker takes. Decides nothing about either, and runs no loop.
 
+pub(crate) mod accept;
 pub(crate) mod channel;
 pub(crate) mod cpus;
 pub(crate) mod listen;
+pub(crate) mod parcel;
 pub(crate) mod scoreboard;
 pub(crate) mod seat;
 pub(crate) mod signals;
 pub(crate) mod status;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pool doesn't steer yet"))]
+pub(crate) mod steer;
 pub(crate) mod sys;
 
 pub use listen::ListenError;

@@ -149,12 +149,21 @@ pub(crate) struct PoolFigures {
     pub(crate) reloads: Counter,
     /// Binary upgrades that have succeeded.
     pub(crate) upgrades: Counter,
-    /// Not zero while the master wants to hear of every connection that closes and every
-    /// descriptor that is taken.
+    /// What the master wants to hear of: the number of a [`Listens`].
     pub(crate) listens: Counter,
     /// Not zero while no timer of the master's looks after the workers: whoever starts to work
     /// rings its bell.
     pub(crate) sleeps: Counter,
+}
+
+/// What the master wants to hear of at once, and doesn't just look up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Listens {
+    No,
+    /// Connections that a worker has taken: its bell is rung.
+    Takings,
+    /// Connections that close, too: by a message.
+    Closings,
 }
 
 /// What one worker process shows of itself, in groups that share no cache line. It outlives the
@@ -213,6 +222,8 @@ pub(crate) struct Traffic {
     /// When the turn began that it works on, in nanoseconds of the monotonic clock; zero while it
     /// waits.
     pub(crate) busy_since: Counter,
+    /// What it occupied when it last looked, in bytes.
+    pub(crate) memory_bytes: Counter,
 }
 
 impl WorkerPage {

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 
 use uring_ring::Features;
 
+use super::channel::Limit;
 use super::scoreboard::{Scoreboard, WorkerPage};
+use super::steer::Slot;
 
 /// A worker's place: its sockets, its line to the master, its page. A successor gets an equal one.
 #[derive(Debug)]
@@ -17,7 +19,15 @@ pub(crate) struct Seat {
     pub(crate) listeners: Vec<OwnedFd>,
     /// Messages from and to the master, see [`channel`](super::channel). Its end is the master's.
     pub(crate) channel: OwnedFd,
-    /// `SIGTERM` and `SIGINT`, see [`signals`](super::signals). Both ask to drain.
+    /// Descriptors from and to the master, as [`parcel`](super::parcel) tells.
+    pub(crate) passing: OwnedFd,
+    /// An eventfd that wakes the master.
+    pub(crate) bell: OwnedFd,
+    /// How long messages may be.
+    pub(crate) limit: Limit,
+    /// Where the load of a steered listener is shown, for each of the listeners.
+    pub(crate) slots: Vec<Option<&'static Slot>>,
+    /// `SIGTERM`, `SIGINT` and `SIGQUIT`, see [`signals`](super::signals). All ask to drain.
     pub(crate) signals: OwnedFd,
     /// Everyone's figures.
     pub(crate) scoreboard: Scoreboard,

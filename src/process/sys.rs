@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice;
 
@@ -14,6 +14,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{ForkResult, Pid};
 
 use super::scoreboard::{Header, WorkerPage};
+use super::steer::Slot;
 
 /// Which of the two processes this is, after [`fork`].
 pub(crate) enum Fork {
@@ -125,6 +126,280 @@ fn set_signal(which: Signal, disposition: SigHandler) -> io::Result<()> {
     // SAFETY: neither disposition is a handler, so no code of ours will run in a signal's context.
     unsafe { signal(which, disposition) }?;
     Ok(())
+}
+
+/// An instruction of a program for the kernel: `struct bpf_insn` (linux/bpf.h).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Instruction {
+    code: u8,
+    /// Two bit fields, so that their order is the machine's.
+    registers: u8,
+    offset: i16,
+    value: i32,
+}
+
+impl Instruction {
+    pub(crate) fn new(code: u8, to: u8, from: u8, offset: i16, value: i32) -> Instruction {
+        assert!(to < 16 && from < 16, "a register has four bits");
+        let registers =
+            if cfg!(target_endian = "little") { from << 4 | to } else { to << 4 | from };
+        Instruction { code, registers, offset, value }
+    }
+}
+
+/// Makes a map of `count` zeroed slots for the kernel's programs, which this process and its
+/// children share with them until all have ended. Kernel 5.5.
+///
+/// # Errors
+///
+/// No right to, no memory, a kernel without it.
+pub(crate) fn share_slots(count: usize) -> io::Result<(OwnedFd, &'static [Slot])> {
+    let value_bytes = size_of::<Slot>();
+    let map = create_map(BPF_MAP_TYPE_ARRAY, value_bytes, count, BPF_F_MMAPABLE)?;
+    let (bytes, access) = (count * value_bytes, libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: the kernel chooses the place, so that nothing is there that it could replace.
+    let start =
+        unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping starts on a page, holds `count` values of a slot's size, which the
+    // kernel keeps in a row (it pads to 8 bytes), and is never unmapped; it keeps the map, which
+    // can't shrink. A slot is nothing but atomics, for which zeroes are valid and which the kernel
+    // and other processes may write to.
+    Ok((map, unsafe { slice::from_raw_parts(start.cast(), count) }))
+}
+
+/// A map from which a program selects one of a group's sockets. Kernel 4.19.
+pub(crate) struct SocketMap(OwnedFd);
+
+impl SocketMap {
+    /// # Errors
+    ///
+    /// No right to, no memory, a kernel without it.
+    pub(crate) fn new(places: usize) -> io::Result<SocketMap> {
+        create_map(BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, size_of::<u64>(), places, 0).map(SocketMap)
+    }
+
+    /// The cookie of the socket at this place.
+    pub(crate) fn read(&self, at: usize) -> Option<u64> {
+        let mut cookie = 0;
+        self.element(BPF_MAP_LOOKUP_ELEM, at, Some(&mut cookie)).ok()?;
+        Some(cookie)
+    }
+
+    /// Puts a socket there, which must listen and be in no such map.
+    ///
+    /// # Errors
+    ///
+    /// It doesn't, or it is (`EBUSY`).
+    pub(crate) fn put(&self, at: usize, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let mut socket = u64::from(socket.as_raw_fd().unsigned_abs());
+        self.element(BPF_MAP_UPDATE_ELEM, at, Some(&mut socket))
+    }
+
+    /// Removes the socket that is there, if any.
+    ///
+    /// # Errors
+    ///
+    /// There is no such place.
+    pub(crate) fn clear(&self, at: usize) -> io::Result<()> {
+        match self.element(BPF_MAP_DELETE_ELEM, at, None) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn element(&self, command: i32, at: usize, value: Option<&mut u64>) -> io::Result<()> {
+        let key = u32::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut attributes = ElementAttributes {
+            map: self.0.as_raw_fd().unsigned_abs(),
+            _padding: 0,
+            key: &raw const key as u64,
+            value: value.map_or(0, |value| ptr::from_mut(value) as u64),
+            flags: 0,
+        };
+        // SAFETY: this map has keys of 4 and values of 8 bytes, as it was made by `new`. Ours are as
+        // large, and outlive the call; the value is borrowed for writing, and no command that
+        // takes one is given none (it would fail: nothing of ours is at zero).
+        unsafe { bpf(command, &mut attributes) }.map(drop)
+    }
+}
+
+impl AsFd for SocketMap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Why a program wasn't loaded.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) error: io::Error,
+    /// What the verifier says to it; empty when it was not asked.
+    pub(crate) log: String,
+}
+
+/// Loads a program that selects a socket of a group. Kernel 4.19.
+///
+/// # Errors
+///
+/// No right to, or the verifier refuses it.
+pub(crate) fn load_reuseport_program(program: &[Instruction]) -> Result<OwnedFd, Refusal> {
+    let without_log = match load(program, &mut []) {
+        Ok(loaded) => return Ok(loaded),
+        Err(error) => error,
+    };
+    let mut log = vec![0; LOG_BYTES];
+    let error = match load(program, &mut log) {
+        Ok(loaded) => return Ok(loaded),
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => without_log,
+        Err(error) => error,
+    };
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    Err(Refusal { error, log: String::from_utf8_lossy(&log[..end]).into_owned() })
+}
+
+/// A hundred instructions take about 10 KiB.
+const LOG_BYTES: usize = 64 << 10;
+
+/// The verifier gives up when a signal arrives, and asks to be called again.
+const LOAD_TRIES: usize = 5;
+
+fn load(program: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
+    let mut attributes = LoadAttributes {
+        kind: BPF_PROG_TYPE_SK_REUSEPORT,
+        instruction_count: program.len() as u32,
+        instructions: program.as_ptr() as u64,
+        license: c"MIT".as_ptr() as u64, // of the functions that we call, none asks for the GPL
+        log_level: u32::from(!log.is_empty()),
+        log_bytes: log.len() as u32,
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+    };
+    let mut tries = LOAD_TRIES;
+    loop {
+        tries -= 1;
+        // SAFETY: the program and the licence are read, the log is borrowed for writing; each is as
+        // long as said, and outlives the call. What the program may do when it runs is bounded by
+        // the verifier; of our memory it reaches maps alone, and these hold atomics or sockets.
+        match unsafe { bpf(BPF_PROG_LOAD, &mut attributes) } {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries > 0 => {}
+            // SAFETY: the call has made this descriptor, so that nobody else owns it.
+            loaded => return loaded.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
+    }
+}
+
+/// Lets a program choose among all sockets of the group that `socket` belongs to, from now on.
+///
+/// # Errors
+///
+/// The socket belongs to no group, or the descriptor is no such program.
+pub(crate) fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let program = program.as_raw_fd();
+    // SAFETY: the option's value is an integer, which is as long as said and is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_EBPF,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What tells a socket from any other of this boot: `SO_COOKIE`. Kernel 4.12.
+///
+/// # Errors
+///
+/// This is no socket.
+pub(crate) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut bytes = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the kernel writes no more than the `bytes` that the cookie has; both are ours.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut bytes,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+fn create_map(kind: u32, value_bytes: usize, entries: usize, flags: u32) -> io::Result<OwnedFd> {
+    let mut attributes = MapAttributes {
+        kind,
+        key_bytes: size_of::<u32>() as u32,
+        value_bytes: value_bytes as u32,
+        entries: u32::try_from(entries).map_err(|_| io::ErrorKind::InvalidInput)?,
+        flags,
+    };
+    // SAFETY: the attributes name no memory.
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attributes) }?;
+    // SAFETY: the call has made this descriptor, so that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// bpf(2). Descriptors that it returns are closed on exec.
+///
+/// # Safety
+///
+/// `A` is the beginning of `union bpf_attr` for this command, without padding; the memory that it
+/// names is as large as the command has it, and may be written to where the command does.
+unsafe fn bpf<A>(command: i32, attributes: &mut A) -> io::Result<RawFd> {
+    // SAFETY: `attributes` is as large as said; what it leads to is the caller's promise.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+}
+
+/// Numbers of linux/bpf.h.
+const BPF_MAP_CREATE: i32 = 0;
+const BPF_MAP_LOOKUP_ELEM: i32 = 1;
+const BPF_MAP_UPDATE_ELEM: i32 = 2;
+const BPF_MAP_DELETE_ELEM: i32 = 3;
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_REUSEPORT_SOCKARRAY: u32 = 20;
+const BPF_PROG_TYPE_SK_REUSEPORT: u32 = 21;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// `union bpf_attr` for `BPF_MAP_CREATE`; what is left out is zero.
+#[repr(C)]
+struct MapAttributes {
+    kind: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    entries: u32,
+    flags: u32,
+}
+
+/// Likewise for `BPF_MAP_*_ELEM`.
+#[repr(C)]
+struct ElementAttributes {
+    map: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Likewise for `BPF_PROG_LOAD`.
+#[repr(C)]
+struct LoadAttributes {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_bytes: u32,
+    log: u64,
 }
 
 #[cfg(test)]

@@ -38,10 +38,9 @@ pub(super) enum Receive {
 }
 
 impl Entry {
-    /// A new connection, which has until `deadline` to bring its first request.
-    pub(super) fn new(socket: OwnedFd, deadline: Instant) -> Entry {
+    pub(super) fn new(socket: OwnedFd, connection: Connection) -> Entry {
         Entry {
-            connection: Connection::new(socket.as_raw_fd(), deadline),
+            connection,
             receive: Receive::Off,
             sending: false,
             closed: false,

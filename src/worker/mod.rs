@@ -1,8 +1,9 @@
 //! The worker: one process, one ring, one loop. Acts on what connections decide; knows no HTTP.
 
-mod accept;
 mod entry;
 mod lifecycle;
+mod passing;
+mod recycle;
 pub mod rt;
 mod run;
 mod table;
@@ -12,7 +13,7 @@ mod timers;
 
 use std::io;
 use std::mem;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,17 +22,27 @@ use std::time::{Duration, Instant, SystemTime};
 use uring_ring::{Completion, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
-use crate::conn::{Action, Counts, DRAIN_GRACE, DateField, Env, Pools, Settings};
-use crate::process::channel::Message;
-use crate::process::scoreboard::{State, WorkerPage};
-use accept::Acceptor;
+use crate::conn::{
+    Action, Connection, Counts, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings,
+};
+use crate::process::accept::Acceptor;
+use crate::process::channel::{Limit, Message};
+use crate::process::parcel::Origin;
+use crate::process::scoreboard::{Listens, PoolFigures, State, WorkerPage};
+use crate::process::steer::Slot;
 use entry::{Entry, Receive};
-use lifecycle::Lifecycle;
+use lifecycle::{Lifecycle, Order};
+use passing::{Delivery, Passing};
+use recycle::Recycle;
 use rt::{ConnWakers, Runtime, WakeQueue, Woken};
 use table::{ConnId, Table};
 use timers::Timers;
 
 pub(crate) use run::run;
+
+/// Idle connections are closed one after the other, so that their clients don't come back in one
+/// instant: 10,000 of them over a second.
+const DRAIN_PACE: Duration = Duration::from_micros(100);
 
 /// What a completion is about.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +56,16 @@ enum Tag {
     /// Its target says all that there is to know.
     Cancel,
     Channel,
-    Report,
+    /// A message to the master went out.
+    Said,
     Signal,
     Bell,
+    /// Descriptors from the master.
+    Arrived,
+    /// Descriptors to the master.
+    HandedOver,
+    /// The master's bell.
+    Rung,
 }
 
 /// How the loop goes on.
@@ -63,6 +81,14 @@ struct Parts {
     ring: Ring<Tag>,
     buffers: GroupId,
     listeners: Vec<OwnedFd>,
+    /// Where a steered listener's load is shown, for each of the `listeners`.
+    slots: Vec<Option<&'static Slot>>,
+    /// Descriptors from and to the master.
+    passing: OwnedFd,
+    /// The master's.
+    bell: OwnedFd,
+    recycle: Recycle,
+    limit: Limit,
     /// To the master; its end means that the master is gone.
     channel: OwnedFd,
     /// A signalfd.
@@ -70,6 +96,7 @@ struct Parts {
     settings: Settings,
     connections_max: usize,
     page: &'static WorkerPage,
+    pool: &'static PoolFigures,
     worker_id: usize,
     runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
@@ -81,14 +108,25 @@ struct Worker {
     buffers: GroupId,
     table: Table<Entry>,
     timers: Timers,
-    acceptor: Acceptor,
+    acceptor: Acceptor<Tag>,
+    slots: Vec<Option<&'static Slot>>,
+    passing: Passing,
     lifecycle: Lifecycle,
+    recycle: Recycle,
+    /// The master has to be told once.
+    owes_accept_stopped: bool,
+    owes_listeners_back: bool,
     around: Around,
     runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
     page: &'static WorkerPage,
+    pool: &'static PoolFigures,
+    worker_id: usize,
+    /// Of this process alone.
+    requests: u64,
+    connections: u64,
 }
 
 /// What connections borrow for a call.
@@ -100,7 +138,7 @@ struct Around {
     date: DateField,
     pools: Pools,
     counts: Counts,
-    draining: bool,
+    draining: Draining,
     traffic: Traffic,
 }
 
@@ -116,7 +154,10 @@ struct Traffic {
 impl Around {
     /// How long a new connection may take to bring its first request.
     fn first_request_timeout(&self) -> Duration {
-        if self.draining { DRAIN_GRACE } else { self.settings.head_timeout }
+        match self.draining {
+            Draining::Closing => DRAIN_GRACE,
+            Draining::No | Draining::HandingOver => self.settings.head_timeout,
+        }
     }
 
     fn env(&mut self, id: ConnId) -> Env<'_> {
@@ -137,14 +178,21 @@ impl Worker {
     /// A worker that starts accepting with its first turn.
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
-        let Parts { runtime, queue, .. } = parts;
+        let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
+        let Parts { connections_max, worker_id, page, pool, .. } = parts;
+        let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
             ring,
             buffers,
             table: Table::new(),
             timers: Timers::default(),
-            acceptor: Acceptor::new(listeners, parts.connections_max),
-            lifecycle: Lifecycle::new(channel, signals),
+            acceptor: Acceptor::new(listeners, connections_max, tag, Tag::Cancel),
+            slots,
+            passing: Passing::new(passing, bell),
+            lifecycle: Lifecycle::new(channel, signals, limit),
+            recycle,
+            owes_accept_stopped: false,
+            owes_listeners_back: false,
             around: Around {
                 now,
                 settings,
@@ -153,17 +201,22 @@ impl Worker {
                 date: DateField::new(now, SystemTime::now()),
                 pools: Pools::default(),
                 counts: Counts::default(),
-                draining: false,
+                draining: Draining::No,
                 traffic: Traffic::default(),
             },
             runtime,
             queue,
             woken: Vec::new(),
-            page: parts.page,
+            page,
+            pool,
+            worker_id,
+            requests: 0,
+            connections: 0,
         };
         worker.listen_to_bell();
+        worker.passing.receive(&mut worker.ring);
         worker.acceptor.arm(&mut worker.ring, worker.table.len());
-        let report = Message::WorkerReady { worker_id: parts.worker_id, pid: process::id() };
+        let report = Message::WorkerReady { worker_id, pid: process::id(), connections_max };
         worker.lifecycle.begin(&report, &mut worker.ring);
         worker
     }
@@ -172,6 +225,10 @@ impl Worker {
     fn turn(&mut self, now: Instant) -> io::Result<Turn> {
         self.runtime.enter(now);
         self.around.now = now;
+        if self.pool.sleeps.read() != 0 {
+            self.pool.sleeps.set(0);
+            self.passing.ring_bell(&mut self.ring); // somebody has to look whether this turn ends
+        }
         self.around.date.refresh(now, SystemTime::now);
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
@@ -181,11 +238,15 @@ impl Worker {
         self.on_woken();
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
         self.publish();
+        self.speak(now);
+        self.passing.flush(&mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
-        let is_idle = self.table.len() == 0 && self.acceptor.is_off();
+        let is_idle =
+            self.table.len() == 0 && self.acceptor.is_off() && self.passing.is_idle();
         if self.lifecycle.is_over(now, is_idle) {
+            self.say_last_words();
             return Ok(Turn::Stopped);
         }
         let wait = if self.queue.is_empty() { self.wait(now) } else { Some(Duration::ZERO) };
@@ -240,7 +301,10 @@ impl Worker {
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.acceptor.on_accepted(listener, &result, more, self.around.now);
                 if let Ok(socket) = result {
-                    self.on_connection(socket);
+                    if let Some(Some(slot)) = self.slots.get(listener) {
+                        slot.take(1);
+                    }
+                    self.on_connection(socket, Origin::Accepted);
                 }
                 self.acceptor.arm(&mut self.ring, self.table.len());
             }
@@ -248,22 +312,108 @@ impl Worker {
                 Ok(_) => self.listen_to_bell(),
                 Err(errno) => self.lifecycle.on_failure(errno),
             },
-            (Tag::Cancel, Outcome::Cancelled(_)) | (Tag::Report, Outcome::Sent { .. }) => {}
+            (Tag::Cancel, Outcome::Cancelled(_)) | (Tag::Said, Outcome::Sent { .. }) => {}
+            (Tag::Rung, Outcome::Written { .. }) => self.passing.on_rung(),
+            (Tag::Arrived, Outcome::ReceivedFds { payload, fds, result }) => {
+                self.on_delivery(Passing::on_received(&payload, fds, result));
+            }
+            (Tag::HandedOver, Outcome::SentFds { fds, result, .. }) => {
+                self.passing.on_sent(fds, result);
+            }
             (Tag::Channel | Tag::Signal, Outcome::Read { buffer, result }) => {
                 let now = self.around.now;
-                if self.lifecycle.on_read(tag, &buffer, result, &mut self.ring, now) {
-                    self.begin_drain();
+                if let Some(order) =
+                    self.lifecycle.on_read(tag, &buffer, result, &mut self.ring, now)
+                {
+                    self.follow(order);
                 }
             }
             (tag, outcome) => unreachable!("{tag:?} completed as {outcome:?}"),
         }
     }
 
-    fn on_connection(&mut self, socket: OwnedFd) {
-        self.around.traffic.accepted += 1;
-        let deadline = self.around.now + self.around.first_request_timeout();
-        let id = self.table.insert(Entry::new(socket, deadline));
+    fn on_connection(&mut self, socket: OwnedFd, origin: Origin) {
+        let fd = socket.as_raw_fd();
+        let connection = match origin {
+            Origin::Accepted => {
+                self.around.traffic.accepted += 1;
+                Connection::new(fd, self.around.now + self.around.first_request_timeout())
+            }
+            Origin::HandedOver => {
+                Connection::resumed(fd, self.around.now + self.around.settings.idle_timeout)
+            }
+        };
+        let id = self.table.insert(Entry::new(socket, connection));
         self.settle(id);
+    }
+
+    fn on_delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Connections { first, connections, missing } => {
+                let taken = first + connections.len() as u64;
+                // Before anything is read from them: whoever reads the page of a dead worker may
+                // give the others to somebody else.
+                self.page.traffic.taken.set(taken - 1);
+                for (socket, origin) in connections {
+                    self.on_connection(socket, origin);
+                }
+                if missing > 0 {
+                    log::warn!("no descriptor was left for {missing} connections (`ulimit -n`)");
+                    let message = Message::NotTaken { first: taken, count: missing };
+                    self.lifecycle.say(&message, &mut self.ring);
+                    return; // the master says when to go on
+                }
+                if self.pool.listens.read() != Listens::No as u64 {
+                    self.passing.ring_bell(&mut self.ring);
+                }
+            }
+            Delivery::Listeners(listeners) => {
+                self.acceptor.adopt(listeners, &mut self.ring, self.table.len());
+            }
+            Delivery::End => return,
+        }
+        self.passing.receive(&mut self.ring);
+    }
+
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Drain => self.begin_drain(),
+            Order::AcceptAnew => self.acceptor.arm_anew(&mut self.ring, self.table.len()),
+            Order::ReceiveAgain => self.passing.receive(&mut self.ring),
+            Order::GiveListenersBack => {
+                self.acceptor.give_back(&mut self.ring, self.table.len());
+                self.owes_listeners_back = true;
+            }
+            Order::Deliver(payload) => self.runtime.deliver(payload),
+        }
+    }
+
+    /// Tells the master what it has to know.
+    fn speak(&mut self, now: Instant) {
+        let memory = self.page.traffic.memory_bytes.read();
+        if let Some(reason) = self.recycle.poll(now, self.requests, memory) {
+            self.lifecycle.say(&Message::RecycleDue { reason }, &mut self.ring);
+        }
+        if (self.owes_accept_stopped && self.acceptor.is_off())
+            || (self.owes_listeners_back && self.acceptor.has_given_back())
+        {
+            (self.owes_accept_stopped, self.owes_listeners_back) = (false, false);
+            self.lifecycle.say(&Message::AcceptStopped, &mut self.ring);
+        }
+        while let Some(payload) = self.runtime.poll_outbox() {
+            self.lifecycle.say(&Message::User { payload }, &mut self.ring);
+        }
+    }
+
+    /// What this process has done, while the master still listens.
+    fn say_last_words(&mut self) {
+        let message = Message::WorkerMetrics {
+            worker_id: self.worker_id,
+            total_requests: self.requests,
+            total_connections: self.connections,
+        };
+        self.lifecycle.say(&message, &mut self.ring);
+        let _told_or_not = self.ring.turn(Some(Duration::ZERO));
     }
 
     /// Does what the connection wants, and waits for what it waits for.
@@ -283,6 +433,14 @@ impl Worker {
                 self.table.remove(id);
                 self.around.traffic.closed += 1;
                 self.acceptor.arm(&mut self.ring, self.table.len());
+            }
+            return;
+        }
+        if self.around.draining == Draining::HandingOver && entry.connection.may_move() {
+            if entry.end_receive(&mut self.ring)
+                && let Some(socket) = self.table.remove(id).and_then(Entry::into_socket)
+            {
+                self.passing.hand_over(socket);
             }
             return;
         }
@@ -328,11 +486,17 @@ impl Worker {
     }
 
     fn begin_drain(&mut self) {
-        self.around.draining = true;
+        self.around.draining = self.lifecycle.draining();
         self.acceptor.stop(&mut self.ring);
-        for id in self.table.ids() {
+        self.owes_accept_stopped = true;
+        let now = self.around.now;
+        let half = self.lifecycle.poll_timeout().map_or(now, |deadline| now + (deadline - now) / 2);
+        for (number, id) in self.table.ids().into_iter().enumerate() {
             let Some(entry) = self.table.get_mut(id) else { continue };
-            entry.connection.handle_drain(&self.around.env(id));
+            if self.around.draining == Draining::Closing {
+                let until = now + DRAIN_GRACE + DRAIN_PACE * number as u32;
+                entry.connection.handle_drain(until.min(half.max(now + DRAIN_GRACE)));
+            }
             self.settle(id);
         }
     }
@@ -353,6 +517,7 @@ impl Worker {
             self.runtime.poll_timeout(),
             self.acceptor.poll_timeout(),
             self.lifecycle.poll_timeout(),
+            self.recycle.poll_timeout(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
@@ -371,8 +536,18 @@ impl Worker {
         shown.turns.add(1);
         if counts.requests > 0 {
             shown.requests.add(counts.requests);
+            self.requests += counts.requests;
         }
-        self.page.set_state(if self.lifecycle.is_draining() {
+        self.connections += traffic.accepted;
+        for slot in self.slots.iter().flatten() {
+            slot.show(self.table.len() as u64);
+        }
+        if traffic.closed > 0 && self.pool.listens.read() == Listens::Closings as u64 {
+            let message =
+                Message::ConnectionClosed { worker_id: self.worker_id, open: self.table.len() };
+            self.lifecycle.say(&message, &mut self.ring);
+        }
+        self.page.set_state(if self.lifecycle.draining() != Draining::No {
             State::Stopping
         } else if self.acceptor.is_full(self.table.len()) {
             State::Busy

@@ -1,12 +1,14 @@
 //! From a seat to a running worker: its ring, its limits, its loop.
 
 use std::error::Error;
+use std::process;
 use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit};
 use uring_ring::{Ring, Setup};
 
+use super::recycle::Recycle;
 use super::rt::{Runtime, WakeQueue};
 use super::{Parts, Tag, Turn, Worker};
 use crate::app::Service;
@@ -78,8 +80,14 @@ fn prepare(
         runtime,
         queue,
         page: seat.page,
+        pool: seat.scoreboard.pool(),
         worker_id: seat.worker_id,
         listeners: seat.listeners,
+        slots: seat.slots,
+        passing: seat.passing,
+        bell: seat.bell,
+        limit: seat.limit,
+        recycle: Recycle::new(config.recycle, process::id(), now),
         channel: seat.channel,
         signals: seat.signals,
         settings: settings(config),

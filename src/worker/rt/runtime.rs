@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::btree_map::OccupiedEntry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
+
+use serde_json::Value;
 
 use super::wake::{TaskWaker, WakeQueue, Woken};
 
@@ -28,6 +30,10 @@ pub(in crate::worker) struct Runtime {
     tasks: RefCell<HashMap<u64, (LocalTask, Waker)>>,
     next_number: Cell<u64>,
     queue: Arc<WakeQueue>,
+    /// Messages for the master.
+    outbox: RefCell<VecDeque<Value>>,
+    /// Who hears messages of the master's.
+    on_message: RefCell<Option<Box<dyn FnMut(Value)>>>,
 }
 
 impl Runtime {
@@ -38,6 +44,8 @@ impl Runtime {
             tasks: RefCell::default(),
             next_number: Cell::new(0),
             queue,
+            outbox: RefCell::default(),
+            on_message: RefCell::default(),
         })
     }
 
@@ -116,6 +124,33 @@ impl Runtime {
     pub(super) fn clear_alarm(&self, key: (Instant, u64)) {
         let cleared = self.alarms.borrow_mut().remove(&key);
         drop(cleared); // likewise
+    }
+
+    pub(super) fn send(&self, payload: Value) {
+        self.outbox.borrow_mut().push_back(payload);
+        self.queue.ring(); // the turn may have passed the point where they are sent
+    }
+
+    /// The next message for the master.
+    pub(in crate::worker) fn poll_outbox(&self) -> Option<Value> {
+        self.outbox.borrow_mut().pop_front()
+    }
+
+    pub(super) fn set_on_message(&self, on_message: Box<dyn FnMut(Value)>) {
+        self.on_message.replace(Some(on_message));
+    }
+
+    /// A message of the master's arrived.
+    pub(in crate::worker) fn deliver(&self, payload: Value) {
+        // Out of its place while it runs: it may put another one there.
+        let Some(mut on_message) = self.on_message.take() else {
+            log::warn!("nobody listens to the master's message {payload}");
+            return;
+        };
+        if catch_unwind(AssertUnwindSafe(|| on_message(payload))).is_err() {
+            log::error!("what listens to messages panicked");
+        }
+        self.on_message.borrow_mut().get_or_insert(on_message);
     }
 
     fn number(&self) -> u64 {
