@@ -50,9 +50,9 @@ pub enum Op {
         /// Its capacity is the size of the read; old content is dropped.
         buffer: Vec<u8>,
     },
-    /// Writes once, to the file's current position. Waits for room, whether or not the file is set
-    /// to `O_NONBLOCK`. A pipe that nobody reads from any more sends SIGPIPE, which Rust programs
-    /// ignore unless told otherwise.
+    /// Writes once, to the file's current position. Waits for room; whether also on a file that is
+    /// set to `O_NONBLOCK` depends on the kernel. A pipe that nobody reads from any more sends
+    /// SIGPIPE, which Rust programs ignore unless told otherwise.
     Write {
         /// A file, pipe, eventfd or socket.
         fd: RawFd,
@@ -141,7 +141,8 @@ pub enum Outcome {
         payload: Vec<u8>,
         /// As they were given, and still open.
         fds: Vec<OwnedFd>,
-        /// All or nothing.
+        /// All or nothing. `ETOOMANYREFS` says that this user has more descriptors under way, sent
+        /// and not received, than `RLIMIT_NOFILE` allows (unix(7)).
         result: Result<(), Errno>,
     },
     /// A message, or the end.

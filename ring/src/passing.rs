@@ -121,10 +121,10 @@ impl Passing {
     fn take_fds(&mut self) -> Vec<OwnedFd> {
         let room = mem::size_of_val(&*self.control);
         // Whole words again: older versions of libc overlook a last header without its padding.
-        let filled = self.header.msg_controllen.next_multiple_of(size_of::<Word>());
+        let filled = self.header.msg_controllen.min(room).next_multiple_of(size_of::<Word>());
         self.header.msg_control = self.control.as_mut_ptr().cast();
-        self.header.msg_controllen = filled.min(room);
-        let end = self.header.msg_control as usize + filled.min(room);
+        self.header.msg_controllen = filled;
+        let end = self.header.msg_control as usize + filled;
 
         let mut fds = Vec::new();
         // SAFETY: the header names initialized memory of ours, aligned for a control header, and
@@ -291,11 +291,13 @@ mod tests {
             left.passing.header.msg_controllen = filled - filled % WORD;
             assert_eq!(left.take(), [], "{filled}");
         }
-        let mut left = Left::with_room(2);
-        let fds = left.descriptors::<2>();
-        left.add(libc::SCM_RIGHTS, HEADER + 8, &fds);
-        left.passing.header.msg_controllen = usize::MAX - 7;
-        assert_eq!(left.take(), fds);
-        close(fds);
+        for filled in [HEADER + 8, HEADER + 9, 4096, usize::MAX] {
+            let mut left = Left::with_room(2);
+            let fds = left.descriptors::<2>();
+            left.add(libc::SCM_RIGHTS, HEADER + 8, &fds);
+            left.passing.header.msg_controllen = filled;
+            assert_eq!(left.take(), fds, "{filled}");
+            close(fds);
+        }
     }
 }

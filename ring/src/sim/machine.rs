@@ -585,6 +585,7 @@ impl Machine {
             },
             Some(Kind::Stream(_)) => match work {
                 Work::Accept { .. } => Some(libc::EINVAL),
+                // TCP would lose the descriptors without a word; here that is told.
                 Work::RecvFds { .. } | Work::Write { passes: 1.., .. } => Some(libc::EOPNOTSUPP),
                 Work::Write { bytes, .. } => {
                     work = Work::Send { bytes, sent: 0 };
