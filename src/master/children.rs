@@ -1,6 +1,7 @@
-//! The processes in the workers' places: who is alive, under which pid, behind which channel.
-//! Decides nothing; leaves nobody behind.
+//! The processes of the workers: who is alive, under which pid, behind which lines. Decides
+//! nothing; leaves nobody behind.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,100 +12,85 @@ use crate::process::scoreboard::WorkerPage;
 
 /// Names one process in a worker's place. A successor has another number, so what arrives late
 /// from a predecessor matches nobody.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Life {
     pub(super) worker: usize,
     pub(super) number: u32,
 }
 
-/// A place for each worker, with a process or without.
-pub(super) struct Children {
-    places: Vec<Place>,
-}
-
+/// Every worker process that there is.
 #[derive(Default)]
-struct Place {
-    /// Processes so far.
-    lives: u32,
-    child: Option<Child>,
-    /// The last process, for the log.
-    pid: Option<Pid>,
+pub(super) struct Children {
+    living: BTreeMap<Life, Child>,
 }
 
-struct Child {
-    pid: Pid,
-    /// The master's end.
-    channel: OwnedFd,
-    page: &'static WorkerPage,
+/// A worker process, as the master has it.
+pub(super) struct Child {
+    pub(super) pid: Pid,
+    /// The master's end of the line for messages.
+    pub(super) channel: OwnedFd,
+    /// The master's end of the line for descriptors, and the worker's: what the worker doesn't
+    /// take can be taken back.
+    pub(super) passing: OwnedFd,
+    pub(super) passing_far: OwnedFd,
+    pub(super) page: &'static WorkerPage,
+    /// Connections that the page showed as closed before this process.
+    pub(super) closed_before: u64,
+    /// It has ended and was collected: its pid may be somebody else's.
+    pub(super) is_reaped: bool,
 }
 
 impl Children {
-    pub(super) fn new(workers: usize) -> Children {
-        Children { places: (0..workers).map(|_| Place::default()).collect() }
+    pub(super) fn insert(&mut self, life: Life, child: Child) {
+        let replaced = self.living.insert(life, child);
+        assert!(replaced.is_none(), "{life:?} lives already");
     }
 
-    pub(super) fn insert(
-        &mut self,
-        worker: usize,
-        pid: Pid,
-        channel: OwnedFd,
-        page: &'static WorkerPage,
-    ) -> Life {
-        let place = &mut self.places[worker];
-        assert!(place.child.is_none(), "worker {worker} is there already");
-        place.lives += 1;
-        place.pid = Some(pid);
-        place.child = Some(Child { pid, channel, page });
-        Life { worker, number: place.lives }
+    pub(super) fn get(&self, life: Life) -> Option<&Child> {
+        self.living.get(&life)
     }
 
-    /// The channel of the process with this life, if it still is the one.
-    pub(super) fn channel_of(&self, life: Life) -> Option<RawFd> {
-        let place = &self.places[life.worker];
-        let child = place.child.as_ref().filter(|_| place.lives == life.number)?;
-        Some(child.channel.as_raw_fd())
-    }
-
-    /// The process in a worker's place, and its channel.
-    pub(super) fn current(&self, worker: usize) -> Option<(Life, RawFd)> {
-        let place = &self.places[worker];
-        let child = place.child.as_ref()?;
-        Some((Life { worker, number: place.lives }, child.channel.as_raw_fd()))
-    }
-
-    /// Takes out a process that has been reaped; gives its channel back.
-    pub(super) fn remove(&mut self, life: Life) -> Option<(OwnedFd, &'static WorkerPage)> {
-        self.channel_of(life)?;
-        self.places[life.worker].child.take().map(|child| (child.channel, child.page))
-    }
-
-    /// Ends a worker by force, if it is there. A process in the table isn't reaped, so its pid is
-    /// nobody else's.
-    pub(super) fn kill(&self, worker: usize) {
-        if let Some(child) = &self.places[worker].child {
-            let _gone_already = kill(child.pid, Signal::SIGKILL);
+    /// A process has ended, and was collected. It stays until it is [`bury`](Children::bury)-ed.
+    pub(super) fn on_reaped(&mut self, life: Life) {
+        if let Some(child) = self.living.get_mut(&life) {
+            child.is_reaped = true;
         }
     }
 
-    /// The pid of a worker's last process.
-    pub(super) fn last_pid(&self, worker: usize) -> Option<Pid> {
-        self.places[worker].pid
+    /// Takes out a process that has ended.
+    pub(super) fn bury(&mut self) -> Option<(Life, Child)> {
+        let life = *self.living.iter().find(|(_, child)| child.is_reaped)?.0;
+        self.living.remove_entry(&life)
     }
 
-    /// The place has no process, not even a past one to speak of.
-    pub(super) fn forget_pid(&mut self, worker: usize) {
-        self.places[worker].pid = None;
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Life, &Child)> {
+        self.living.iter().map(|(life, child)| (*life, child))
     }
 
-    pub(super) fn channels(&self) -> impl Iterator<Item = RawFd> {
-        self.places.iter().filter_map(|place| Some(place.child.as_ref()?.channel.as_raw_fd()))
+    /// Sends a signal to a worker, if it is there.
+    pub(super) fn signal(&self, life: Life, signal: Signal) {
+        if let Some(child) = self.get(life).filter(|child| !child.is_reaped) {
+            let _gone_already = kill(child.pid, signal);
+        }
+    }
+
+    pub(super) fn pid_of(&self, life: Life) -> Option<Pid> {
+        self.get(life).map(|child| child.pid)
+    }
+
+    /// The number of every descriptor.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let lines = |child: &Child| {
+            [&child.channel, &child.passing, &child.passing_far].map(AsRawFd::as_raw_fd)
+        };
+        self.living.values().flat_map(lines)
     }
 }
 
 impl Drop for Children {
     /// A master that leaves in any other way than by the pool's verdict leaves no worker behind.
     fn drop(&mut self) {
-        let left = || self.places.iter().filter_map(|place| place.child.as_ref());
+        let left = || self.living.values().filter(|child| !child.is_reaped);
         for child in left() {
             let _gone_already = kill(child.pid, Signal::SIGKILL);
         }
@@ -122,36 +108,40 @@ mod tests {
     use crate::process::sys::{self, Fork};
     use std::time::UNIX_EPOCH;
 
-    fn page() -> &'static WorkerPage {
-        Scoreboard::create(1, UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap()
+    fn child(pid: Pid) -> Child {
+        let (passing, passing_far) = channel::pair().unwrap();
+        let page = Scoreboard::create(1, UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
+        let channel = channel::pair().unwrap().0;
+        Child { pid, channel, passing, passing_far, page, closed_before: 0, is_reaped: false }
     }
 
     #[test]
     fn what_arrives_late_from_a_predecessor_matches_nobody() {
-        let mut children = Children::new(2);
+        let mut children = Children::default();
         // No process has this pid, so dropping the table kills nobody.
         let pid = Pid::from_raw(i32::MAX);
-        let first = children.insert(1, pid, channel::pair().unwrap().0, page());
-        assert!(children.channel_of(first).is_some());
-        assert!(children.remove(first).is_some());
-        assert!(children.remove(first).is_none());
-        let second = children.insert(1, pid, channel::pair().unwrap().0, page());
-        assert_eq!(children.channel_of(first), None);
-        assert!(children.remove(first).is_none());
-        assert_eq!(children.current(1).map(|(life, _)| life), Some(second));
-        assert_eq!(children.current(0), None);
+        let [first, second] = [1, 2].map(|number| Life { worker: 1, number });
+        children.insert(first, child(pid));
+        assert!(children.get(first).is_some());
+        children.on_reaped(first);
+        assert_eq!(children.bury().map(|(life, _)| life), Some(first));
+        assert!(children.bury().is_none());
+        children.insert(second, child(pid));
+        assert!(children.get(first).is_none());
+        children.on_reaped(first);
+        assert!(children.bury().is_none());
     }
 
     #[test]
     fn nobody_outlives_the_table() {
-        let Fork::Parent { child } = sys::fork().unwrap() else {
+        let Fork::Parent { child: pid } = sys::fork().unwrap() else {
             loop {
                 std::thread::sleep(std::time::Duration::from_secs(3600));
             }
         };
-        let mut children = Children::new(1);
-        children.insert(0, child, channel::pair().unwrap().0, page());
+        let mut children = Children::default();
+        children.insert(Life { worker: 0, number: 1 }, child(pid));
         drop(children);
-        assert_eq!(kill(child, None), Err(nix::errno::Errno::ESRCH), "killed and collected");
+        assert_eq!(kill(pid, None), Err(nix::errno::Errno::ESRCH), "killed and collected");
     }
 }

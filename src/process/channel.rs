@@ -22,8 +22,7 @@ pub(crate) enum Message {
     RecycleDue { reason: RecycleReason },
     /// Worker to master: no connection comes in any more by the listeners that it had to leave.
     AcceptStopped,
-    /// Worker to master: it had no descriptor left for these connections, and receives no more.
-    /// Master to worker: they are somebody else's now, go on.
+    /// Worker to master: it had no descriptor left for these connections.
     NotTaken { first: u64, count: usize },
     /// Worker to master: the whole pool should be reloaded. Master to worker: a successor serves,
     /// so hand over what idles, finish what is open, and end within this time.

@@ -219,6 +219,8 @@ pub(crate) struct Traffic {
     pub(crate) turns: Counter,
     /// The sequence number of the last connection that it took from the master.
     pub(crate) taken: Counter,
+    /// Connections that the master passed and that it had no descriptor for.
+    pub(crate) not_taken: Counter,
     /// When the turn began that it works on, in nanoseconds of the monotonic clock; zero while it
     /// waits.
     pub(crate) busy_since: Counter,
@@ -239,6 +241,7 @@ impl WorkerPage {
         connections_closed.add(connections.read());
         connections.set(0);
         self.traffic.taken.set(0);
+        self.traffic.not_taken.set(0);
         self.traffic.busy_since.set(0);
         self.set_state(state);
         self.life.claimed.store(0, Relaxed);

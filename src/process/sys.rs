@@ -98,6 +98,21 @@ pub(crate) fn map_scoreboard(
     }
 }
 
+/// Takes over a descriptor that this process was started with, and keeps it from its own children.
+///
+/// # Errors
+///
+/// There is none of this number (`EBADF`).
+pub(crate) fn take_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers and touches no memory of ours.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open. Whoever started this process opened it for the one that asks here, and
+    // has told the number nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Starts to listen: listen(2), without the bound that nix puts on `backlog`.
 ///
 /// # Errors

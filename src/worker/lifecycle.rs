@@ -32,8 +32,6 @@ pub(super) enum Order {
     /// As [`Lifecycle::draining`] says.
     Drain,
     AcceptAnew,
-    /// The master knows which connections did not arrive.
-    ReceiveAgain,
     GiveListenersBack,
     /// The embedder's own message.
     Deliver(serde_json::Value),
@@ -112,7 +110,6 @@ impl Lifecycle {
                 self.drain(Draining::HandingOver, Duration::from_millis(deadline_ms), now)
             }
             Ok(Message::AcceptAnew) => Some(Order::AcceptAnew),
-            Ok(Message::NotTaken { .. }) => Some(Order::ReceiveAgain),
             Ok(Message::ListenersBack) => Some(Order::GiveListenersBack),
             Ok(Message::User { payload }) => Some(Order::Deliver(payload)),
             Ok(other) => {

@@ -350,18 +350,21 @@ impl Worker {
     fn on_delivery(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Connections { first, connections, missing } => {
-                let taken = first + connections.len() as u64;
-                // Before anything is read from them: whoever reads the page of a dead worker may
-                // give the others to somebody else.
-                self.page.traffic.taken.set(taken - 1);
+                let count = connections.len();
+                // In this order, and before anything is read from them: what the page of a dead
+                // worker doesn't show as taken is given to somebody else.
+                let shown = &self.page.traffic;
+                shown.connections.set((self.table.len() + count) as u64);
+                shown.not_taken.add(missing as u64);
+                shown.taken.set(first + (count + missing) as u64 - 1);
                 for (socket, origin) in connections {
                     self.on_connection(socket, origin);
                 }
                 if missing > 0 {
                     log::warn!("no descriptor was left for {missing} connections (`ulimit -n`)");
-                    let message = Message::NotTaken { first: taken, count: missing };
+                    let message =
+                        Message::NotTaken { first: first + count as u64, count: missing };
                     self.lifecycle.say(&message, &mut self.ring);
-                    return; // the master says when to go on
                 }
                 if self.pool.listens.read() != Listens::No as u64 {
                     self.passing.ring_bell(&mut self.ring);
@@ -379,7 +382,6 @@ impl Worker {
         match order {
             Order::Drain => self.begin_drain(),
             Order::AcceptAnew => self.acceptor.arm_anew(&mut self.ring, self.table.len()),
-            Order::ReceiveAgain => self.passing.receive(&mut self.ring),
             Order::GiveListenersBack => {
                 self.acceptor.give_back(&mut self.ring, self.table.len());
                 self.owes_listeners_back = true;

@@ -5,31 +5,66 @@ mod error;
 mod tcp;
 mod unix;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
-use crate::config::{Address, Checked, PoolConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Accept, Address, Checked, PoolConfig};
+use crate::process::sys;
 
 pub use error::ListenError;
 use unix::SocketFile;
 
-/// Every listening socket of a pool. Socket files are removed when this is dropped, by the
-/// process that bound them alone.
+/// Every listening socket of a pool. Socket files are removed when the last of its users is
+/// dropped, by the process that bound them alone.
+#[derive(Clone, Default)]
 pub(crate) struct Listeners {
-    /// As bound: with the ports that the kernel chose.
-    addresses: Vec<Address>,
-    sockets: Vec<Sockets>,
+    entries: Vec<Entry>,
     workers: usize,
+    /// Workers that can't serve theirs, and who does.
+    adopters: BTreeMap<usize, usize>,
 }
 
-/// The sockets of one address.
+/// One address.
+#[derive(Clone)]
+struct Entry {
+    /// As configured.
+    wanted: Address,
+    /// With the port that the kernel chose.
+    bound: Address,
+    sockets: Sockets,
+}
+
+#[derive(Clone)]
 enum Sockets {
-    /// TCP: one for each worker, between which the kernel spreads the connections by their hash.
-    PerWorker(Vec<OwnedFd>),
-    /// Unix: one for all, as the kernel doesn't spread connections over several. The file goes
-    /// first: while the socket is open, no other file gets its inode number.
-    Common(#[expect(dead_code, reason = "removes the file on drop")] SocketFile, OwnedFd),
+    /// TCP: one for each worker, between which the kernel spreads the connections. When there are
+    /// more than workers, some workers have several: a socket that has been listening is kept, for
+    /// the sake of what is queued there.
+    PerWorker(Vec<Rc<OwnedFd>>),
+    /// One for all: Unix sockets, as the kernel doesn't spread connections over several, and those
+    /// that somebody else has bound for us. The file goes first: while the socket is open, no other
+    /// file gets its inode number.
+    Common(Option<Rc<SocketFile>>, Rc<OwnedFd>),
+}
+
+/// A socket of a worker's.
+pub(crate) struct Listener {
+    pub(crate) socket: OwnedFd,
+    /// Its number among those of its address, when there are several.
+    pub(crate) slot: Option<usize>,
+}
+
+/// An address with its descriptors, as one process tells another.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub(crate) struct Handed {
+    wanted: String,
+    bound: String,
+    is_common: bool,
+    descriptors: Vec<RawFd>,
 }
 
 impl Listeners {
@@ -39,33 +74,127 @@ impl Listeners {
     ///
     /// The first address that can't be bound, and why. A port that is taken is tried for about a
     /// second and a half: a process that used a ring frees its sockets a little after its end.
+    #[cfg(test)]
     pub(crate) fn bind(
         config: &Checked<PoolConfig>,
         workers: usize,
     ) -> Result<Listeners, ListenError> {
-        let mut listeners = Listeners { addresses: Vec::new(), sockets: Vec::new(), workers };
+        Listeners::default().renewed(config, workers)
+    }
+
+    /// The sockets for these settings: those that are there already, and new ones for what is new.
+    /// What the settings don't have any more goes when the last of its users is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The first address that can't be bound, and why; these listeners stay as they are.
+    pub(crate) fn renewed(
+        &self,
+        config: &Checked<PoolConfig>,
+        workers: usize,
+    ) -> Result<Listeners, ListenError> {
+        let sockets = if config.accept == Accept::Dispatch { 1 } else { workers };
+        let mut known = self.entries.clone();
+        let mut entries = Vec::new();
         for address in &config.listen {
             let error = |reason| ListenError::new(address, reason);
-            let (address, sockets) = match address {
-                Address::Tcp(tcp) => {
-                    let (bound, sockets) =
-                        tcp::bind(*tcp, workers, config.backlog).map_err(error)?;
-                    (Address::Tcp(bound), Sockets::PerWorker(sockets))
+            let same = known.iter().position(|entry| entry.wanted == *address);
+            let entry = match (same.map(|at| known.remove(at)), address) {
+                (Some(mut entry), _) => {
+                    if let (Sockets::PerWorker(there), Address::Tcp(bound)) =
+                        (&mut entry.sockets, &entry.bound)
+                    {
+                        let missing = sockets.saturating_sub(there.len());
+                        let more = tcp::bind_more(*bound, missing, config.backlog).map_err(error)?;
+                        there.extend(more.into_iter().map(Rc::new));
+                    }
+                    entry
                 }
-                Address::Unix(path) => {
+                (None, Address::Tcp(tcp)) => {
+                    let (bound, sockets) =
+                        tcp::bind(*tcp, sockets, config.backlog).map_err(error)?;
+                    let sockets = sockets.into_iter().map(Rc::new).collect();
+                    Entry {
+                        wanted: address.clone(),
+                        bound: Address::Tcp(bound),
+                        sockets: Sockets::PerWorker(sockets),
+                    }
+                }
+                (None, Address::Unix(path)) => {
                     let (socket, file) = unix::bind(path, config.backlog).map_err(error)?;
-                    (address.clone(), Sockets::Common(file, socket))
+                    let sockets = Sockets::Common(Some(Rc::new(file)), Rc::new(socket));
+                    Entry { wanted: address.clone(), bound: address.clone(), sockets }
                 }
             };
-            listeners.addresses.push(address);
-            listeners.sockets.push(sockets);
+            entries.push(entry);
         }
-        Ok(listeners)
+        Ok(Listeners { entries, workers, adopters: BTreeMap::new() })
+    }
+
+    /// Sockets that somebody else has bound, each for all workers.
+    pub(crate) fn activated(sockets: Vec<(Address, OwnedFd)>, workers: usize) -> Listeners {
+        let entry = |(address, socket): (Address, OwnedFd)| Entry {
+            wanted: address.clone(),
+            bound: address,
+            sockets: Sockets::Common(None, Rc::new(socket)),
+        };
+        let entries = sockets.into_iter().map(entry).collect();
+        Listeners { entries, workers, adopters: BTreeMap::new() }
+    }
+
+    /// Takes over what another process has [`handed`](Listeners::hand) to this one.
+    ///
+    /// # Errors
+    ///
+    /// That isn't here.
+    pub(crate) fn inherit(handed: Vec<Handed>) -> io::Result<Listeners> {
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut entries = Vec::new();
+        for Handed { wanted, bound, is_common, descriptors } in handed {
+            let wanted: Address = wanted.parse().map_err(|_| malformed())?;
+            let bound: Address = bound.parse().map_err(|_| malformed())?;
+            let taken = descriptors.into_iter().map(|fd| sys::take_descriptor(fd).map(Rc::new));
+            let mut taken = taken.collect::<io::Result<Vec<_>>>()?;
+            let sockets = match &bound {
+                Address::Unix(path) if is_common => {
+                    let file = SocketFile::of(path).ok().map(Rc::new);
+                    Sockets::Common(file, taken.pop().ok_or_else(malformed)?)
+                }
+                _ if is_common => Sockets::Common(None, taken.pop().ok_or_else(malformed)?),
+                _ => Sockets::PerWorker(taken),
+            };
+            entries.push(Entry { wanted, bound, sockets });
+        }
+        Ok(Listeners { entries, ..Listeners::default() })
+    }
+
+    /// Tells another process what there is, with a descriptor's number there for each one here.
+    pub(crate) fn hand(&self, mut number: impl FnMut(BorrowedFd<'_>) -> io::Result<RawFd>) -> io::Result<Vec<Handed>> {
+        let entries = self.entries.iter();
+        let handed = entries.map(|entry| {
+            let descriptors = entry.sockets.iter().map(|socket| number(socket.as_fd()));
+            Ok(Handed {
+                wanted: entry.wanted.to_string(),
+                bound: entry.bound.to_string(),
+                is_common: matches!(entry.sockets, Sockets::Common(..)),
+                descriptors: descriptors.collect::<io::Result<_>>()?,
+            })
+        });
+        handed.collect()
+    }
+
+    /// Leaves the socket files to whoever inherits them.
+    pub(crate) fn leave_files(&self) {
+        for entry in &self.entries {
+            if let Sockets::Common(Some(file), _) = &entry.sockets {
+                file.leave();
+            }
+        }
     }
 
     /// The addresses in the order of the configuration, with the ports that they really have.
-    pub(crate) fn addresses(&self) -> &[Address] {
-        &self.addresses
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        self.entries.iter().map(|entry| entry.bound.clone()).collect()
     }
 
     /// How many workers these are for.
@@ -73,37 +202,106 @@ impl Listeners {
         self.workers
     }
 
-    /// Copies of a worker's descriptors, one for each address.
+    /// Copies of a worker's descriptors: its own, and those of workers whose clients it serves.
     ///
     /// # Errors
     ///
     /// No descriptor left.
-    pub(crate) fn of_worker(&self, worker: usize) -> io::Result<Vec<OwnedFd>> {
-        self.sockets
-            .iter()
-            .map(|sockets| match sockets {
-                Sockets::PerWorker(sockets) => sockets[worker].as_fd().try_clone_to_owned(),
-                Sockets::Common(_, socket) => socket.as_fd().try_clone_to_owned(),
-            })
-            .collect()
+    pub(crate) fn of_worker(&self, worker: usize) -> io::Result<Vec<Listener>> {
+        let wards = self.adopters.iter().filter(|(_, by)| **by == worker).map(|(ward, _)| *ward);
+        let mut served = vec![worker];
+        served.extend(wards);
+        let mut listeners = Vec::new();
+        for entry in &self.entries {
+            match &entry.sockets {
+                Sockets::PerWorker(sockets) => {
+                    for (slot, socket) in sockets.iter().enumerate() {
+                        if served.contains(&(slot % self.workers)) {
+                            let socket = socket.as_fd().try_clone_to_owned()?;
+                            listeners.push(Listener { socket, slot: Some(slot) });
+                        }
+                    }
+                }
+                Sockets::Common(_, socket) => {
+                    let socket = socket.as_fd().try_clone_to_owned()?;
+                    listeners.push(Listener { socket, slot: None });
+                }
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// From now on `by` serves the clients of `worker`, too. Returns what it has to accept from.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor left.
+    pub(crate) fn adopt(&mut self, worker: usize, by: usize) -> io::Result<Vec<OwnedFd>> {
+        self.adopters.insert(worker, by);
+        let own = self.entries.iter().filter_map(|entry| match &entry.sockets {
+            Sockets::PerWorker(sockets) => Some(sockets),
+            Sockets::Common(..) => None, // every worker has these
+        });
+        let own = own.flat_map(|sockets| sockets.iter().enumerate());
+        let own = own.filter(|(slot, _)| slot % self.workers == worker);
+        own.map(|(_, socket)| socket.as_fd().try_clone_to_owned()).collect()
+    }
+
+    /// The worker serves its clients itself again. Returns who did meanwhile.
+    pub(crate) fn take_back(&mut self, worker: usize) -> Option<usize> {
+        self.adopters.remove(&worker)
+    }
+
+    /// Slots of a worker, where there are several sockets for an address.
+    pub(crate) fn slots_of(&self, worker: usize) -> impl Iterator<Item = usize> {
+        let count = self.groups().map(|group| group.len()).max().unwrap_or(0);
+        (worker..count).step_by(self.workers.max(1))
+    }
+
+    /// The sockets between which the kernel chooses, by address.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Vec<BorrowedFd<'_>>> {
+        self.entries.iter().filter_map(|entry| match &entry.sockets {
+            Sockets::PerWorker(sockets) => {
+                Some(sockets.iter().map(|socket| socket.as_fd()).collect())
+            }
+            Sockets::Common(..) => None,
+        })
+    }
+
+    /// Copies of all descriptors.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor left.
+    pub(crate) fn all(&self) -> io::Result<Vec<OwnedFd>> {
+        self.sockets().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 
     /// The number of every descriptor.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.sockets
-            .iter()
-            .flat_map(|sockets| match sockets {
-                Sockets::PerWorker(sockets) => sockets.as_slice(),
-                Sockets::Common(_, socket) => std::slice::from_ref(socket),
-            })
-            .map(AsRawFd::as_raw_fd)
+        self.sockets().map(|socket| socket.as_raw_fd())
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.entries.iter().flat_map(|entry| entry.sockets.iter())
+    }
+}
+
+impl Sockets {
+    fn iter(&self) -> impl Iterator<Item = &OwnedFd> {
+        match self {
+            Sockets::PerWorker(sockets) => sockets.as_slice(),
+            Sockets::Common(_, socket) => std::slice::from_ref(socket),
+        }
+        .iter()
+        .map(Rc::as_ref)
     }
 }
 
 impl fmt::Debug for Listeners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listeners")
-            .field("addresses", &self.addresses)
+            .field("addresses", &self.addresses())
             .field("workers", &self.workers)
             .finish_non_exhaustive()
     }

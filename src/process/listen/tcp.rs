@@ -44,6 +44,15 @@ fn claim(address: SocketAddr) -> Result<(), Reason> {
     Reason::checked(bound(address, false)).map(drop)
 }
 
+/// Binds `count` more sockets to an address that this pool listens on.
+pub(super) fn bind_more(
+    address: SocketAddr,
+    count: usize,
+    backlog: u32,
+) -> Result<Vec<OwnedFd>, Reason> {
+    Reason::checked(bind_all(address, count, backlog)).map(|(_, sockets)| sockets)
+}
+
 fn bind_all(
     mut address: SocketAddr,
     workers: usize,

@@ -1,5 +1,6 @@
 //! One Unix stream socket, and the file that names it. Knows no TCP.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -58,19 +59,26 @@ fn new_socket(flags: SockFlag) -> io::Result<OwnedFd> {
 pub(super) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
-    owner: u32,
+    /// The process that removes it; nobody does when it is zero.
+    owner: Cell<u32>,
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<SocketFile> {
+    /// The file at `path`, which is this process's from now on.
+    pub(super) fn of(path: &Path) -> io::Result<SocketFile> {
         let path = std::path::absolute(path)?; // the working directory may change
-        Ok(SocketFile { identity: identity(&path)?, path, owner: process::id() })
+        Ok(SocketFile { identity: identity(&path)?, path, owner: Cell::new(process::id()) })
+    }
+
+    /// Leaves it to somebody else.
+    pub(super) fn leave(&self) {
+        self.owner.set(0);
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = self.owner == process::id()
+        let ours = self.owner.get() == process::id()
             && identity(&self.path).is_ok_and(|identity| identity == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove the socket {}: {error}", self.path.display());

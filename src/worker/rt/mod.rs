@@ -11,6 +11,7 @@
 //! }
 //! ```
 
+mod message;
 mod runtime;
 mod sleep;
 mod spawn;
@@ -19,5 +20,6 @@ mod wake;
 pub use sleep::{Elapsed, Sleep, sleep, timeout};
 pub use spawn::{JoinHandle, spawn};
 
+pub(crate) use message::{on_message, send_message};
 pub(super) use runtime::Runtime;
 pub(super) use wake::{ConnWakers, WakeQueue, Woken};

@@ -127,8 +127,7 @@ impl Runtime {
     }
 
     pub(super) fn send(&self, payload: Value) {
-        self.outbox.borrow_mut().push_back(payload);
-        self.queue.ring(); // the turn may have passed the point where they are sent
+        self.outbox.borrow_mut().push_back(payload); // sent at the end of this turn
     }
 
     /// The next message for the master.

@@ -1,0 +1,148 @@
+//! Which worker hangs. Looks at the workers every now and then while any of them works, and not at
+//! all while they idle: the first one to work again rings. Reads no clock and kills nobody.
+
+use std::time::{Duration, Instant};
+
+use super::children::Life;
+
+/// Looks within the time after which a worker hangs: the more there are, the sooner it is noticed
+/// after that.
+const LOOKS: u32 = 4;
+
+/// The master's eye on its workers.
+pub(super) struct Watch {
+    timeout: Duration,
+    next_look: Option<Instant>,
+    /// The last look found nobody at work.
+    was_quiet: bool,
+    /// Workers that somebody has stopped (SIGSTOP), and since when.
+    stopped: Vec<(Life, Instant)>,
+}
+
+/// What one look says.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Look {
+    /// Who hangs, and for how long.
+    pub(super) hanging: Vec<(Life, Duration)>,
+    /// Nobody worked: whoever begins to shall ring.
+    pub(super) is_quiet: bool,
+}
+
+impl Watch {
+    pub(super) fn new(timeout: Duration, now: Instant) -> Watch {
+        let mut watch =
+            Watch { timeout, next_look: None, was_quiet: false, stopped: Vec::new() };
+        watch.handle_work(now);
+        watch
+    }
+
+    pub(super) fn set_timeout(&mut self, timeout: Duration, now: Instant) {
+        self.timeout = timeout;
+        self.next_look = None;
+        self.handle_work(now);
+    }
+
+    /// A worker has begun to work.
+    pub(super) fn handle_work(&mut self, now: Instant) {
+        self.was_quiet = false;
+        self.next_look.get_or_insert(now + self.timeout / LOOKS);
+    }
+
+    /// These workers are stopped now, and no others.
+    pub(super) fn handle_stopped(&mut self, lives: &[Life], now: Instant) {
+        self.stopped.retain(|(life, _)| lives.contains(life));
+        for life in lives {
+            if !self.stopped.iter().any(|(known, _)| known == life) {
+                self.stopped.push((*life, now));
+            }
+        }
+        if !self.stopped.is_empty() {
+            self.handle_work(now);
+        }
+    }
+
+    /// Looks, if it is time to. `busy` says how long a worker's turn has lasted so far.
+    pub(super) fn poll_look(
+        &mut self,
+        now: Instant,
+        busy: impl Iterator<Item = (Life, Option<Duration>)>,
+    ) -> Option<Look> {
+        self.next_look.filter(|at| *at <= now)?;
+        let stopped_for = |life: Life| {
+            let since = self.stopped.iter().find(|(stopped, _)| *stopped == life)?.1;
+            Some(now.saturating_duration_since(since))
+        };
+        let mut hanging = Vec::new();
+        let mut is_quiet = true;
+        for (life, busy_for) in busy {
+            let Some(lasting) = busy_for.max(stopped_for(life)) else { continue };
+            is_quiet = false;
+            if lasting >= self.timeout {
+                hanging.push((life, lasting));
+            }
+        }
+        // A worker that began between our look and our asking to be rung is seen by the second.
+        let may_sleep = is_quiet && std::mem::replace(&mut self.was_quiet, is_quiet);
+        self.next_look = (!may_sleep).then(|| now + self.timeout / LOOKS);
+        Some(Look { hanging, is_quiet })
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.next_look
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: Life = Life { worker: 0, number: 1 };
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_pool_that_idles_is_not_looked_at() {
+        let now = Instant::now();
+        let mut watch = Watch::new(secs(4), now);
+        let idle = || [(LIFE, None)].into_iter();
+        assert_eq!(watch.poll_look(now, idle()), None, "it isn't time yet");
+        for second in 1..=2 {
+            let look = watch.poll_look(now + secs(second), idle()).unwrap();
+            assert_eq!(look, Look { hanging: vec![], is_quiet: true });
+        }
+        assert_eq!(watch.poll_timeout(), None);
+        watch.handle_work(now + secs(100));
+        assert_eq!(watch.poll_timeout(), Some(now + secs(101)));
+    }
+
+    #[test]
+    fn a_turn_that_lasts_too_long_is_told_and_a_short_one_is_not() {
+        let now = Instant::now();
+        let mut watch = Watch::new(secs(4), now);
+        let look = watch.poll_look(now + secs(1), [(LIFE, Some(secs(3)))].into_iter()).unwrap();
+        assert_eq!(look, Look { hanging: vec![], is_quiet: false });
+        let look = watch.poll_look(now + secs(2), [(LIFE, Some(secs(4)))].into_iter()).unwrap();
+        assert_eq!(look.hanging, [(LIFE, secs(4))]);
+        assert_eq!(watch.poll_timeout(), Some(now + secs(3)), "it goes on looking");
+    }
+
+    #[test]
+    fn a_stopped_worker_hangs_although_it_does_nothing() {
+        let now = Instant::now();
+        let mut watch = Watch::new(secs(4), now);
+        let idle = || [(LIFE, None)].into_iter();
+        watch.poll_look(now + secs(1), idle());
+        watch.poll_look(now + secs(2), idle());
+        watch.handle_stopped(&[LIFE], now + secs(10));
+        let mut hanging = Vec::new();
+        while hanging.is_empty() {
+            hanging = watch.poll_look(watch.poll_timeout().unwrap(), idle()).unwrap().hanging;
+        }
+        assert_eq!(hanging, [(LIFE, secs(4))]);
+        watch.handle_stopped(&[], now + secs(20));
+        let look = watch.poll_look(watch.poll_timeout().unwrap(), idle()).unwrap();
+        assert!(look.hanging.is_empty(), "it goes on");
+    }
+}

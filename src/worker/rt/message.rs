@@ -1,0 +1,15 @@
+//! The embedder's own messages, to the master and from it. Checks no lengths.
+
+use serde_json::Value;
+
+use super::runtime::Runtime;
+
+/// Sends a message to the master, with this turn of the loop.
+pub(crate) fn send_message(payload: Value) {
+    Runtime::current().send(payload);
+}
+
+/// Calls this with each message of the master's, instead of what was set before.
+pub(crate) fn on_message(listener: impl FnMut(Value) + 'static) {
+    Runtime::current().set_on_message(Box::new(listener));
+}
