@@ -1,6 +1,7 @@
 //! The master: forks the workers, listens to them and to its operator, buries them. Does what
 //! [`Pool`] decides, on one ring, and sleeps in between. Serves no client.
 
+pub mod balance;
 mod birth;
 mod children;
 mod completions;
