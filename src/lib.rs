@@ -17,6 +17,7 @@
 //!
 //! - [`Pool`] starts it all; [`config`] has what can be set.
 //! - [`Handler`] answers a [`Request`] with a [`Response`]; [`app`] has some that are ready.
+//! - [`balance`] picks the worker for a connection, where the master accepts.
 //! - [`rt`] is for handlers that wait: sleep, time-outs, tasks.
 //!
 //! ARCHITECTURE.md in the repository tells how the parts fit.
@@ -36,7 +37,7 @@ mod worker;
 
 pub use app::Handler;
 pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
-pub use master::MasterError;
+pub use master::{MasterError, balance};
 pub use pool::{Error, Pool, Ready, Result, Worker};
 pub use process::{ListenError, State, Status as PoolStatus, WorkerStatus};
 pub use uring_ring::{Features, Mask, Unavailable};

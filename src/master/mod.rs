@@ -1,9 +1,12 @@
 //! The master: forks the workers, listens to them and to its operator, buries them. Does what
 //! [`Pool`] decides, on one ring, and sleeps in between. Serves no client.
 
+pub mod balance;
 mod birth;
 mod children;
 mod completions;
+#[expect(dead_code, reason = "the master doesn't dispatch yet")]
+mod dispatch;
 mod end;
 mod error;
 mod notice;
