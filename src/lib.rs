@@ -37,8 +37,8 @@ mod worker;
 
 pub use app::Handler;
 pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
-pub use master::{MasterError, balance};
-pub use pool::{Error, Pool, Ready, Result, Worker};
+pub use master::{MasterError, PoolHandle, balance};
+pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};
 pub use process::{ListenError, State, Status as PoolStatus, WorkerStatus};
 pub use uring_ring::{Features, Mask, Unavailable};
 pub use worker::rt;

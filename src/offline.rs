@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::app::{Handler, Service, service};
-use crate::conn::{Action, Connection, Counts, DateField, Env, Pools, Settings};
+use crate::conn::{Action, Connection, Counts, DateField, Draining, Env, Pools, Settings};
 use crate::proto::h1::HeadLimits;
 
 /// A client and a server that share a thread.

@@ -3,19 +3,25 @@
 use std::error;
 use std::fmt;
 use std::io;
+use std::mem;
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
+use serde_json::Value;
 use uring_ring::{Features, Unavailable};
 
 use crate::app::{Handler, service};
-use crate::config::{Address, ConfigError, PoolConfig, WorkerConfig, WorkerCount};
-use crate::master::{self, MasterError};
+use crate::config::{Accept, Address, Checked, ConfigError, PoolConfig, WorkerConfig, WorkerCount};
+use crate::master::balance::Balancer;
+use crate::master::{self, MasterError, PoolHandle, Start, Surroundings};
 use crate::process::Status;
+use crate::process::channel::{ChannelError, Limit, Message};
 use crate::process::cpus::Cpus;
+use crate::process::inherit::Inheritance;
 use crate::process::listen::{ListenError, Listeners};
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
-use crate::worker;
+use crate::worker::{self, rt};
 
 /// A pool of worker processes that is about to be started.
 ///
@@ -37,8 +43,20 @@ use crate::worker;
 pub struct Pool {
     config: PoolConfig,
     worker: WorkerConfig,
-    on_ready: Box<dyn FnMut(&Ready<'_>)>,
+    balancer: Option<Box<dyn Balancer>>,
+    handle: PoolHandle,
+    hooks: Hooks,
 }
+
+/// What the program around the pool wants to be asked, or told.
+struct Hooks {
+    on_ready: Box<dyn FnMut(&Ready<'_>)>,
+    on_reload: Option<Box<dyn FnMut() -> Reloaded>>,
+    on_message: Box<dyn FnMut(usize, Value)>,
+}
+
+/// The settings for new workers, or why there are none.
+type Reloaded = std::result::Result<(PoolConfig, WorkerConfig), Box<dyn error::Error>>;
 
 impl Pool {
     /// A pool that will listen on an address such as `127.0.0.1:8080`, `[::1]:0` or `unix:/path`;
@@ -49,12 +67,24 @@ impl Pool {
     /// The text is no address.
     pub fn bind(address: &str) -> Result<Pool> {
         let listen = vec![address.parse().map_err(ConfigError::from)?];
-        Ok(Pool::new(PoolConfig { listen, ..PoolConfig::default() }, WorkerConfig::default()))
+        Pool::new(PoolConfig { listen, ..PoolConfig::default() }, WorkerConfig::default())
     }
 
     /// A pool with these settings.
-    pub fn new(config: PoolConfig, worker: WorkerConfig) -> Pool {
-        Pool { config, worker, on_ready: Box::new(|_| {}) }
+    ///
+    /// # Errors
+    ///
+    /// No descriptor is left.
+    pub fn new(config: PoolConfig, worker: WorkerConfig) -> Result<Pool> {
+        let hooks = Hooks {
+            on_ready: Box::new(|_| {}),
+            on_reload: None,
+            on_message: Box::new(|worker, payload| {
+                log::warn!("nobody listens to worker {worker}'s message {payload}");
+            }),
+        };
+        let handle = PoolHandle::new().map_err(Error::Handle)?;
+        Ok(Pool { config, worker, balancer: None, handle, hooks })
     }
 
     /// How many workers: 1 to 1024, or 0 for one a core.
@@ -71,41 +101,168 @@ impl Pool {
         Ok(self)
     }
 
-    /// Calls this in the master when all workers accept connections.
-    pub fn on_ready(mut self, on_ready: impl FnMut(&Ready<'_>) + 'static) -> Pool {
-        self.on_ready = Box::new(on_ready);
+    /// How connections reach the workers.
+    pub fn accept(mut self, accept: Accept) -> Pool {
+        self.config.accept = accept;
         self
     }
 
-    /// Binds, forks the workers and serves until the pool is told to stop (`SIGTERM`, `SIGINT`).
+    /// Picks the worker for each connection in [`Accept::Dispatch`], instead of what
+    /// [`PoolConfig::balance`] names.
+    pub fn balancer(mut self, balancer: impl Balancer + 'static) -> Pool {
+        self.balancer = Some(Box::new(balancer));
+        self
+    }
+
+    /// Calls this in the master when all workers accept connections.
+    pub fn on_ready(mut self, on_ready: impl FnMut(&Ready<'_>) + 'static) -> Pool {
+        self.hooks.on_ready = Box::new(on_ready);
+        self
+    }
+
+    /// Asks this in the master for the settings of new workers when the pool is told to reload
+    /// (`SIGHUP`, `SIGUSR1`). An error changes nothing but the log. Without it, new workers have
+    /// the settings of the old ones.
+    pub fn on_reload(
+        mut self,
+        on_reload: impl FnMut()
+            -> std::result::Result<(PoolConfig, WorkerConfig), Box<dyn error::Error>>
+        + 'static,
+    ) -> Pool {
+        self.hooks.on_reload = Some(Box::new(on_reload));
+        self
+    }
+
+    /// Calls this in the master with each message that a worker [sends](Worker::send), and the
+    /// worker's number.
+    pub fn on_message(mut self, on_message: impl FnMut(usize, Value) + 'static) -> Pool {
+        self.hooks.on_message = Box::new(on_message);
+        self
+    }
+
+    /// A handle to steer the pool by while it serves.
+    pub fn handle(&self) -> PoolHandle {
+        self.handle.clone()
+    }
+
+    /// Binds, forks the workers and serves until the pool is told to stop (`SIGTERM`, `SIGINT`,
+    /// `SIGQUIT`, [`PoolHandle::stop`]).
     ///
     /// `factory` runs in each worker, after the fork: open databases there, not before.
     ///
     /// # Errors
     ///
     /// Whatever keeps the pool from starting, in words for whoever started it.
-    pub fn serve<H, F>(mut self, factory: F) -> Result<()>
+    pub fn serve<H, F>(self, factory: F) -> Result<()>
     where
         F: Fn(&Worker) -> H,
         H: Handler,
     {
-        let pool = self.config.validate()?;
-        let config = self.worker.validate()?;
-        let features = Features::probe(pool.mask)?;
-        let workers = Cpus::detect().worker_count(pool.workers);
-        let listeners = Listeners::bind(&pool, workers)?;
-        let (scoreboard, _memory) =
-            Scoreboard::create(workers, SystemTime::now()).map_err(Error::Scoreboard)?;
-        let run = |seat: Seat| {
-            let about = Worker { id: seat.worker_id, core: seat.core, scoreboard };
-            worker::run(seat, &config, || service(factory(&about)))
+        let config = self.config.validate()?;
+        let worker = self.worker.validate()?;
+        let features = Features::probe(config.mask)?;
+        let workers = Cpus::detect().worker_count(config.workers);
+        let inheritance = Inheritance::take().map_err(Error::Inheritance)?;
+        let (listeners, memory, old_master) = match inheritance {
+            Some(mut left) => {
+                let listeners = mem::take(&mut left.listeners).renewed(&config, workers)?;
+                let memory = left.scoreboard.try_clone().map_err(Error::Inheritance)?;
+                (listeners, Some(memory), Some(Start::lines(left)))
+            }
+            None => (Listeners::default().renewed(&config, workers)?, None, None),
         };
-        let mut on_ready = |ready: &master::Ready<'_>| {
-            let addresses = ready.addresses;
-            (self.on_ready)(&Ready { addresses, workers: ready.workers, features });
+        let (scoreboard, memory) = scoreboard(memory, workers).map_err(Error::Scoreboard)?;
+        let start = Start {
+            features,
+            listeners,
+            scoreboard,
+            memory,
+            old_master,
+            handle: self.handle,
+            balancer: self.balancer,
+            config: config.clone(),
         };
-        master::run(&pool, features, listeners, scoreboard, &run, &mut on_ready)?;
+        let mut program = Program {
+            hooks: self.hooks,
+            factory,
+            scoreboard,
+            features,
+            config,
+            worker,
+            before: None,
+        };
+        master::run(start, &mut program)?;
         Ok(())
+    }
+}
+
+/// The figures of the pool that goes on here, or new ones.
+fn scoreboard(memory: Option<OwnedFd>, workers: usize) -> io::Result<(Scoreboard, OwnedFd)> {
+    if let Some(memory) = memory {
+        match Scoreboard::inherit(&memory) {
+            Ok(scoreboard) => return Ok((scoreboard, memory)),
+            Err(error) => log::warn!("the figures begin anew: the old ones can't be read: {error}"),
+        }
+    }
+    Scoreboard::create(workers, SystemTime::now())
+}
+
+/// The program around the pool, as the master calls it.
+struct Program<F> {
+    hooks: Hooks,
+    factory: F,
+    scoreboard: Scoreboard,
+    features: Features,
+    /// The settings that were read last.
+    config: Checked<PoolConfig>,
+    worker: Checked<WorkerConfig>,
+    /// Those of before, while it isn't sure that the last ones will be in use.
+    before: Option<(Checked<PoolConfig>, Checked<WorkerConfig>)>,
+}
+
+impl<F, H> Surroundings for Program<F>
+where
+    F: Fn(&Worker) -> H,
+    H: Handler,
+{
+    fn work(&self, seat: Seat) -> i32 {
+        let about = Worker {
+            id: seat.worker_id,
+            core: seat.core,
+            scoreboard: self.scoreboard,
+            limit: seat.limit,
+        };
+        worker::run(seat, &self.worker, || service((self.factory)(&about)))
+    }
+
+    fn on_ready(&mut self, ready: &master::Ready<'_>) {
+        let master::Ready { addresses, workers, accept } = *ready;
+        let features = self.features;
+        (self.hooks.on_ready)(&Ready { addresses, workers, accept, features });
+    }
+
+    fn read_settings(&mut self) -> std::result::Result<Checked<PoolConfig>, String> {
+        if let Some(on_reload) = &mut self.hooks.on_reload {
+            let (config, worker) = on_reload().map_err(|error| error.to_string())?;
+            let config = config.validate().map_err(|error| error.to_string())?;
+            let worker = worker.validate().map_err(|error| error.to_string())?;
+            let read = mem::replace(&mut self.config, config);
+            let before = (read, mem::replace(&mut self.worker, worker));
+            self.before.get_or_insert(before);
+        }
+        Ok(self.config.clone())
+    }
+
+    fn settle_settings(&mut self, are_new: bool) {
+        if let Some(before) = self.before.take()
+            && !are_new
+        {
+            (self.config, self.worker) = before;
+        }
+    }
+
+    fn on_message(&mut self, worker: usize, payload: Value) {
+        (self.hooks.on_message)(worker, payload);
     }
 }
 
@@ -127,6 +284,8 @@ pub struct Ready<'a> {
     pub addresses: &'a [Address],
     /// How many workers serve.
     pub workers: usize,
+    /// How connections reach them; not [`Accept::Steered`] where the kernel doesn't allow it.
+    pub accept: Accept,
     /// Features of the kernel that are in use.
     pub features: Features,
 }
@@ -137,6 +296,7 @@ pub struct Worker {
     id: usize,
     core: Option<usize>,
     scoreboard: Scoreboard,
+    limit: Limit,
 }
 
 impl Worker {
@@ -150,11 +310,44 @@ impl Worker {
         self.core
     }
 
+    /// Sends a message to the master, which hears it by [`Pool::on_message`]. To be called in the
+    /// worker's own thread: in its factory, its handlers, and what they spawn.
+    ///
+    /// # Errors
+    ///
+    /// It is longer than [`PoolConfig::message_bytes_max`].
+    pub fn send(&self, payload: Value) -> std::result::Result<(), MessageError> {
+        let message = Message::User { payload };
+        self.limit.encode(&message).map_err(MessageError)?;
+        if let Message::User { payload } = message {
+            rt::send_message(payload);
+        }
+        Ok(())
+    }
+
+    /// Calls this in the worker's thread with each message that the master sends
+    /// ([`PoolHandle::send`]), instead of what was set before. To be called there, too.
+    pub fn on_message(&self, listener: impl FnMut(Value) + 'static) {
+        rt::on_message(listener);
+    }
+
     /// The numbers of the whole pool, read from shared memory: cheap, and never waits.
     pub fn pool_status(&self) -> Status {
         self.scoreboard.status(SystemTime::now())
     }
 }
+
+/// A message that can't be sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MessageError(ChannelError);
+
+impl fmt::Display for MessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the message can't be sent: {}", self.0)
+    }
+}
+
+impl error::Error for MessageError {}
 
 /// What a pool returns when it ends.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -171,6 +364,10 @@ pub enum Error {
     Listen(ListenError),
     /// No memory to share with the workers.
     Scoreboard(io::Error),
+    /// What another master left to this one can't be used.
+    Inheritance(io::Error),
+    /// No descriptor for a handle.
+    Handle(io::Error),
     /// The master or a worker couldn't start.
     Master(MasterError),
 }
@@ -183,6 +380,8 @@ impl Error {
             Error::Ring(_) => "RING_UNAVAILABLE",
             Error::Listen(error) => error.code(),
             Error::Scoreboard(_) => "NO_SHARED_MEMORY",
+            Error::Inheritance(_) => "UPGRADE_ERROR",
+            Error::Handle(_) => "WORKER_POOL_ERROR",
             Error::Master(error) => error.code(),
         }
     }
@@ -197,7 +396,7 @@ impl Error {
         match self {
             Error::Config(_) => EX_USAGE,
             Error::Ring(_) | Error::Listen(_) => EX_UNAVAILABLE,
-            Error::Scoreboard(_) => EX_OSERR,
+            Error::Scoreboard(_) | Error::Inheritance(_) | Error::Handle(_) => EX_OSERR,
             Error::Master(error) => error.exit_code(),
         }
     }
@@ -210,6 +409,10 @@ impl fmt::Display for Error {
             Error::Ring(error) => error.fmt(f),
             Error::Listen(error) => error.fmt(f),
             Error::Scoreboard(error) => write!(f, "no memory for the scoreboard: {error}"),
+            Error::Inheritance(error) => {
+                write!(f, "what the old master left can't be used: {error}")
+            }
+            Error::Handle(error) => write!(f, "no descriptor for the pool's handle: {error}"),
             Error::Master(error) => error.fmt(f),
         }
     }
@@ -227,7 +430,9 @@ impl error::Error for Error {
             Error::Config(error) => Some(error),
             Error::Ring(error) => Some(error),
             Error::Listen(error) => Some(error),
-            Error::Scoreboard(error) => Some(error),
+            Error::Scoreboard(error) | Error::Inheritance(error) | Error::Handle(error) => {
+                Some(error)
+            }
             Error::Master(error) => Some(error),
         }
     }

@@ -49,7 +49,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     let with_demo = flags.demo || files.is_none();
     let config =
         PoolConfig { listen: flags.listen, workers: flags.workers, mask, ..PoolConfig::default() };
-    let pool = Pool::new(config, WorkerConfig::default()).on_ready(announce);
+    let pool = Pool::new(config, WorkerConfig::default())?.on_ready(announce);
     pool.serve(|worker| {
         let worker = *worker;
         let demo = || Demo::new(move || Response::json(&worker.pool_status()));

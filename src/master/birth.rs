@@ -14,18 +14,24 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 use uring_ring::Features;
 
-use crate::process::listen::Listeners;
+use crate::process::channel::Limit;
 use crate::process::scoreboard::{Scoreboard, WorkerPage};
 use crate::process::seat::Seat;
+use crate::process::steer::Slot;
 use crate::process::{EXIT_CANNOT_START, EXIT_PANIC, signals, sys};
 
 /// What a new worker is born with.
-pub(super) struct Birth<'a> {
+pub(super) struct Birth {
     pub(super) worker_id: usize,
     pub(super) core: Option<usize>,
     /// The worker's end.
     pub(super) channel: OwnedFd,
-    pub(super) listeners: &'a Listeners,
+    pub(super) passing: OwnedFd,
+    pub(super) bell: OwnedFd,
+    pub(super) limit: Limit,
+    pub(super) listeners: Vec<OwnedFd>,
+    /// Where their loads are shown.
+    pub(super) slots: Vec<Option<&'static Slot>>,
     pub(super) scoreboard: Scoreboard,
     pub(super) page: &'static WorkerPage,
     pub(super) features: Features,
@@ -35,7 +41,7 @@ pub(super) struct Birth<'a> {
 }
 
 /// Runs the worker in this process, and ends with it.
-pub(super) fn become_worker(birth: Birth<'_>, worker: &dyn Fn(Seat) -> i32) -> ! {
+pub(super) fn become_worker(birth: Birth, worker: &dyn Fn(Seat) -> i32) -> ! {
     let worker_id = birth.worker_id;
     let life = AssertUnwindSafe(|| match birth.take_seat() {
         Ok(seat) => worker(seat),
@@ -52,21 +58,33 @@ pub(super) fn become_worker(birth: Birth<'_>, worker: &dyn Fn(Seat) -> i32) -> !
     }))
 }
 
-impl Birth<'_> {
+impl Birth {
     fn take_seat(self) -> io::Result<Seat> {
         let Birth { worker_id, core, channel, listeners, scoreboard, page, .. } = self;
-        let Birth { features, master, foreign, .. } = self;
+        let Birth { features, master, foreign, passing, bell, limit, slots, .. } = self;
         prctl::set_pdeathsig(Signal::SIGTERM)?;
         if getppid() != master {
             process::exit(0); // the master died before it could have told us
         }
-        let listeners = listeners.of_worker(worker_id)?;
-        let own = listeners.iter().chain([&channel]).map(AsRawFd::as_raw_fd);
+        let own = listeners.iter().chain([&channel, &passing, &bell]).map(AsRawFd::as_raw_fd);
         sys::close_all_but((0..=2).chain(foreign).chain(own).collect());
         let signals = signals::of_new_worker()?;
         let core = core.filter(|core| pin(*core));
         page.on_birth(process::id(), core);
-        Ok(Seat { worker_id, core, listeners, channel, signals, scoreboard, page, features })
+        Ok(Seat {
+            worker_id,
+            core,
+            listeners,
+            channel,
+            passing,
+            bell,
+            limit,
+            slots,
+            signals,
+            scoreboard,
+            page,
+            features,
+        })
     }
 }
 

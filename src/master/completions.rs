@@ -1,17 +1,21 @@
 //! What the ring tells the master, as events for the pool. Decides nothing; only goes on reading.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitStatus;
+use std::time::Instant;
 
-use uring_ring::{Completion, Errno, Op, Outcome};
+use nix::sys::signal::Signal as Number;
+use uring_ring::{Arrival, Completion, Errno, Outcome};
 
 use super::children::Life;
 use super::end::End;
 use super::error::MasterError;
+use super::notice::Cause;
 use super::pool::Event;
 use super::{Master, Tag};
-use crate::process::channel::{self, Message};
+use crate::process::channel::Message;
+use crate::process::parcel::Parcel;
 use crate::process::scoreboard::State;
 use crate::process::signals;
 
@@ -19,32 +23,101 @@ impl Master<'_> {
     pub(super) fn on_completion(
         &mut self,
         completion: Completion<Tag>,
+        now: Instant,
         events: &mut Vec<Event>,
     ) -> Result<(), MasterError> {
-        match (completion.tag, completion.outcome) {
+        let Completion { tag, outcome, more } = completion;
+        match (tag, outcome) {
+            (Tag::Accept { listener }, Outcome::Accepted(result)) => {
+                self.on_accepted(listener, result, more, now);
+            }
+            (Tag::Passed(life), Outcome::SentFds { fds, result, .. }) => {
+                self.dispatching.on_passed(life, fds, result, now);
+            }
+            (Tag::Bell, Outcome::Read { buffer, result }) => {
+                result.map_err(io::Error::from).map_err(MasterError::system("hear the bell"))?;
+                self.watch.handle_work(now);
+                self.push_read(self.bell.as_raw_fd(), buffer, Tag::Bell);
+            }
+            (Tag::Arrived(life), Outcome::ReceivedFds { payload, fds, result }) => {
+                let Some(child) = self.children.get(life) else { return Ok(()) };
+                let fd = child.passing.as_raw_fd();
+                if matches!(result, Ok(Arrival::End) | Err(_)) {
+                    return Ok(()); // the channel tells as well
+                }
+                self.on_handed_over(life, Parcel::decode(&payload), fds, now);
+                self.receive_from(life, fd);
+            }
+            (Tag::Reclaimed(life), Outcome::ReceivedFds { payload, fds, result }) => {
+                self.on_reclaimed(life, &payload, fds, result, now);
+            }
+            (Tag::Lent(life), Outcome::SentFds { result: Err(errno), .. }) => {
+                log::warn!("{} was lent no sockets: {errno}", self.name_of(life));
+            }
             (Tag::Signals, Outcome::Read { buffer, result }) => {
                 result.map_err(io::Error::from).map_err(MasterError::system("read signals"))?;
-                self.on_signals(buffer, events);
+                self.on_signals(buffer, now, events);
+            }
+            (Tag::Wishes, Outcome::Read { buffer, result }) => {
+                result.map_err(io::Error::from).map_err(MasterError::system("hear wishes"))?;
+                for wish in self.handle.take_wishes() {
+                    self.fulfil(wish, events);
+                }
+                self.push_read(self.handle.bell(), buffer, Tag::Wishes);
             }
             (Tag::Message(life), Outcome::Read { buffer, result }) => {
-                self.on_packet(life, buffer, result, events);
+                self.on_packet(life, buffer, result, now, events);
             }
             (Tag::Ended(life), Outcome::ChildEnded(result)) => {
                 self.on_child_ended(life, result, events);
             }
-            (Tag::Told(life), Outcome::Sent { result: Err(errno), .. }) => {
-                log::debug!("worker {} was told nothing: {errno}", life.worker); // it is gone
+            (Tag::RefusalSent(id), Outcome::Sent { result, .. }) => {
+                self.dispatching.refusals.on_sent(id, result, &mut self.ring);
             }
-            (Tag::Told(_), Outcome::Sent { .. }) | (Tag::ChannelClosed, Outcome::Closed(_)) => {}
+            (Tag::RefusalRead(id), Outcome::Read { result, .. }) => {
+                self.dispatching.refusals.on_read(id, result, &mut self.ring);
+            }
+            (Tag::NewMasterSaid, Outcome::Read { buffer, result }) => {
+                self.on_new_master_said(&buffer, result, events);
+            }
+            (Tag::NewMasterEnded, Outcome::ChildEnded(result)) => {
+                let end = result.map_or(End::Lost, End::from);
+                events.push(Event::UpgradeFailed(Cause::Ended(end)));
+                self.new_master = None;
+            }
+            (Tag::Forwarded, Outcome::SentFds { result, .. }) => {
+                if let Some(new) = &mut self.new_master {
+                    new.on_forwarded(result);
+                }
+            }
+            (Tag::OldMasterSaid, Outcome::Read { buffer, result }) => {
+                self.on_old_master_said(&buffer, result, events);
+            }
+            (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
+                self.on_old_master_passed(&payload, fds, result, now);
+            }
+            (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
+                log::debug!("somebody was told nothing: {errno}"); // who is gone
+            }
+            (Tag::Told, Outcome::Sent { .. })
+            | (Tag::Closed, Outcome::Closed(_))
+            | (Tag::Cancel, Outcome::Cancelled(_))
+            | (Tag::Lent(_), Outcome::SentFds { .. }) => {}
             (tag, outcome) => unreachable!("{tag:?} was answered by {outcome:?}"),
         }
         Ok(())
     }
 
-    fn on_signals(&mut self, records: Vec<u8>, events: &mut Vec<Event>) {
+    fn on_signals(&mut self, records: Vec<u8>, now: Instant, events: &mut Vec<Event>) {
         for received in signals::decode(&records) {
             log::debug!("{received:?}");
-            events.push(Event::Signal(received.signal));
+            let number = received.number;
+            let custom = self.on_signal.iter_mut().find(|(known, _)| *known == number);
+            match custom {
+                Some((_, handler)) => handler(number as i32),
+                None if number == Number::SIGCHLD => self.look_for_stopped(now),
+                None => events.extend(received.signal().map(Event::Signal)),
+            }
         }
         self.push_read(self.signals.as_raw_fd(), records, Tag::Signals);
     }
@@ -54,21 +127,47 @@ impl Master<'_> {
         life: Life,
         packet: Vec<u8>,
         result: Result<usize, Errno>,
+        now: Instant,
         events: &mut Vec<Event>,
     ) {
-        let Some(channel) = self.children.channel_of(life) else { return };
+        let Some(child) = self.children.get(life) else { return };
+        let channel = child.channel.as_raw_fd();
         if result.is_err() || packet.is_empty() {
-            events.push(Event::ChannelClosed(life.worker));
+            events.push(Event::ChannelClosed(life));
             return;
         }
-        match channel::decode(&packet) {
-            Ok(Message::WorkerReady { .. }) => events.push(Event::WorkerReady(life.worker)),
-            Ok(message @ Message::Shutdown { .. }) => {
-                log::warn!("{} said {message:?}, which is the master's", self.name_of(life.worker));
-            }
-            Err(error) => log::warn!("{} was not understood: {error}", self.name_of(life.worker)),
+        match self.limit.decode(&packet) {
+            Ok(message) => self.on_message(life, message, now, events),
+            Err(error) => log::warn!("{} was not understood: {error}", self.name_of(life)),
         }
         self.push_read(channel, packet, Tag::Message(life));
+    }
+
+    fn on_message(&mut self, life: Life, message: Message, now: Instant, events: &mut Vec<Event>) {
+        match message {
+            Message::WorkerReady { connections_max, .. } => {
+                self.dispatching.on_ready(life, connections_max);
+                events.push(Event::WorkerReady(life));
+            }
+            Message::AcceptStopped => events.push(Event::AcceptStopped(life)),
+            Message::RecycleDue { reason } => events.push(Event::RecycleDue(life, reason)),
+            Message::Reload { .. } => {
+                let name = "a worker's wish";
+                events.push(Event::Signal(signals::Signal::Reload { name }));
+            }
+            Message::ConnectionClosed { .. } => {} // the scoreboard says more
+            Message::NotTaken { first, count } => {
+                self.dispatching.on_not_taken(life, first, count, now);
+            }
+            Message::WorkerMetrics { total_requests, total_connections, .. } => log::info!(
+                "{} has served {total_requests} requests of {total_connections} connections",
+                self.name_of(life)
+            ),
+            Message::User { payload } => self.around.on_message(life.worker, payload),
+            Message::Shutdown { .. } | Message::AcceptAnew | Message::ListenersBack => {
+                log::warn!("{} said {message:?}, which is the master's", self.name_of(life));
+            }
+        }
     }
 
     fn on_child_ended(
@@ -81,12 +180,85 @@ impl Master<'_> {
         if result.is_err_and(|errno| errno.raw() != libc::ECHILD) {
             // It is there but can't be waited for (no descriptor left for its pidfd): better none
             // than two in one place.
-            self.children.kill(life.worker);
+            self.children.signal(life, Number::SIGKILL);
         }
-        let Some((channel, page)) = self.children.remove(life) else { return };
-        self.ring.push(Op::Close { fd: channel, cancel: true }, Tag::ChannelClosed);
-        let state = if end.is_clean() { State::Stopped } else { State::Failed };
-        page.on_end(state);
-        events.push(Event::WorkerEnded(life.worker, end));
+        let Some(child) = self.children.get(life) else { return };
+        let page = child.page;
+        self.dispatching.on_gone(life, page);
+        self.steer(life, false);
+        if !end.is_clean() {
+            self.tell_last_words(life);
+        }
+        page.on_end(if end.is_clean() { State::Stopped } else { State::Failed });
+        self.children.on_reaped(life);
+        events.push(Event::WorkerEnded(life, end));
+    }
+
+    /// What a worker was doing when it died.
+    fn tell_last_words(&self, _life: Life) {}
+
+    fn on_new_master_said(
+        &mut self,
+        packet: &[u8],
+        result: Result<usize, Errno>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(new) = &mut self.new_master else { return };
+        if result.is_err() || packet.is_empty() {
+            return; // its end is told by the kernel
+        }
+        match self.limit.decode(packet) {
+            Ok(Message::WorkerReady { .. }) => {
+                new.serves = true;
+                events.push(Event::UpgradeReady);
+            }
+            Ok(other) => log::warn!("the new master said {other:?}"),
+            Err(error) => log::warn!("the new master was not understood: {error}"),
+        }
+        new.listen(self.limit, &mut self.ring);
+    }
+
+    fn on_old_master_said(
+        &mut self,
+        packet: &[u8],
+        result: Result<usize, Errno>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(old) = &self.old_master else { return };
+        if result.is_err() || packet.is_empty() {
+            log::info!("the old master (pid {}) has gone", old.pid);
+            events.push(Event::AcceptAnew);
+            self.scoreboard.release_dead();
+            self.old_master = None;
+            return;
+        }
+        match self.limit.decode(packet) {
+            Ok(Message::AcceptAnew) => {
+                self.dispatching.accept_anew(&mut self.ring);
+                events.push(Event::AcceptAnew);
+            }
+            Ok(other) => log::warn!("the old master said {other:?}"),
+            Err(error) => log::warn!("the old master was not understood: {error}"),
+        }
+        old.listen(self.limit, &mut self.ring);
+    }
+
+    fn on_old_master_passed(
+        &mut self,
+        payload: &[u8],
+        fds: Vec<OwnedFd>,
+        result: Result<Arrival, Errno>,
+        now: Instant,
+    ) {
+        let Some(old) = &self.old_master else { return };
+        if matches!(result, Ok(Arrival::End) | Err(_)) {
+            return;
+        }
+        old.receive(&mut self.ring);
+        if let Some(Parcel::Connections { origins, .. }) = Parcel::decode(payload) {
+            for (connection, origin) in fds.into_iter().zip(origins) {
+                self.dispatching.on_connection_of_old_master(connection, origin, now);
+            }
+        }
     }
 }

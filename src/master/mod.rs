@@ -1,46 +1,64 @@
-//! The master: forks the workers, listens to them and to its operator, buries them. Does what
-//! [`Pool`] decides, on one ring, and sleeps in between. Serves no client.
+//! The master: forks the workers, listens to them and to its operator, buries them; accepts and
+//! passes connections where it has to. Does what [`Pool`] and [`Dispatcher`] decide, on one ring,
+//! and sleeps in between. Serves no client.
+//!
+//! [`Dispatcher`]: dispatch::Dispatcher
 
 pub mod balance;
 mod birth;
 mod children;
+mod commands;
 mod completions;
-#[expect(dead_code, reason = "the master doesn't dispatch yet")]
 mod dispatch;
+mod dispatching;
 mod end;
 mod error;
+mod handle;
 mod notice;
 mod pool;
+mod refusal;
 #[cfg(test)]
 mod tests;
+mod upgrade;
+mod watch;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::time::{Duration, Instant, SystemTime};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal as Number;
 use nix::unistd::Pid;
-use uring_ring::{Errno, Features, Op, Ring, SendBuffer, Setup};
+use serde_json::Value;
+use uring_ring::{Features, Op, Ring, Setup};
 
-use crate::config::{Address, Checked, PoolConfig};
-use crate::process::channel::{self, Message};
+use crate::config::{Accept, Address, Checked, PoolConfig};
+use crate::process::channel::Limit;
 use crate::process::cpus::Cpus;
+use crate::process::inherit::Inheritance;
 use crate::process::listen::Listeners;
-use crate::process::scoreboard::{Scoreboard, State};
+use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
 use crate::process::signals::{self, MasterSignals};
-use crate::process::sys::{self, Fork};
+use crate::process::steer::Steering;
+use crate::process::sys;
 
-use birth::Birth;
+use balance::Balancer;
 use children::{Children, Life};
-use end::End;
-use pool::{Command, Event, Pool};
+use dispatching::Dispatching;
+use handle::OnSignal;
+use notice::Cause;
+use pool::{Command, Event, Pool, Rules, Verdict};
+use upgrade::{NewMaster, OldMaster, Program};
+use watch::Watch;
 
 pub use error::MasterError;
+pub use handle::PoolHandle;
 
-/// Enough for a few completions a turn; what doesn't fit is submitted earlier.
-const RING_ENTRIES: u32 = 64;
+/// Enough for a batch of connections a turn; what doesn't fit is submitted earlier.
+const RING_ENTRIES: u32 = 256;
 
 /// What there is to tell once all workers are ready.
 #[derive(Clone, Copy, Debug)]
@@ -49,28 +67,64 @@ pub(crate) struct Ready<'a> {
     pub(crate) addresses: &'a [Address],
     /// How many workers serve.
     pub(crate) workers: usize,
+    /// How connections reach them.
+    pub(crate) accept: Accept,
 }
 
-/// Runs the pool until it is told to stop. There is a worker for each of the `listeners`.
-///
-/// `worker` runs in each child, and its result is the child's exit code: 0 after a drain,
-/// [`EXIT_CANNOT_START`](crate::process::EXIT_CANNOT_START) when trying again makes no sense.
-/// `on_ready` is called once, when all workers are ready for the first time.
+/// What a master begins with.
+pub(crate) struct Start {
+    pub(crate) config: Checked<PoolConfig>,
+    pub(crate) features: Features,
+    pub(crate) listeners: Listeners,
+    pub(crate) scoreboard: Scoreboard,
+    /// The scoreboard's memory.
+    pub(crate) memory: OwnedFd,
+    /// What another master left to this one, without the listeners and the memory.
+    pub(crate) old_master: Option<(Pid, OwnedFd, OwnedFd)>,
+    pub(crate) handle: PoolHandle,
+    pub(crate) balancer: Option<Box<dyn Balancer>>,
+}
+
+impl Start {
+    /// Takes the lines to the old master out of what it left.
+    pub(crate) fn lines(inheritance: Inheritance) -> (Pid, OwnedFd, OwnedFd) {
+        (inheritance.from, inheritance.messages, inheritance.passing)
+    }
+}
+
+/// What of the program around the pool the master calls.
+pub(crate) trait Surroundings {
+    /// Runs a worker in a child; the result is its exit code: 0 after a drain,
+    /// [`EXIT_CANNOT_START`](crate::process::EXIT_CANNOT_START) when trying again makes no sense.
+    fn work(&self, seat: Seat) -> i32;
+    /// All workers are ready, for the first time.
+    fn on_ready(&mut self, ready: &Ready<'_>);
+    /// Reads the settings anew, for workers that are forked from now on.
+    fn read_settings(&mut self) -> Result<Checked<PoolConfig>, String>;
+    /// The settings that were read last are in use from now on, or else those of before.
+    fn settle_settings(&mut self, are_new: bool);
+    /// A worker sent a message of the embedder's own.
+    fn on_message(&mut self, worker: usize, payload: Value);
+}
+
+/// Runs the pool until it is told to stop.
 ///
 /// # Errors
 ///
 /// What kept the pool from running; no worker is left then.
-pub(crate) fn run(
-    config: &Checked<PoolConfig>,
-    features: Features,
-    listeners: Listeners,
-    scoreboard: Scoreboard,
-    worker: &dyn Fn(Seat) -> i32,
-    on_ready: &mut dyn FnMut(&Ready<'_>),
-) -> Result<(), MasterError> {
-    scoreboard.pool().workers.set(listeners.workers() as u64);
+pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), MasterError> {
+    let Start { config, features, listeners, scoreboard, memory, .. } = start;
+    let Start { old_master, handle, balancer, .. } = start;
+    let now = Instant::now();
     let mut foreign = birth::open_descriptors();
-    foreign.retain(|fd| listeners.descriptors().all(|ours| ours != *fd));
+    let ours = listeners.descriptors().chain([memory.as_raw_fd(), handle.bell()]);
+    let ours: Vec<RawFd> = match &old_master {
+        Some((_, messages, passing)) => {
+            ours.chain([messages.as_raw_fd(), passing.as_raw_fd()]).collect()
+        }
+        None => ours.collect(),
+    };
+    foreign.retain(|fd| !ours.contains(fd));
     warn_of_threads();
     // An ignored SIGCHLD, inherited from whoever started us, would reap the workers unseen.
     sys::reset_signal(Number::SIGCHLD).map_err(MasterError::system("reset SIGCHLD"))?;
@@ -78,132 +132,233 @@ pub(crate) fn run(
     let setup = Setup { entries: RING_ENTRIES, restricted: true, features };
     let ring = Ring::new(setup).map_err(MasterError::Ring)?;
     ring.enable().map_err(MasterError::system("enable the ring"))?;
-    let pool = Pool::new(listeners.workers(), config, Instant::now());
-    let children = Children::new(listeners.workers());
-    let cpus = Cpus::detect();
-    let mut master =
-        Master { children, ring, listeners, signals, scoreboard, features, cpus, foreign, worker };
-    master.supervise(pool, on_ready)
+    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
+        .map_err(|errno| MasterError::system("make an eventfd")(errno.into()))?;
+    let workers = listeners.workers();
+    let seed = u64::from(std::process::id()) << 32 | u64::from(now.elapsed().subsec_nanos());
+    let balancer = balancer.unwrap_or_else(|| balance::of(config.balance, seed));
+    let mut master = Master {
+        children: Children::default(),
+        ring,
+        limit: Limit(config.message_bytes_max),
+        dispatching: Dispatching::new(&config, balancer),
+        watch: Watch::new(config.hang_timeout, now),
+        steering: None,
+        accept: config.accept,
+        config,
+        next: None,
+        listeners,
+        signals,
+        scoreboard,
+        memory,
+        features,
+        cpus: Cpus::detect(),
+        foreign,
+        bell: bell.into(),
+        handle,
+        on_signal: Vec::new(),
+        program: Program::of_this_process(),
+        new_master: None,
+        old_master: old_master
+            .map(|(pid, messages, passing)| OldMaster::new(pid, messages, passing)),
+        finishing: None,
+        around,
+    };
+    master.set_up(now)?;
+    let pool = Pool::new(workers, Rules::of(&master.config), seed, now);
+    master.supervise(pool)
 }
 
 /// What a completion means to the master.
 #[derive(Clone, Copy, Debug)]
 enum Tag {
     Signals,
+    Bell,
+    Wishes,
     Message(Life),
-    Told(Life),
+    /// A message went out, or didn't.
+    Told,
     Ended(Life),
-    ChannelClosed,
+    Closed,
+    Cancel,
+    Accept {
+        listener: usize,
+    },
+    /// A batch of connections went out, or didn't.
+    Passed(Life),
+    /// What a worker hands over.
+    Arrived(Life),
+    Reclaimed(Life),
+    /// Listeners went out, or didn't.
+    Lent(Life),
+    RefusalSent(u64),
+    RefusalRead(u64),
+    NewMasterEnded,
+    NewMasterSaid,
+    Forwarded,
+    OldMasterSaid,
+    OldMasterPassed,
 }
 
 /// Everything that acts. Fields drop in this order: the workers end first.
 struct Master<'a> {
     children: Children,
     ring: Ring<Tag>,
+    limit: Limit,
+    dispatching: Dispatching,
+    watch: Watch,
+    steering: Option<Steering>,
+    /// As it is done, which may be other than as configured.
+    accept: Accept,
+    config: Checked<PoolConfig>,
+    /// Settings and sockets of the workers that shall take over.
+    next: Option<(Checked<PoolConfig>, Listeners)>,
     listeners: Listeners,
     signals: MasterSignals,
     scoreboard: Scoreboard,
+    memory: OwnedFd,
     features: Features,
     cpus: Cpus,
     /// Open before the pool was, and none of its business.
     foreign: Vec<RawFd>,
-    worker: &'a dyn Fn(Seat) -> i32,
+    /// Workers ring it when there is something to see on the scoreboard.
+    bell: OwnedFd,
+    handle: PoolHandle,
+    on_signal: Vec<(Number, OnSignal)>,
+    program: Program,
+    new_master: Option<NewMaster>,
+    old_master: Option<OldMaster>,
+    /// All is over but what is on its way to the new master.
+    finishing: Option<Verdict>,
+    around: &'a mut dyn Surroundings,
 }
 
 impl Master<'_> {
+    /// Before the first fork.
+    fn set_up(&mut self, now: Instant) -> Result<(), MasterError> {
+        let figures = self.scoreboard.pool();
+        figures.workers.set(self.listeners.workers() as u64);
+        figures.listens.set(0);
+        figures.sleeps.set(0);
+        self.handle.show(self.scoreboard);
+        if self.accept == Accept::Steered {
+            self.begin_steering();
+        }
+        figures.accept.set(self.accept as u64);
+        self.push_read(self.signals.as_raw_fd(), signals::read_buffer(), Tag::Signals);
+        self.push_read(self.bell.as_raw_fd(), Vec::with_capacity(8), Tag::Bell);
+        self.push_read(self.handle.bell(), Vec::with_capacity(8), Tag::Wishes);
+        if let Some(old) = &self.old_master {
+            old.begin(self.limit, &mut self.ring);
+        }
+        if self.accept == Accept::Dispatch {
+            let sockets =
+                self.listeners.all().map_err(MasterError::system("duplicate the listeners"))?;
+            self.dispatching.listen(sockets, &mut self.ring, now);
+        }
+        Ok(())
+    }
+
     /// The turn: what happened, what is due, what to do about it; then sleep until there is more.
-    fn supervise(
-        &mut self,
-        mut pool: Pool,
-        on_ready: &mut dyn FnMut(&Ready<'_>),
-    ) -> Result<(), MasterError> {
+    fn supervise(&mut self, mut pool: Pool) -> Result<(), MasterError> {
         let mut events = Vec::new();
         let mut commands = Vec::new();
-        self.push_read(self.signals.as_raw_fd(), signals::read_buffer(), Tag::Signals);
         loop {
             let now = Instant::now();
             while let Some(completion) = self.ring.poll_completion() {
-                self.on_completion(completion, &mut events)?;
+                self.on_completion(completion, now, &mut events)?;
             }
+            self.look_after_workers(now, &mut events);
             for event in events.drain(..) {
                 pool.handle(event, now, &mut commands);
             }
             pool.handle_timeout(now, &mut commands);
             for command in commands.drain(..) {
-                match command {
-                    Command::Fork(worker) => events.extend(self.fork(worker)),
-                    Command::Send(worker, message) => self.send(worker, &message),
-                    Command::Kill(worker) => self.children.kill(worker),
-                    Command::Tell(notice) => log::log!(notice.level(), "{notice}"),
-                    Command::TellOf(worker, fate) => {
-                        log::log!(fate.level(), "{} {fate}", self.name_of(worker));
-                    }
-                    Command::ReportReady => on_ready(&self.ready()),
-                    Command::Finish(verdict) => return verdict.into_result(),
-                }
+                self.act(command, &mut pool, now, &mut events);
             }
-            let due = pool.poll_timeout().map(|at| at.saturating_duration_since(now));
-            let wait = if events.is_empty() { due } else { Some(Duration::ZERO) };
+            self.dispatch(now);
+            self.bury();
+            if let Some(new) = &mut self.new_master {
+                new.flush(&mut self.ring);
+            }
+            if self.is_finished()
+                && let Some(verdict) = self.finishing
+            {
+                self.handle.set_running(false);
+                return verdict.into_result();
+            }
+            let due =
+                [pool.poll_timeout(), self.dispatching.poll_timeout(), self.watch.poll_timeout()];
+            let due = due.into_iter().flatten().min();
+            let wait = due.map(|at| at.saturating_duration_since(now));
+            let wait = if events.is_empty() { wait } else { Some(Duration::ZERO) };
             self.ring.turn(wait).map_err(MasterError::system("use the ring"))?;
         }
     }
 
-    /// Starts a worker; that it failed to is an event of its own.
-    fn fork(&mut self, worker: usize) -> Option<Event> {
-        let error = self.try_fork(worker).err()?;
-        self.children.forget_pid(worker);
-        let errno = Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN));
-        Some(Event::WorkerEnded(worker, End::NotForked(errno)))
+    /// Whether nothing is left to be sent to anybody.
+    fn is_finished(&self) -> bool {
+        self.new_master.as_ref().is_none_or(NewMaster::is_served) && self.dispatching.is_finished()
     }
 
-    fn try_fork(&mut self, worker: usize) -> io::Result<()> {
-        let (ours, theirs) = channel::pair()?;
-        let core = self.cpus.core_of(worker);
-        let master = Pid::this();
-        let no_page = || io::Error::from_raw_os_error(libc::EAGAIN);
-        let page = self.scoreboard.claim(worker, SystemTime::now()).ok_or_else(no_page)?;
-        let forked = sys::fork().inspect_err(|_| page.on_end(State::Failed))?;
-        match forked {
-            Fork::Child => {
-                let foreign = self.foreign_descriptors(ours.as_raw_fd());
-                let Master { listeners, scoreboard, features, .. } = self;
-                let birth = Birth {
-                    worker_id: worker,
-                    core,
-                    channel: theirs,
-                    listeners,
-                    scoreboard: *scoreboard,
-                    page,
-                    features: *features,
-                    master,
-                    foreign,
-                };
-                birth::become_worker(birth, self.worker)
-            }
-            Fork::Parent { child } => {
-                drop(theirs);
-                let channel = ours.as_raw_fd();
-                let life = self.children.insert(worker, child, ours, page);
-                self.ring.push(Op::WaitChild { pid: child.as_raw() }, Tag::Ended(life));
-                self.push_read(channel, channel::read_buffer(), Tag::Message(life));
-                Ok(())
+    fn look_after_workers(&mut self, now: Instant, events: &mut Vec<Event>) {
+        let busy = self.children.iter().map(|(life, child)| (life, child.page.busy_for()));
+        let Some(look) = self.watch.poll_look(now, busy) else { return };
+        let hangs = |(life, lasting)| Event::WorkerHangs(life, lasting);
+        events.extend(look.hanging.into_iter().map(hangs));
+        self.scoreboard.pool().sleeps.set(look.is_quiet.into());
+    }
+
+    /// Finds out who was stopped, or goes on.
+    fn look_for_stopped(&mut self, now: Instant) {
+        let is_stopped = |pid: Pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+        };
+        let stopped: Vec<Life> = self
+            .children
+            .iter()
+            .filter(|(_, child)| is_stopped(child.pid))
+            .map(|(life, _)| life)
+            .collect();
+        if self.steering.is_some() {
+            let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();
+            lives.into_iter().for_each(|life| self.steer(life, !stopped.contains(&life)));
+        }
+        self.watch.handle_stopped(&stopped, now);
+    }
+
+    /// Those who have ended are history: their page is free, and what they had is closed.
+    fn bury(&mut self) {
+        while let Some((_, child)) = self.children.bury() {
+            for fd in [child.channel, child.passing, child.passing_far] {
+                self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
             }
         }
     }
 
-    /// What the program around the pool had open, without numbers that have become the pool's.
-    fn foreign_descriptors(&self, ours: RawFd) -> Vec<RawFd> {
-        let channels: Vec<RawFd> = self.children.channels().chain([ours]).collect();
-        self.foreign.iter().copied().filter(|fd| !channels.contains(fd)).collect()
+    fn begin_steering(&mut self) {
+        let slots = (self.listeners.workers() * 4).max(64);
+        let steering = Steering::new(slots).and_then(|mut steering| {
+            self.listeners.groups().try_for_each(|group| steering.attach(&group))?;
+            Ok(steering)
+        });
+        match steering {
+            Ok(steering) => self.steering = Some(steering),
+            Err(error) => {
+                log::warn!("connections go to workers by their hash, not by load: {error}");
+                self.accept = Accept::Shared;
+            }
+        }
     }
 
-    fn send(&mut self, worker: usize, message: &Message) {
-        let Some((life, fd)) = self.children.current(worker) else { return };
-        match channel::encode(message) {
-            Ok(packet) => {
-                self.ring.push(Op::Send { fd, buffer: SendBuffer::new(packet) }, Tag::Told(life));
+    /// Sends new connections to a worker's slots, or around them.
+    fn steer(&self, life: Life, is_welcome: bool) {
+        let Some(steering) = &self.steering else { return };
+        for slot in self.listeners.slots_of(life.worker) {
+            if slot < steering.slots().len() {
+                steering.slot(slot).set_away(!is_welcome);
             }
-            Err(error) => log::error!("cannot send {message:?}: {error}"),
         }
     }
 
@@ -211,12 +366,9 @@ impl Master<'_> {
         self.ring.push(Op::Read { fd, buffer }, tag);
     }
 
-    fn ready(&self) -> Ready<'_> {
-        Ready { addresses: self.listeners.addresses(), workers: self.listeners.workers() }
-    }
-
-    fn name_of(&self, worker: usize) -> String {
-        match self.children.last_pid(worker) {
+    fn name_of(&self, life: Life) -> String {
+        let worker = life.worker;
+        match self.children.pid_of(life) {
             Some(pid) => format!("worker {worker} (pid {pid})"),
             None => format!("worker {worker}"),
         }
@@ -225,11 +377,16 @@ impl Master<'_> {
 
 /// A fork copies the calling thread alone; what the others have locked stays locked in the copy.
 fn warn_of_threads() {
-    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    let threads = fs::read_dir(Path::new("/proc/self/task")).map_or(1, Iterator::count);
     if threads > 1 {
         log::warn!(
             "this process has {threads} threads, of which a worker gets but one: what another one \
              has locked when a worker is forked stays locked there; start threads in the workers"
         );
     }
+}
+
+/// What keeps a change from beginning.
+fn cause_of(error: &io::Error) -> Cause {
+    Cause::System(uring_ring::Errno::new(error.raw_os_error().unwrap_or(libc::EIO)))
 }

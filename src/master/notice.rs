@@ -14,23 +14,41 @@ use crate::process::channel::RecycleReason;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
     Ready,
-    NotReady { after: Duration },
-    Unreachable { after: Duration },
-    Ended { end: End, next: Next },
+    NotReady {
+        after: Duration,
+    },
+    Unreachable {
+        after: Duration,
+    },
+    Ended {
+        end: End,
+        next: Next,
+    },
     /// It should have left by now.
     Late,
-    Hangs { lasting: Duration },
+    Hangs {
+        lasting: Duration,
+    },
     /// It fails before it gets ready, again and again.
-    Looping { failures: u32, adopter: Option<usize> },
-    Recycled { reason: RecycleReason },
-    NotRecycled { cause: Cause },
+    Looping {
+        failures: u32,
+        adopter: Option<usize>,
+    },
+    Recycled {
+        reason: RecycleReason,
+    },
+    NotRecycled {
+        cause: Cause,
+    },
 }
 
 /// Why a change came to nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
     Ended(End),
-    NotReady { within: Duration },
+    NotReady {
+        within: Duration,
+    },
     /// It couldn't even begin.
     System(Errno),
 }

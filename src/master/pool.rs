@@ -110,6 +110,8 @@ pub(super) enum Command {
     KillUpgrade,
     /// The new master's workers are alone at the listeners.
     TellUpgradeAcceptAnew,
+    /// The master itself accepts nothing more.
+    StopAccepting,
     Tell(Notice),
     TellOf(Life, Fate),
     /// No process is left; the last command.
@@ -338,8 +340,7 @@ impl Pool {
             Stage::Starting | Stage::Running => None,
         };
         let places = self.places.iter().filter_map(|place| place.phase.due());
-        let successors =
-            self.places.iter().filter_map(|place| place.successor.as_ref()?.ready_by);
+        let successors = self.places.iter().filter_map(|place| place.successor.as_ref()?.ready_by);
         let leaving = self.leaving.iter().filter_map(|leaving| leaving.kill_at);
         let due = self.due.iter().filter(|_| self.may_change()).map(|(.., at)| *at);
         places.chain(successors).chain(leaving).chain(due).chain(stop).chain(self.upgrade_by).min()
@@ -424,7 +425,10 @@ impl Pool {
         if place.is_adopted {
             return;
         }
-        commands.push(Command::TellOf(life, Fate::Looping { failures, adopter: by.map(|by| by.worker) }));
+        commands.push(Command::TellOf(
+            life,
+            Fate::Looping { failures, adopter: by.map(|by| by.worker) },
+        ));
         if let Some(by) = by {
             place.is_adopted = true;
             commands.push(Command::Adopt { worker: life.worker, by });
@@ -450,8 +454,15 @@ impl Pool {
         }
     }
 
-    fn on_hang(&mut self, life: Life, lasting: Duration, now: Instant, commands: &mut Vec<Command>) {
-        let Some(place) = self.places.get_mut(life.worker).filter(|place| place.life == life) else {
+    fn on_hang(
+        &mut self,
+        life: Life,
+        lasting: Duration,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(place) = self.places.get_mut(life.worker).filter(|place| place.life == life)
+        else {
             return;
         };
         if let Phase::Ready { .. } = place.phase {

@@ -47,12 +47,7 @@ impl Refusals {
         self.clients.insert(self.last, Client { socket, until: now + LINGER });
     }
 
-    pub(super) fn on_sent(
-        &mut self,
-        id: u64,
-        result: Result<usize, Errno>,
-        ring: &mut Ring<Tag>,
-    ) {
+    pub(super) fn on_sent(&mut self, id: u64, result: Result<usize, Errno>, ring: &mut Ring<Tag>) {
         let Some(client) = self.clients.get(&id) else { return };
         if result.is_err() {
             return self.close(id, ring);
@@ -62,12 +57,7 @@ impl Refusals {
         self.read(id, ring);
     }
 
-    pub(super) fn on_read(
-        &mut self,
-        id: u64,
-        result: Result<usize, Errno>,
-        ring: &mut Ring<Tag>,
-    ) {
+    pub(super) fn on_read(&mut self, id: u64, result: Result<usize, Errno>, ring: &mut Ring<Tag>) {
         match result {
             Ok(1..) => self.read(id, ring),
             Ok(0) | Err(_) => self.close(id, ring),

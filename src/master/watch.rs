@@ -30,8 +30,7 @@ pub(super) struct Look {
 
 impl Watch {
     pub(super) fn new(timeout: Duration, now: Instant) -> Watch {
-        let mut watch =
-            Watch { timeout, next_look: None, was_quiet: false, stopped: Vec::new() };
+        let mut watch = Watch { timeout, next_look: None, was_quiet: false, stopped: Vec::new() };
         watch.handle_work(now);
         watch
     }

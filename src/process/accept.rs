@@ -105,6 +105,19 @@ impl<T: Copy> Acceptor<T> {
         self.arm(ring, connections);
     }
 
+    /// Accepts from these, and lets go of all others. What is among both is armed twice for a
+    /// moment: once [`has_given_back`](Acceptor::has_given_back), look [anew](Acceptor::arm_anew).
+    pub(crate) fn replace(
+        &mut self,
+        sockets: Vec<OwnedFd>,
+        ring: &mut Ring<T>,
+        connections: usize,
+    ) {
+        self.listeners.iter_mut().for_each(|listener| listener.is_unwanted = true);
+        self.listeners.extend(sockets.into_iter().map(|socket| Listener::new(socket, false)));
+        self.arm(ring, connections);
+    }
+
     /// Lets go of all that were adopted.
     pub(crate) fn give_back(&mut self, ring: &mut Ring<T>, connections: usize) {
         for listener in &mut self.listeners {

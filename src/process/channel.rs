@@ -174,17 +174,21 @@ mod tests {
 
     #[test]
     fn every_cut_of_a_message_is_malformed() {
-        let packet = LIMIT.encode(&Message::WorkerReady { worker_id: 0, pid: 1, connections_max: 1 }).unwrap();
+        let packet = LIMIT
+            .encode(&Message::WorkerReady { worker_id: 0, pid: 1, connections_max: 1 })
+            .unwrap();
         for cut in 0..packet.len() {
-            assert!(matches!(LIMIT.decode(&packet[..cut]), Err(ChannelError::Malformed(_))), "{cut}");
+            assert!(
+                matches!(LIMIT.decode(&packet[..cut]), Err(ChannelError::Malformed(_))),
+                "{cut}"
+            );
         }
     }
 
     #[test]
     fn a_packet_longer_than_the_buffer_is_known_to_be_too_long() {
         let (ours, theirs) = pair().unwrap();
-        let long =
-            format!(r#"{{"type":"shutdown","deadline_ms":1{}}}"#, " ".repeat(LIMIT.0));
+        let long = format!(r#"{{"type":"shutdown","deadline_ms":1{}}}"#, " ".repeat(LIMIT.0));
         send(ours.as_raw_fd(), long.as_bytes(), MsgFlags::empty()).unwrap();
         let mut buffer = vec![0; LIMIT.read_buffer().capacity()];
         let count = recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();

@@ -4,13 +4,13 @@
 pub(crate) mod accept;
 pub(crate) mod channel;
 pub(crate) mod cpus;
+pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod parcel;
 pub(crate) mod scoreboard;
 pub(crate) mod seat;
 pub(crate) mod signals;
 pub(crate) mod status;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pool doesn't steer yet"))]
 pub(crate) mod steer;
 pub(crate) mod sys;
 

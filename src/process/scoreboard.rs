@@ -9,9 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_utils::CachePadded;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::ftruncate;
+use nix::sys::signal::kill;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, ftruncate};
 use serde::Serialize;
 
 use super::sys;
@@ -106,6 +109,16 @@ impl Scoreboard {
     /// The pages that have ever been used.
     pub(crate) fn used(&self) -> impl Iterator<Item = &'static WorkerPage> + use<> {
         self.pages.iter().take_while(|page| page.life.owner.load(Relaxed) != 0)
+    }
+
+    /// Frees the pages of processes that have ended while nobody could see it.
+    pub(crate) fn release_dead(&self) {
+        for page in self.used().filter(|page| page.life.claimed.load(Relaxed) != 0) {
+            let pid = Pid::from_raw(page.pid() as i32);
+            if page.pid() != 0 && kill(pid, None) == Err(Errno::ESRCH) {
+                page.on_end(State::Failed);
+            }
+        }
     }
 
     pub(crate) fn started_at(&self) -> u64 {
@@ -260,6 +273,12 @@ impl WorkerPage {
         self.life.pid.load(Relaxed) as u32
     }
 
+    /// How long the turn has lasted that it works on; none while it waits.
+    pub(crate) fn busy_for(&self) -> Option<Duration> {
+        let since = self.traffic.busy_since.read();
+        (since != 0).then(|| Duration::from_nanos(monotonic_nanos().saturating_sub(since)))
+    }
+
     /// The core that the worker is pinned to.
     pub(crate) fn core(&self) -> Option<usize> {
         (self.life.core.load(Relaxed) as usize).checked_sub(1)
@@ -340,6 +359,12 @@ impl State {
     pub fn is_alive(self) -> bool {
         !matches!(self, State::Stopped | State::Failed)
     }
+}
+
+/// Nanoseconds of the clock that all processes share, and that nobody sets.
+pub(crate) fn monotonic_nanos() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 /// Seconds since 1970; a clock before that counts as 1970.

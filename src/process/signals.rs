@@ -2,7 +2,7 @@
 //! Says what a signal asks for, not what becomes of it.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -55,29 +55,42 @@ impl Received {
 /// The master's signals: blocked in this thread until this is dropped, and readable instead.
 #[derive(Debug)]
 pub(crate) struct MasterSignals {
-    descriptor: OwnedFd,
+    descriptor: SignalFd,
+    asked: SigSet,
     /// The thread's mask as it was.
     before: SigSet,
 }
 
 impl MasterSignals {
-    /// Blocks every signal that [`Signal`] knows, what tells of children that stop, and those that
-    /// the embedder wants, for children to come as well.
+    /// Blocks every signal that [`Signal`] knows, and what tells of children that stop, for children
+    /// to come as well.
     ///
     /// # Errors
     ///
     /// No descriptor left.
-    pub(crate) fn begin(wanted: impl Iterator<Item = Number>) -> io::Result<MasterSignals> {
-        let asked: SigSet = STOP.into_iter().chain(OTHERS).chain(wanted).collect();
+    pub(crate) fn begin() -> io::Result<MasterSignals> {
+        let asked: SigSet = STOP.into_iter().chain(OTHERS).collect();
         let descriptor = descriptor(&asked)?;
-        Ok(MasterSignals { descriptor, before: asked.thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
+        let before = asked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(MasterSignals { descriptor, asked, before })
+    }
+
+    /// Blocks and reads this one as well.
+    ///
+    /// # Errors
+    ///
+    /// As sigprocmask(2) and signalfd(2) have them.
+    pub(crate) fn add(&mut self, number: Number) -> io::Result<()> {
+        self.asked.add(number);
+        self.asked.thread_block()?;
+        Ok(self.descriptor.set_mask(&self.asked)?)
     }
 }
 
 impl AsRawFd for MasterSignals {
     /// To be read from in [`read_buffer`]s.
     fn as_raw_fd(&self) -> RawFd {
-        self.descriptor.as_raw_fd()
+        self.descriptor.as_fd().as_raw_fd()
     }
 }
 
@@ -99,7 +112,7 @@ pub(crate) fn of_new_worker() -> io::Result<OwnedFd> {
     }
     let stop: SigSet = STOP.into_iter().collect();
     stop.thread_set_mask()?;
-    descriptor(&stop)
+    Ok(descriptor(&stop)?.into())
 }
 
 /// Room for all signals that can be waiting.
@@ -116,8 +129,8 @@ pub(crate) fn decode(records: &[u8]) -> impl Iterator<Item = Received> {
     })
 }
 
-fn descriptor(signals: &SigSet) -> io::Result<OwnedFd> {
-    Ok(SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC)?.into())
+fn descriptor(signals: &SigSet) -> io::Result<SignalFd> {
+    Ok(SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC)?)
 }
 
 fn u32_at(record: &[u8], offset: usize) -> u32 {
@@ -167,8 +180,9 @@ mod tests {
     #[test]
     fn a_real_signal_reads_as_we_decode_it() {
         use std::io::Read;
-        let signals = MasterSignals::begin([].into_iter()).unwrap();
-        let mut file = std::fs::File::from(signals.descriptor.try_clone().unwrap());
+        let signals = MasterSignals::begin().unwrap();
+        let mut file =
+            std::fs::File::from(signals.descriptor.as_fd().try_clone_to_owned().unwrap());
         raise(Number::SIGUSR1).unwrap(); // to this thread, which has it blocked
         let mut buffer = [0; RECORD_BYTES];
         assert_eq!(file.read(&mut buffer).unwrap(), RECORD_BYTES);

@@ -113,6 +113,20 @@ pub(crate) fn take_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Owns a descriptor that fcntl(2) has just duplicated, without touching its flags.
+///
+/// # Errors
+///
+/// There is none of this number (`EBADF`).
+pub(crate) fn own_duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers and touches no memory of ours.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and new: the caller has made it and told nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Starts to listen: listen(2), without the bound that nix puts on `backlog`.
 ///
 /// # Errors
@@ -131,6 +145,9 @@ pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
 pub(crate) fn ignore_signal(which: Signal) -> io::Result<()> {
     set_signal(which, SigHandler::SigIgn)
 }
+
+/// Asks a worker to write down where it is: nothing else sends this one to a process.
+pub(crate) const STACK_SIGNAL: Signal = Signal::SIGXCPU;
 
 /// Undoes an inherited setting for this signal.
 pub(crate) fn reset_signal(which: Signal) -> io::Result<()> {

@@ -243,8 +243,7 @@ impl Worker {
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
-        let is_idle =
-            self.table.len() == 0 && self.acceptor.is_off() && self.passing.is_idle();
+        let is_idle = self.table.len() == 0 && self.acceptor.is_off() && self.passing.is_idle();
         if self.lifecycle.is_over(now, is_idle) {
             self.say_last_words();
             return Ok(Turn::Stopped);
@@ -362,8 +361,7 @@ impl Worker {
                 }
                 if missing > 0 {
                     log::warn!("no descriptor was left for {missing} connections (`ulimit -n`)");
-                    let message =
-                        Message::NotTaken { first: first + count as u64, count: missing };
+                    let message = Message::NotTaken { first: first + count as u64, count: missing };
                     self.lifecycle.say(&message, &mut self.ring);
                 }
                 if self.pool.listens.read() != Listens::No as u64 {

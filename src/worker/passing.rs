@@ -23,7 +23,11 @@ pub(super) struct Passing {
 /// What arrived.
 pub(super) enum Delivery {
     /// The first number, the connections, and how many more there should have been.
-    Connections { first: u64, connections: Vec<(OwnedFd, Origin)>, missing: usize },
+    Connections {
+        first: u64,
+        connections: Vec<(OwnedFd, Origin)>,
+        missing: usize,
+    },
     Listeners(Vec<OwnedFd>),
     /// Nothing more will.
     End,

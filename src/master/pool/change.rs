@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use super::{
-    Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE,
-    Stage, Successor, Verdict,
+    Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE, Stage,
+    Successor, Verdict,
 };
 use crate::master::end::End;
 use crate::master::notice::{Cause, Fate, Next};
@@ -15,8 +15,13 @@ use crate::process::channel::{Message, RecycleReason};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
     /// All workers, so many of them from then on.
-    Reload { workers: usize },
-    Recycle { worker: usize, reason: RecycleReason },
+    Reload {
+        workers: usize,
+    },
+    Recycle {
+        worker: usize,
+        reason: RecycleReason,
+    },
 }
 
 impl Pool {
@@ -52,9 +57,10 @@ impl Pool {
         let is_due = |(.., at): &&(Life, RecycleReason, Instant)| *at <= now;
         let Some(&(life, reason, _)) = self.due.iter().find(is_due) else { return };
         self.due.retain(|(due, ..)| *due != life);
-        let serves = self.places.get(life.worker).is_some_and(|place| {
-            place.life == life && matches!(place.phase, Phase::Ready { .. })
-        });
+        let serves = self
+            .places
+            .get(life.worker)
+            .is_some_and(|place| place.life == life && matches!(place.phase, Phase::Ready { .. }));
         if serves {
             commands.push(Command::TellOf(life, Fate::Recycled { reason }));
             self.change = Some(Change::Recycle { worker: life.worker, reason });
@@ -165,7 +171,10 @@ impl Pool {
         match change {
             Change::Reload { .. } => {
                 // Places that it would have added.
-                while self.places.last().is_some_and(|place| place.is_gone() && place.life.number == 0)
+                while self
+                    .places
+                    .last()
+                    .is_some_and(|place| place.is_gone() && place.life.number == 0)
                 {
                     self.places.pop();
                 }

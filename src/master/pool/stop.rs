@@ -33,6 +33,7 @@ impl Pool {
         let within = self.rules.stop_timeout;
         let deadline_ms = within.as_millis() as u64; // at most a day
         self.stage = Stage::Stopping { kill_at: Some(now + within + STOP_GRACE), verdict };
+        commands.push(Command::StopAccepting);
         if self.upgrade_by.take().is_some() {
             commands.push(Command::KillUpgrade);
         }
@@ -44,7 +45,8 @@ impl Pool {
         for place in &mut self.places {
             if place.phase.has_process() {
                 let is_killed = matches!(place.phase, Phase::Killed);
-                let kill_at = place.phase.due().filter(|_| !matches!(place.phase, Phase::Starting { .. }));
+                let kill_at =
+                    place.phase.due().filter(|_| !matches!(place.phase, Phase::Starting { .. }));
                 self.leaving.push(Leaving { life: place.life, kill_at, is_killed });
                 commands.push(Command::Retire(place.life));
             }

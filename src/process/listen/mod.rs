@@ -105,7 +105,8 @@ impl Listeners {
                         (&mut entry.sockets, &entry.bound)
                     {
                         let missing = sockets.saturating_sub(there.len());
-                        let more = tcp::bind_more(*bound, missing, config.backlog).map_err(error)?;
+                        let more =
+                            tcp::bind_more(*bound, missing, config.backlog).map_err(error)?;
                         there.extend(more.into_iter().map(Rc::new));
                     }
                     entry
@@ -169,7 +170,10 @@ impl Listeners {
     }
 
     /// Tells another process what there is, with a descriptor's number there for each one here.
-    pub(crate) fn hand(&self, mut number: impl FnMut(BorrowedFd<'_>) -> io::Result<RawFd>) -> io::Result<Vec<Handed>> {
+    pub(crate) fn hand(
+        &self,
+        mut number: impl FnMut(BorrowedFd<'_>) -> io::Result<RawFd>,
+    ) -> io::Result<Vec<Handed>> {
         let entries = self.entries.iter();
         let handed = entries.map(|entry| {
             let descriptors = entry.sockets.iter().map(|socket| number(socket.as_fd()));

@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A worker's place: socket `j` of every group. On a cache line of its own.
+#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
     /// Connections that were sent here; written by the programs alone.

@@ -1,0 +1,357 @@
+//! Connections on their way through the master: accepted here or handed back by a worker that
+//! leaves, passed to whom the [`Dispatcher`] chooses, refused when there is nobody. Acts; what goes
+//! where is decided in `dispatch`.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{SockaddrStorage, getpeername};
+use uring_ring::{Arrival, Errno, Op, Ring};
+
+use super::balance::Balancer;
+use super::children::Life;
+use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal};
+use super::refusal::Refusals;
+use super::{Master, Tag};
+use crate::config::PoolConfig;
+use crate::process::accept::Acceptor;
+use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
+use crate::process::scoreboard::{Listens, PoolFigures, WorkerPage};
+
+/// After workers were asked to ring, what they did while they didn't know yet is looked up once
+/// more: stores of another core are seen within some nanoseconds.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+
+/// Descriptors of the master that aren't clients: sockets, lines to workers, and some to spare.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Whoever handed a connection over in another master is no worker of ours.
+const STRANGER: Life = Life { worker: usize::MAX, number: 0 };
+
+/// What the master has of connections.
+pub(super) struct Dispatching {
+    dispatcher: Dispatcher<OwnedFd>,
+    commands: Vec<Command<OwnedFd>>,
+    acceptor: Acceptor<Tag>,
+    pub(super) refusals: Refusals,
+    /// What each worker can take, as it said when it got ready.
+    connections_max: BTreeMap<Life, usize>,
+    /// Messages that are being read back, and what has been found in them.
+    reclaimed: BTreeMap<Life, Vec<Range<u64>>>,
+    listens: Listens,
+    look_again_at: Option<Instant>,
+    /// Sockets have another descriptor, and both were armed for a moment.
+    owes_anew: bool,
+    /// Connections that are here, roughly: what counts against the limit of descriptors.
+    held: usize,
+}
+
+impl Dispatching {
+    pub(super) fn new(config: &PoolConfig, balancer: Box<dyn Balancer>) -> Dispatching {
+        let tag = |listener| Tag::Accept { listener };
+        Dispatching {
+            dispatcher: Dispatcher::new(config, balancer, address_of),
+            commands: Vec::new(),
+            acceptor: Acceptor::new(Vec::new(), connections_max(), tag, Tag::Cancel),
+            refusals: Refusals::default(),
+            connections_max: BTreeMap::new(),
+            reclaimed: BTreeMap::new(),
+            listens: Listens::No,
+            look_again_at: None,
+            owes_anew: false,
+            held: 0,
+        }
+    }
+
+    /// Accepts from these sockets, and no longer from others.
+    pub(super) fn listen(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>, _now: Instant) {
+        self.acceptor.replace(sockets, ring, self.held);
+        self.owes_anew = true;
+    }
+
+    pub(super) fn accept_anew(&mut self, ring: &mut Ring<Tag>) {
+        self.acceptor.arm_anew(ring, self.held);
+    }
+
+    /// The pool stops: nothing new comes in, and nothing waits.
+    pub(super) fn stop(&mut self, ring: &mut Ring<Tag>) {
+        self.acceptor.stop(ring);
+        self.dispatcher.begin_stop();
+    }
+
+    /// Whether every client that is here has heard what it has to.
+    pub(super) fn is_finished(&self) -> bool {
+        self.refusals.is_empty() && self.acceptor.is_off()
+    }
+
+    pub(super) fn on_ready(&mut self, life: Life, connections_max: usize) {
+        self.connections_max.insert(life, connections_max);
+    }
+
+    pub(super) fn on_serving(&mut self, life: Life, weight: u32, _page: &WorkerPage) {
+        let connections_max = self.connections_max.get(&life).copied().unwrap_or(1);
+        self.dispatcher.handle_worker_ready(life, weight, connections_max as u64);
+    }
+
+    pub(super) fn on_leaving(&mut self, life: Life) {
+        self.dispatcher.handle_worker_leaving(life);
+    }
+
+    pub(super) fn on_gone(&mut self, life: Life, page: &WorkerPage) {
+        self.connections_max.remove(&life);
+        self.dispatcher.handle_worker_gone(life, page.traffic.taken.read());
+    }
+
+    pub(super) fn on_not_taken(&mut self, life: Life, first: u64, count: usize, now: Instant) {
+        self.dispatcher.handle_refused(life, first, count as u64, now);
+    }
+
+    pub(super) fn on_passed(
+        &mut self,
+        life: Life,
+        connections: Vec<OwnedFd>,
+        result: Result<(), Errno>,
+        now: Instant,
+    ) {
+        let passed = match result {
+            Ok(()) => Passed::Sent,
+            // Too many descriptors are on their way for this user: as good as a full socket.
+            Err(errno) if errno == Errno::AGAIN || errno.raw() == libc::ETOOMANYREFS => {
+                Passed::Full
+            }
+            Err(errno) => {
+                log::debug!("worker {} can't be passed anything: {errno}", life.worker);
+                Passed::Broken
+            }
+        };
+        self.dispatcher.handle_passed(life, connections, passed, now);
+    }
+
+    pub(super) fn on_connection_of_old_master(
+        &mut self,
+        connection: OwnedFd,
+        origin: Origin,
+        now: Instant,
+    ) {
+        let origin = match origin {
+            Origin::Accepted => dispatch::Origin::Accepted,
+            Origin::HandedOver => dispatch::Origin::HandedOver { by: STRANGER },
+        };
+        self.dispatcher.handle_connection(connection, origin, now);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let due = [
+            self.dispatcher.poll_timeout(),
+            self.refusals.poll_timeout(),
+            self.acceptor.poll_timeout(),
+            self.look_again_at,
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    /// Tells workers what the master wants to hear of.
+    fn update_listens(&mut self, figures: &PoolFigures, now: Instant) {
+        let waiting = self.dispatcher.queue_len();
+        figures.queue_size.set(waiting as u64);
+        let wanted = if waiting > 0 {
+            Listens::Closings
+        } else if self.dispatcher.wants_progress() {
+            Listens::Takings
+        } else {
+            Listens::No
+        };
+        if wanted != self.listens {
+            figures.listens.set(wanted as u64);
+            self.look_again_at = (wanted == Listens::Closings).then_some(now + LOOK_AGAIN_AFTER);
+            self.listens = wanted;
+        }
+    }
+}
+
+impl Master<'_> {
+    pub(super) fn on_accepted(
+        &mut self,
+        listener: usize,
+        result: Result<OwnedFd, Errno>,
+        more: bool,
+        now: Instant,
+    ) {
+        let dispatching = &mut self.dispatching;
+        dispatching.acceptor.on_accepted(listener, &result, more, now);
+        if let Ok(connection) = result {
+            dispatching.held += 1;
+            self.scoreboard.pool().accepted.add(1);
+            dispatching.dispatcher.handle_connection(connection, dispatch::Origin::Accepted, now);
+        }
+        if !more {
+            dispatching.acceptor.arm(&mut self.ring, dispatching.held);
+            if dispatching.owes_anew && dispatching.acceptor.has_given_back() {
+                dispatching.owes_anew = false;
+                dispatching.acceptor.arm_anew(&mut self.ring, dispatching.held);
+            }
+        }
+    }
+
+    /// A worker gives back what idles.
+    pub(super) fn on_handed_over(
+        &mut self,
+        life: Life,
+        parcel: Option<Parcel>,
+        connections: Vec<OwnedFd>,
+        now: Instant,
+    ) {
+        let Some(Parcel::Connections { .. }) = parcel else {
+            log::warn!("{} passed something unknown", self.name_of(life));
+            return;
+        };
+        self.scoreboard.pool().handed_over.add(connections.len() as u64);
+        for connection in connections {
+            match &mut self.new_master {
+                Some(new) if new.serves => new.hand_over(connection, Origin::HandedOver),
+                _ => {
+                    let origin = dispatch::Origin::HandedOver { by: life };
+                    self.dispatching.held += 1;
+                    self.dispatching.dispatcher.handle_connection(connection, origin, now);
+                }
+            }
+        }
+    }
+
+    /// A message, or none, was read back out of a worker's socket.
+    pub(super) fn on_reclaimed(
+        &mut self,
+        life: Life,
+        payload: &[u8],
+        copies: Vec<OwnedFd>,
+        result: Result<Arrival, Errno>,
+        now: Instant,
+    ) {
+        drop(copies); // the dispatcher has its own
+        if let (Ok(Arrival::Whole | Arrival::Cut { .. }), Some(parcel)) =
+            (result, Parcel::decode(payload))
+        {
+            if let Parcel::Connections { first, origins } = parcel {
+                let found = self.dispatching.reclaimed.entry(life).or_default();
+                found.push(first..first + origins.len() as u64);
+            }
+            return self.reclaim(life); // until there is nothing left
+        }
+        let found = self.dispatching.reclaimed.remove(&life).unwrap_or_default();
+        self.dispatching.dispatcher.handle_reclaimed(life, &found, now);
+    }
+
+    fn reclaim(&mut self, life: Life) {
+        let Some(child) = self.children.get(life) else {
+            let found = self.dispatching.reclaimed.remove(&life).unwrap_or_default();
+            return self.dispatching.dispatcher.handle_reclaimed(life, &found, Instant::now());
+        };
+        let op = Op::RecvFds {
+            fd: child.passing_far.as_raw_fd(),
+            payload: Parcel::read_buffer(),
+            fds_max: DESCRIPTORS_MAX,
+            wait: false,
+        };
+        self.ring.push(op, Tag::Reclaimed(life));
+    }
+
+    /// Looks at what workers have taken and closed, and does what follows.
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        let dispatching = &mut self.dispatching;
+        dispatching.refusals.handle_timeout(now, &mut self.ring);
+        dispatching.acceptor.handle_time(now, &mut self.ring, dispatching.held);
+        if dispatching.look_again_at.is_some_and(|at| at <= now) {
+            dispatching.look_again_at = None;
+        }
+        if dispatching.dispatcher.wants_progress() {
+            for (life, child) in self.children.iter() {
+                let progress = progress_of(child.page, child.closed_before);
+                dispatching.dispatcher.handle_progress(life, progress, now);
+            }
+        }
+        let mut commands = mem::take(&mut dispatching.commands);
+        dispatching.dispatcher.poll_commands(now, &mut commands);
+        for command in commands.drain(..) {
+            self.follow(command, now);
+        }
+        self.dispatching.commands = commands;
+        self.dispatching.update_listens(self.scoreboard.pool(), now);
+    }
+
+    fn follow(&mut self, command: Command<OwnedFd>, now: Instant) {
+        match command {
+            Command::Pass { life, first_seq, origins, conns } => {
+                let Some(child) = self.children.get(life) else {
+                    let broken = Passed::Broken;
+                    return self.dispatching.dispatcher.handle_passed(life, conns, broken, now);
+                };
+                let origin = |origin| match origin {
+                    dispatch::Origin::Accepted => Origin::Accepted,
+                    dispatch::Origin::HandedOver { .. } => Origin::HandedOver,
+                };
+                let origins = origins.into_iter().map(origin).collect();
+                let payload = Parcel::Connections { first: first_seq, origins }.encode();
+                let fd = child.passing.as_raw_fd();
+                self.ring
+                    .push(Op::SendFds { fd, payload, fds: conns, wait: false }, Tag::Passed(life));
+            }
+            Command::Reclaim { life } => self.reclaim(life),
+            Command::Refuse { conn, origin, why } => self.refuse(conn, origin, why, now),
+            Command::Release(copies) => {
+                self.dispatching.held = self.dispatching.held.saturating_sub(copies.len());
+                drop(copies);
+            }
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        connection: OwnedFd,
+        origin: dispatch::Origin,
+        why: Refusal,
+        now: Instant,
+    ) {
+        self.dispatching.held = self.dispatching.held.saturating_sub(1);
+        match (&mut self.new_master, origin) {
+            (Some(new), dispatch::Origin::Accepted) if new.serves => {
+                new.hand_over(connection, Origin::Accepted);
+            }
+            (Some(new), dispatch::Origin::HandedOver { .. }) if new.serves => {
+                new.hand_over(connection, Origin::HandedOver);
+            }
+            (_, dispatch::Origin::HandedOver { .. }) => drop(connection), // it idles
+            (_, dispatch::Origin::Accepted) => {
+                log::debug!("no worker for a connection: {why:?}");
+                self.scoreboard.pool().refused.add(1);
+                self.dispatching.refusals.begin(connection, now, &mut self.ring);
+            }
+        }
+    }
+}
+
+/// In this order: what is taken counts as open before.
+fn progress_of(page: &WorkerPage, closed_before: u64) -> Progress {
+    let shown = &page.traffic;
+    Progress {
+        taken: shown.taken.read(),
+        refused_total: shown.not_taken.read(),
+        open: shown.connections.read(),
+        closed_total: shown.connections_closed.read().saturating_sub(closed_before),
+    }
+}
+
+fn address_of(connection: &OwnedFd) -> Option<IpAddr> {
+    let address: SockaddrStorage = getpeername(connection.as_raw_fd()).ok()?;
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+fn connections_max() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(64) as usize
+}

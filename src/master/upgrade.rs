@@ -1,0 +1,164 @@
+//! Two masters: ours, and that of another binary. The old one starts the new one and goes on until
+//! that is ready; then it hands over what its workers hand over, and ends with them.
+
+use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use uring_ring::{Errno, Op, Ring};
+
+use super::Tag;
+use crate::process::channel::{self, Limit, Message};
+use crate::process::inherit::{self, Bequest};
+use crate::process::listen::Listeners;
+use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
+
+/// How this program was started, and can be started again.
+#[derive(Debug)]
+pub(super) struct Program {
+    path: io::Result<PathBuf>,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// To be asked at the start: another file may be in the program's place later.
+    pub(super) fn of_this_process() -> Program {
+        Program { path: env::current_exe(), arguments: env::args_os().skip(1).collect() }
+    }
+
+    /// Starts it, with what the new master needs.
+    pub(super) fn start(
+        &self,
+        listeners: &Listeners,
+        scoreboard: &OwnedFd,
+    ) -> io::Result<NewMaster> {
+        let path = self.path.as_ref().map_err(|error| io::Error::from(error.kind()))?;
+        let (messages, its_messages) = channel::pair()?;
+        let (passing, its_passing) = channel::pair()?;
+        let bequest =
+            Bequest::new(listeners, scoreboard.as_fd(), its_messages.as_fd(), its_passing.as_fd())?;
+        // std gives the child an empty signal mask, and closes nothing that isn't close-on-exec.
+        let child = Command::new(path)
+            .args(&self.arguments)
+            .env(inherit::VARIABLE, bequest.letter())
+            .spawn()?;
+        let pid = Pid::from_raw(child.id() as i32);
+        Ok(NewMaster { pid, messages, passing, outbox: VecDeque::new(), sending: 0, serves: false })
+    }
+}
+
+/// The master that is to take over, or has.
+pub(super) struct NewMaster {
+    pub(super) pid: Pid,
+    messages: OwnedFd,
+    passing: OwnedFd,
+    outbox: VecDeque<(OwnedFd, Origin)>,
+    /// Connections that are on their way.
+    sending: usize,
+    /// It is ready.
+    pub(super) serves: bool,
+}
+
+impl NewMaster {
+    /// Listens to it, and to its end.
+    pub(super) fn begin(&self, limit: Limit, ring: &mut Ring<Tag>) {
+        ring.push(Op::WaitChild { pid: self.pid.as_raw() }, Tag::NewMasterEnded);
+        self.listen(limit, ring);
+    }
+
+    pub(super) fn listen(&self, limit: Limit, ring: &mut Ring<Tag>) {
+        let op = Op::Read { fd: self.messages.as_raw_fd(), buffer: limit.read_buffer() };
+        ring.push(op, Tag::NewMasterSaid);
+    }
+
+    pub(super) fn say(&self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
+        let packet = limit.encode(message).expect("masters say little");
+        ring.push(Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() }, Tag::Told);
+    }
+
+    /// Gives it a connection.
+    pub(super) fn hand_over(&mut self, connection: OwnedFd, origin: Origin) {
+        self.outbox.push_back((connection, origin));
+    }
+
+    pub(super) fn flush(&mut self, ring: &mut Ring<Tag>) {
+        while !self.outbox.is_empty() && self.sending == 0 {
+            let count = self.outbox.len().min(DESCRIPTORS_MAX);
+            let (fds, origins) = self.outbox.drain(..count).unzip();
+            let payload = Parcel::Connections { first: 0, origins }.encode();
+            let op = Op::SendFds { fd: self.passing.as_raw_fd(), payload, fds, wait: true };
+            ring.push(op, Tag::Forwarded);
+            self.sending = count;
+        }
+    }
+
+    pub(super) fn on_forwarded(&mut self, result: Result<(), Errno>) {
+        if let Err(errno) = result {
+            log::warn!(
+                "{} connections were lost on their way to the new master: {errno}",
+                self.sending
+            );
+        }
+        self.sending = 0;
+    }
+
+    /// Whether everything that was for it is on its side.
+    pub(super) fn is_served(&self) -> bool {
+        self.outbox.is_empty() && self.sending == 0
+    }
+
+    pub(super) fn kill(&self) {
+        let _gone_already = kill(self.pid, Signal::SIGKILL);
+    }
+}
+
+/// The master that this one takes over from.
+pub(super) struct OldMaster {
+    pub(super) pid: Pid,
+    messages: OwnedFd,
+    passing: OwnedFd,
+}
+
+impl OldMaster {
+    pub(super) fn new(pid: Pid, messages: OwnedFd, passing: OwnedFd) -> OldMaster {
+        OldMaster { pid, messages, passing }
+    }
+
+    /// Listens to it.
+    pub(super) fn begin(&self, limit: Limit, ring: &mut Ring<Tag>) {
+        self.listen(limit, ring);
+        self.receive(ring);
+    }
+
+    pub(super) fn listen(&self, limit: Limit, ring: &mut Ring<Tag>) {
+        let op = Op::Read { fd: self.messages.as_raw_fd(), buffer: limit.read_buffer() };
+        ring.push(op, Tag::OldMasterSaid);
+    }
+
+    pub(super) fn receive(&self, ring: &mut Ring<Tag>) {
+        let op = Op::RecvFds {
+            fd: self.passing.as_raw_fd(),
+            payload: Parcel::read_buffer(),
+            fds_max: DESCRIPTORS_MAX,
+            wait: true,
+        };
+        ring.push(op, Tag::OldMasterPassed);
+    }
+
+    /// Tells it that this master's workers serve.
+    pub(super) fn say_ready(&self, workers: usize, limit: Limit, ring: &mut Ring<Tag>) {
+        let message = Message::WorkerReady {
+            worker_id: workers,
+            pid: std::process::id(),
+            connections_max: 0,
+        };
+        let packet = limit.encode(&message).expect("masters say little");
+        ring.push(Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() }, Tag::Told);
+    }
+}

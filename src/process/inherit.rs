@@ -1,0 +1,105 @@
+//! What a master leaves to the master of another binary: the sockets, the scoreboard, two lines to
+//! talk on. Starts nobody.
+
+use std::env;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{Pid, getppid};
+use serde::{Deserialize, Serialize};
+
+use super::listen::{Handed, Listeners};
+use super::sys;
+
+/// The environment variable that tells the new master.
+pub(crate) const VARIABLE: &str = "URING_POOL_INHERIT";
+
+/// As it is written into the environment.
+#[derive(Serialize, Deserialize)]
+struct Letter {
+    /// For whoever this process has started; a stale one, further down, is nobody's.
+    from: i32,
+    listeners: Vec<Handed>,
+    scoreboard: RawFd,
+    messages: RawFd,
+    passing: RawFd,
+}
+
+/// What the new master has from the old one.
+pub(crate) struct Inheritance {
+    pub(crate) from: Pid,
+    pub(crate) listeners: Listeners,
+    /// The memory of the scoreboard.
+    pub(crate) scoreboard: OwnedFd,
+    /// For messages, and for connections.
+    pub(crate) messages: OwnedFd,
+    pub(crate) passing: OwnedFd,
+}
+
+impl Inheritance {
+    /// What this process was left; none when nobody left it anything.
+    ///
+    /// # Errors
+    ///
+    /// It is not what it claims to be.
+    pub(crate) fn take() -> io::Result<Option<Inheritance>> {
+        let Ok(letter) = env::var(VARIABLE) else { return Ok(None) };
+        let letter: Letter = serde_json::from_str(&letter)?;
+        let from = Pid::from_raw(letter.from);
+        if getppid() != from {
+            return Ok(None);
+        }
+        Ok(Some(Inheritance {
+            from,
+            listeners: Listeners::inherit(letter.listeners)?,
+            scoreboard: sys::take_descriptor(letter.scoreboard)?,
+            messages: sys::take_descriptor(letter.messages)?,
+            passing: sys::take_descriptor(letter.passing)?,
+        }))
+    }
+}
+
+/// Descriptors on their way to a new master: copies that survive its exec, closed here on drop.
+pub(crate) struct Bequest {
+    copies: Vec<OwnedFd>,
+    letter: String,
+}
+
+impl Bequest {
+    /// # Errors
+    ///
+    /// No descriptor left.
+    pub(crate) fn new(
+        listeners: &Listeners,
+        scoreboard: BorrowedFd<'_>,
+        messages: BorrowedFd<'_>,
+        passing: BorrowedFd<'_>,
+    ) -> io::Result<Bequest> {
+        let mut copies = Vec::new();
+        let mut copy = |fd: BorrowedFd<'_>| -> io::Result<RawFd> {
+            let number = fcntl(fd, FcntlArg::F_DUPFD(3))?; // not close-on-exec
+            copies.push(sys::own_duplicate(number)?);
+            Ok(number)
+        };
+        let letter = Letter {
+            from: Pid::this().as_raw(),
+            listeners: listeners.hand(&mut copy)?,
+            scoreboard: copy(scoreboard)?,
+            messages: copy(messages)?,
+            passing: copy(passing)?,
+        };
+        Ok(Bequest { copies, letter: serde_json::to_string(&letter)? })
+    }
+
+    /// The value of [`VARIABLE`].
+    pub(crate) fn letter(&self) -> &str {
+        &self.letter
+    }
+}
+
+impl Drop for Bequest {
+    fn drop(&mut self) {
+        self.copies.clear();
+    }
+}
