@@ -8,7 +8,7 @@ pub(crate) mod scoreboard;
 pub(crate) mod seat;
 pub(crate) mod signals;
 pub(crate) mod status;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pool doesn't steer yet"))]
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the pool doesn't steer yet"))]
 pub(crate) mod steer;
 pub(crate) mod sys;
 

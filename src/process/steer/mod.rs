@@ -18,7 +18,7 @@ use super::sys::{self, SocketMap};
 
 pub(crate) use error::SteerError;
 use error::Step;
-pub(crate) use slot::Slot;
+pub(crate) use slot::{Slot, Taker};
 
 /// The slots, and the tables of sockets between which the programs choose. What is attached goes
 /// on without this, as long as its sockets are open.

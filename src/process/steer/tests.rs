@@ -220,6 +220,27 @@ fn who_accepts_nothing_gets_no_more_than_it_has() {
 }
 
 #[test]
+fn who_accepts_nothing_is_tried_again_now_and_then() {
+    let Some(mut steering) = steering(2) else { return };
+    let group = Group::listen(V4, 2, 256);
+    steering.attach(&group.sockets()).unwrap();
+    steering.slot(1).set_away(true);
+    let frozen: Vec<TcpStream> = (0..5).map(|_| group.connect()).collect();
+    steering.slot(1).set_away(false);
+    let mut taker = Taker::new(steering.slot(1), Instant::now());
+    let mut serve = || {
+        let _client = group.connect();
+        taker.on_accept(u64::from(group.listeners[1].accept().is_ok()), Instant::now());
+    };
+    (0..20).for_each(|_| serve());
+    assert_eq!(steering.slot(0).assigned(), 5);
+    thread::sleep(program::FADES_AFTER + Duration::from_millis(50));
+    (0..20).for_each(|_| serve());
+    assert_eq!(steering.slot(0).assigned(), 6);
+    drop(frozen);
+}
+
+#[test]
 fn a_group_grows_shrinks_and_changes_its_order_without_a_loss() {
     const EACH: usize = 200;
     let Some(mut steering) = steering(6) else { return };
