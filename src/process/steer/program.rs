@@ -49,6 +49,10 @@ const NOW: i16 = -16;
 /// dropped there sends it again after a second (RFC 6298, 2.1): before this, hence to another.
 pub(super) const FADES_AFTER: Duration = Duration::from_secs(2);
 
+/// How far it looks for a slot that is not away, when both random ones are: as many in a row are
+/// away only in a group that has lost almost all its workers. Twelve instructions each.
+const LOOKS_MAX: i32 = 64;
+
 /// Chooses between the first `count` entries of `sockets`, by their `slots`.
 ///
 /// # Panics
@@ -71,7 +75,7 @@ pub(super) fn choose(
         &pick_two(count, one, other),
         &look_up(one, slots),
         &[Copy(slot, R0)],
-        &if count > 1 { prefer_other(one, other, slot, slots) } else { Vec::new() },
+        &if count > 1 { prefer_other(count, one, other, slot, slots) } else { Vec::new() },
         &[
             // R0 = select(context, sockets, &one, 0)
             StoreU32(Frame, KEY, one),
@@ -139,6 +143,7 @@ fn look_up(number: Register, slots: BorrowedFd<'_>) -> [Line<'_>; 6] {
 
 /// Turns `one` and its `slot` into the other ones if these have less to do.
 fn prefer_other(
+    count: i32,
     one: Register,
     other: Register,
     slot: Register,
@@ -154,10 +159,26 @@ fn prefer_other(
             Copy(slot, R0),
             Copy(R1, R2),
             At("chosen"),
-            JumpIfIs(R1, AWAY, "pass"), // both are: by hash
+            JumpUnlessIs(R1, AWAY, "here"),
         ],
+        &take_next(count, one, slot, slots),
+        &[At("here")],
     ]
     .concat()
+}
+
+/// Turns `one` and its `slot` into the next that is not away; when all are, the hash decides. Not a
+/// loop: without `CAP_PERFMON` the verifier also follows what a processor might speculate, and
+/// sees no end of it.
+fn take_next(count: i32, one: Register, slot: Register, slots: BorrowedFd<'_>) -> Vec<Line<'_>> {
+    let mut listing = Vec::new();
+    for _ in 1..count.min(LOOKS_MAX) {
+        listing.extend([AddValue(one, 1), Modulo(one, count)]);
+        listing.extend(look_up(one, slots));
+        listing.extend([Copy(slot, R0), LoadU64(R1, slot, Slot::AWAY), JumpIfIs(R1, 0, "here")]);
+    }
+    listing.push(Jump("pass"));
+    listing
 }
 
 /// `to` = what a slot has to do: open connections, and those that wait for it. The labels are its
