@@ -31,7 +31,7 @@ struct Talk {
     date: DateField,
     now: Instant,
     wakes: Arc<Wakes>,
-    draining: bool,
+    draining: Draining,
     /// What was given out to be sent and isn't acknowledged yet.
     in_flight: Option<Outgoing>,
     received: Vec<u8>,
@@ -74,7 +74,7 @@ impl Talk {
             date,
             now,
             wakes: Arc::default(),
-            draining: false,
+            draining: Draining::No,
             in_flight: None,
             received: Vec::new(),
             write_ended: false,
@@ -435,16 +435,16 @@ fn a_draining_worker_answers_what_comes_soon_and_says_close() {
     let mut talk = Talk::echoing();
     talk.say("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
     talk.heard();
-    talk.draining = true;
-    talk.tell(|connection, env| connection.handle_drain(env));
+    talk.draining = Draining::Closing;
+    talk.tell(|connection, env| connection.handle_drain(env.now + DRAIN_GRACE));
     talk.say("GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
     let heard = talk.heard();
     assert!(heard.contains("Connection: close\r\n") && heard.ends_with("GET /2 "), "{heard}");
     assert!(talk.write_ended);
 
     let mut idle = Talk::echoing();
-    idle.draining = true;
-    idle.tell(|connection, env| connection.handle_drain(env));
+    idle.draining = Draining::Closing;
+    idle.tell(|connection, env| connection.handle_drain(env.now + DRAIN_GRACE));
     assert!(!idle.closed);
     idle.pass(DRAIN_GRACE);
     assert!(idle.closed && idle.heard().is_empty());

@@ -84,6 +84,9 @@ impl Master<'_> {
                 let end = result.map_or(End::Lost, End::from);
                 events.push(Event::UpgradeFailed(Cause::Ended(end)));
                 self.new_master = None;
+                if self.steering.is_some() && self.finishing.is_none() {
+                    self.begin_steering(); // it may have taken the sockets over
+                }
             }
             (Tag::Forwarded, Outcome::SentFds { result, .. }) => {
                 if let Some(new) = &mut self.new_master {

@@ -50,7 +50,7 @@ use children::{Children, Life};
 use dispatching::Dispatching;
 use handle::OnSignal;
 use notice::Cause;
-use pool::{Command, Event, Pool, Rules, Verdict};
+use pool::{Event, Pool, Rules, Verdict};
 use upgrade::{NewMaster, OldMaster, Program};
 use watch::Watch;
 
@@ -340,7 +340,7 @@ impl Master<'_> {
     fn begin_steering(&mut self) {
         let slots = (self.listeners.workers() * 4).max(64);
         let steering = Steering::new(slots).and_then(|mut steering| {
-            self.listeners.groups().try_for_each(|group| steering.attach(&group))?;
+            self.listeners.groups().try_for_each(|group| steering.take_over(&group))?;
             Ok(steering)
         });
         match steering {

@@ -323,6 +323,28 @@ fn load(program: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
     }
 }
 
+/// Undoes [`attach_program`], whoever did that.
+///
+/// # Errors
+///
+/// Nothing is attached.
+pub(crate) fn detach_program(socket: BorrowedFd<'_>) -> io::Result<()> {
+    /// libc has no name for it (5.3).
+    const SO_DETACH_REUSEPORT_BPF: i32 = 68;
+    let ignored: i32 = 0;
+    // SAFETY: the option's value is an integer, which is as long as said and is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_DETACH_REUSEPORT_BPF,
+            (&raw const ignored).cast(),
+            size_of_val(&ignored) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Lets a program choose among all sockets of the group that `socket` belongs to, from now on.
 ///
 /// # Errors

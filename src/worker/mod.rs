@@ -29,7 +29,7 @@ use crate::process::accept::Acceptor;
 use crate::process::channel::{Limit, Message};
 use crate::process::parcel::Origin;
 use crate::process::scoreboard::{Listens, PoolFigures, State, WorkerPage};
-use crate::process::steer::Slot;
+use crate::process::steer::{Slot, Taker};
 use entry::{Entry, Receive};
 use lifecycle::{Lifecycle, Order};
 use passing::{Delivery, Passing};
@@ -109,7 +109,8 @@ struct Worker {
     table: Table<Entry>,
     timers: Timers,
     acceptor: Acceptor<Tag>,
-    slots: Vec<Option<&'static Slot>>,
+    /// Where a steered listener's load is shown, for each listener.
+    takers: Vec<Option<Taker>>,
     passing: Passing,
     lifecycle: Lifecycle,
     recycle: Recycle,
@@ -187,7 +188,7 @@ impl Worker {
             table: Table::new(),
             timers: Timers::default(),
             acceptor: Acceptor::new(listeners, connections_max, tag, Tag::Cancel),
-            slots,
+            takers: slots.into_iter().map(|slot| Some(Taker::new(slot?, now))).collect(),
             passing: Passing::new(passing, bell),
             lifecycle: Lifecycle::new(channel, signals, limit),
             recycle,
@@ -300,8 +301,8 @@ impl Worker {
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.acceptor.on_accepted(listener, &result, more, self.around.now);
                 if let Ok(socket) = result {
-                    if let Some(Some(slot)) = self.slots.get(listener) {
-                        slot.take(1);
+                    if let Some(Some(taker)) = self.takers.get_mut(listener) {
+                        taker.on_accept(1, self.around.now);
                     }
                     self.on_connection(socket, Origin::Accepted);
                 }
@@ -488,6 +489,7 @@ impl Worker {
     fn begin_drain(&mut self) {
         self.around.draining = self.lifecycle.draining();
         self.acceptor.stop(&mut self.ring);
+        self.takers.clear(); // its slots are a successor's now
         self.owes_accept_stopped = true;
         let now = self.around.now;
         let half = self.lifecycle.poll_timeout().map_or(now, |deadline| now + (deadline - now) / 2);
@@ -539,8 +541,8 @@ impl Worker {
             self.requests += counts.requests;
         }
         self.connections += traffic.accepted;
-        for slot in self.slots.iter().flatten() {
-            slot.show(self.table.len() as u64);
+        for taker in self.takers.iter().flatten() {
+            taker.show(self.table.len() as u64);
         }
         if traffic.closed > 0 && self.pool.listens.read() == Listens::Closings as u64 {
             let message =

@@ -1,6 +1,8 @@
 //! Each rule of the pool, in virtual time.
 
-use super::Command::{Finish, Fork, Kill, ReportReady, Send, Tell, TellOf};
+use super::Command::{
+    Finish, Fork, Kill, ReportReady, Retire, Send, Serve, StopAccepting, Tell, TellOf,
+};
 use super::*;
 use crate::process::EXIT_CANNOT_START;
 

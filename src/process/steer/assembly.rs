@@ -27,6 +27,7 @@ pub(super) enum Register {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Helper {
     MapLookupElem = 1,
+    KtimeGetNs = 5,
     GetPrandomU32 = 7,
     SkSelectReuseport = 82,
 }
@@ -58,6 +59,8 @@ pub(super) enum Line<'fd> {
     LoadU64(Register, Register, i16),
     /// `*(u32 *)(base + offset) = from`
     StoreU32(Register, i16, Register),
+    /// `*(u64 *)(base + offset) = from`
+    StoreU64(Register, i16, Register),
     /// `*(u64 *)(base + offset) += from`, at once for all processors.
     AtomicAdd(Register, i16, Register),
     /// `R0 = helper(R1, R2, R3, R4, R5)`
@@ -69,6 +72,8 @@ pub(super) enum Line<'fd> {
     JumpUnlessIs(Register, i32, &'static str),
     /// Jumps if `left >= 0`, signed.
     JumpIfPositive(Register, &'static str),
+    /// Jumps if `left > right`, signed.
+    JumpIfOver(Register, i32, &'static str),
     /// Jumps if `left <= right`, unsigned.
     JumpIfAtMost(Register, Register, &'static str),
     /// Jumps if `left > right`, unsigned.
@@ -83,6 +88,7 @@ mod code {
     pub(super) const LOAD_U8: u8 = 0x71; // LDX | MEM | B
     pub(super) const LOAD_U64: u8 = 0x79; // LDX | MEM | DW
     pub(super) const STORE_U32: u8 = 0x63; // STX | MEM | W
+    pub(super) const STORE_U64: u8 = 0x7b; // STX | MEM | DW
     pub(super) const ATOMIC_U64: u8 = 0xdb; // STX | ATOMIC | DW; to add is operation 0
     pub(super) const MOV_K: u8 = 0xb7; // ALU64 | MOV | K
     pub(super) const MOV_X: u8 = 0xbf;
@@ -95,6 +101,7 @@ mod code {
     pub(super) const JEQ_K: u8 = 0x15;
     pub(super) const JNE_K: u8 = 0x55;
     pub(super) const JSGE_K: u8 = 0x75;
+    pub(super) const JSGT_K: u8 = 0x65;
     pub(super) const JLE_X: u8 = 0xbd;
     pub(super) const JGT_X: u8 = 0x2d;
     pub(super) const CALL: u8 = 0x85;
@@ -161,6 +168,7 @@ impl Line<'_> {
             Line::LoadU8(to, base, at) => instruction(code::LOAD_U8, to, base, at, 0),
             Line::LoadU64(to, base, at) => instruction(code::LOAD_U64, to, base, at, 0),
             Line::StoreU32(base, at, from) => instruction(code::STORE_U32, base, from, at, 0),
+            Line::StoreU64(base, at, from) => instruction(code::STORE_U64, base, from, at, 0),
             Line::AtomicAdd(base, at, from) => instruction(code::ATOMIC_U64, base, from, at, 0),
             Line::Call(helper) => instruction(code::CALL, R0, R0, 0, helper as i32),
             Line::Jump(to) => instruction(code::JA, R0, R0, distance(to), 0),
@@ -171,6 +179,9 @@ impl Line<'_> {
                 instruction(code::JNE_K, left, R0, distance(to), right)
             }
             Line::JumpIfPositive(left, to) => instruction(code::JSGE_K, left, R0, distance(to), 0),
+            Line::JumpIfOver(left, right, to) => {
+                instruction(code::JSGT_K, left, R0, distance(to), right)
+            }
             Line::JumpIfAtMost(left, right, to) => {
                 instruction(code::JLE_X, left, right, distance(to), 0)
             }

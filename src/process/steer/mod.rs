@@ -13,12 +13,19 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::thread;
+use std::time::Duration;
 
 use super::sys::{self, SocketMap};
 
 pub(crate) use error::SteerError;
 use error::Step;
-pub(crate) use slot::Slot;
+pub(crate) use slot::{Slot, Taker};
+
+/// The kernel lets go of a detached program, and of its sockets, after a grace period of RCU: some
+/// 16 ms. This many tries of this length are a quarter of a second.
+const RELEASE_TRIES: u32 = 50;
+const RELEASE_AFTER: Duration = Duration::from_millis(5);
 
 /// The slots, and the tables of sockets between which the programs choose. What is attached goes
 /// on without this, as long as its sockets are open.
@@ -71,6 +78,28 @@ impl Steering {
             .map_err(|error| Step::Place.failed(&error))?;
         let program = self.load(group.len(), sockets)?;
         sys::attach_program(group[0], program.as_fd()).map_err(|error| Step::Attach.failed(&error))
+    }
+
+    /// As [`attach`](Steering::attach), also when another master has steered these sockets so far.
+    /// It steers no longer then.
+    ///
+    /// # Errors
+    ///
+    /// As for `attach`.
+    ///
+    /// # Panics
+    ///
+    /// As for `attach`.
+    pub(crate) fn take_over(&mut self, group: &[BorrowedFd<'_>]) -> Result<(), SteerError> {
+        for _ in 0..RELEASE_TRIES {
+            match self.attach(group) {
+                Err(SteerError::Taken) => {}
+                other => return other,
+            }
+            let _nothing_attached = sys::detach_program(group[0]);
+            thread::sleep(RELEASE_AFTER);
+        }
+        self.attach(group)
     }
 
     /// The slot of socket `j` of every group.

@@ -3,10 +3,12 @@
 
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use super::assembly::Line::{
     Add, AddValue, And, At, AtomicAdd, Call, Copy, Exit, Jump, JumpIfAtMost, JumpIfIs, JumpIfMore,
-    JumpIfPositive, JumpUnlessIs, LoadU8, LoadU64, Map, Modulo, Set, StoreU32, Subtract,
+    JumpIfOver, JumpIfPositive, JumpUnlessIs, LoadU8, LoadU64, Map, Modulo, Set, StoreU32,
+    StoreU64, Subtract,
 };
 use super::assembly::Register::{self, Frame, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9};
 use super::assembly::{Helper, Line, assemble};
@@ -20,6 +22,8 @@ struct Context {
     data: u64,
     data_end: u64,
 }
+
+const _: () = assert!(FADES_AFTER.as_nanos() <= i32::MAX as u128); // as an immediate value
 
 const DATA: i16 = offset_of!(Context, data) as i16;
 const DATA_END: i16 = offset_of!(Context, data_end) as i16;
@@ -35,8 +39,19 @@ const SK_PASS: i32 = 1;
 /// The load of a slot that is away: more than any other.
 const AWAY: i32 = -1;
 
-/// Where the number of a slot is handed to helpers: the uppermost four bytes of the stack.
+/// What the stack has: the number of a slot, as it is handed to helpers (four bytes); the time.
 const KEY: i16 = -4;
+const NOW: i16 = -16;
+
+/// How long it counts what a slot has waiting, after the last connection that was sent there; then
+/// it is sent another one. So a slot that waits for connections which will never come gets out of
+/// that, and one whose worker hangs is sent one in this time and no more. A client whose SYN was
+/// dropped there sends it again after a second (RFC 6298, 2.1): before this, hence to another.
+pub(super) const FADES_AFTER: Duration = Duration::from_secs(2);
+
+/// How far it looks for a slot that is not away, when both random ones are: as many in a row are
+/// away only in a group that has lost almost all its workers. Twelve instructions each.
+const LOOKS_MAX: i32 = 64;
 
 /// Chooses between the first `count` entries of `sockets`, by their `slots`.
 ///
@@ -52,11 +67,15 @@ pub(super) fn choose(
     let (one, other) = (R7, R8); // numbers of slots
     let slot = R9;
     let listing = [
-        &[Copy(R6, R1)][..], // the context
+        &[
+            Copy(R6, R1), // the context
+            Call(Helper::KtimeGetNs),
+            StoreU64(Frame, NOW, R0),
+        ][..],
         &pick_two(count, one, other),
         &look_up(one, slots),
         &[Copy(slot, R0)],
-        &if count > 1 { prefer_other(one, other, slot, slots) } else { Vec::new() },
+        &if count > 1 { prefer_other(count, one, other, slot, slots) } else { Vec::new() },
         &[
             // R0 = select(context, sockets, &one, 0)
             StoreU32(Frame, KEY, one),
@@ -79,6 +98,8 @@ pub(super) fn choose(
             JumpUnlessIs(R5, SYN, "pass"),
             Set(R1, 1),
             AtomicAdd(slot, Slot::ASSIGNED, R1),
+            LoadU64(R1, Frame, NOW),
+            StoreU64(slot, Slot::ASSIGNED_AT, R1),
             At("pass"),
             Set(R0, SK_PASS),
             Exit,
@@ -122,6 +143,7 @@ fn look_up(number: Register, slots: BorrowedFd<'_>) -> [Line<'_>; 6] {
 
 /// Turns `one` and its `slot` into the other ones if these have less to do.
 fn prefer_other(
+    count: i32,
     one: Register,
     other: Register,
     slot: Register,
@@ -137,10 +159,26 @@ fn prefer_other(
             Copy(slot, R0),
             Copy(R1, R2),
             At("chosen"),
-            JumpIfIs(R1, AWAY, "pass"), // both are: by hash
+            JumpUnlessIs(R1, AWAY, "here"),
         ],
+        &take_next(count, one, slot, slots),
+        &[At("here")],
     ]
     .concat()
+}
+
+/// Turns `one` and its `slot` into the next that is not away; when all are, the hash decides. Not a
+/// loop: without `CAP_PERFMON` the verifier also follows what a processor might speculate, and
+/// sees no end of it.
+fn take_next(count: i32, one: Register, slot: Register, slots: BorrowedFd<'_>) -> Vec<Line<'_>> {
+    let mut listing = Vec::new();
+    for _ in 1..count.min(LOOKS_MAX) {
+        listing.extend([AddValue(one, 1), Modulo(one, count)]);
+        listing.extend(look_up(one, slots));
+        listing.extend([Copy(slot, R0), LoadU64(R1, slot, Slot::AWAY), JumpIfIs(R1, 0, "here")]);
+    }
+    listing.push(Jump("pass"));
+    listing
 }
 
 /// `to` = what a slot has to do: open connections, and those that wait for it. The labels are its
@@ -149,13 +187,17 @@ fn load<'fd>(
     to: Register,
     slot: Register,
     [here, waiting, known]: [&'static str; 3],
-) -> [Line<'fd>; 14] {
+) -> [Line<'fd>; 18] {
     [
         LoadU64(to, slot, Slot::AWAY),
         JumpIfIs(to, 0, here),
         Set(to, AWAY),
         Jump(known),
-        At(here),
+        At(here), // and `to` is zero
+        LoadU64(R3, Frame, NOW),
+        LoadU64(R4, slot, Slot::ASSIGNED_AT),
+        Subtract(R3, R4),
+        JumpIfOver(R3, FADES_AFTER.as_nanos() as i32, waiting),
         LoadU64(to, slot, Slot::ASSIGNED),
         LoadU64(R3, slot, Slot::TAKEN),
         Subtract(to, R3),

@@ -158,15 +158,29 @@ fn equal_slots_get_equal_shares_and_every_connection_counts_once() {
 
 #[test]
 fn who_is_away_gets_nothing_while_another_is_here() {
-    let Some(mut steering) = steering(8) else { return };
-    let group = Group::listen(V4, 3, 64);
+    let Some(mut steering) = steering(5) else { return };
+    let group = Group::listen(V4, 5, 64);
     steering.attach(&group.sockets()).unwrap();
-    steering.slot(1).set_away(true);
-    // One here, two away: whichever two are compared, one of them may be here; if not, by hash.
-    let arrived = group.spread(300, steering.slots());
-    assert_eq!(arrived[1], 0, "{arrived:?}");
-    steering.slot(1).set_away(false);
-    assert!(group.spread(300, steering.slots())[1] > 0);
+    for away in 0_u32..(1 << 5) - 1 {
+        let is_away = |at: &usize| away >> at & 1 == 1;
+        (0..5).for_each(|at| steering.slot(at).set_away(is_away(&at)));
+        let arrived = group.spread(60, steering.slots());
+        assert!((0..5).filter(is_away).all(|at| arrived[at] == 0), "{away:#b}: {arrived:?}");
+        assert!((0..5).all(|at| is_away(&at) || arrived[at] > 0), "{away:#b}: {arrived:?}");
+    }
+    assert_eq!(assigned(&steering), 31 * 60);
+}
+
+#[test]
+fn a_large_group_is_not_too_much_for_the_verifier() {
+    let Some(mut steering) = steering(1024) else { return };
+    let group = Group::listen(V4, 256, 64);
+    steering.attach(&group.sockets()).unwrap();
+    let (few, many) = steering.slots().split_at(64);
+    few[1..].iter().for_each(|slot| slot.set_away(true));
+    let arrived = group.spread(500, steering.slots());
+    assert_eq!(arrived[1..64], [0; 63]);
+    assert!(many.iter().any(|slot| slot.assigned() > 0));
 }
 
 #[test]
@@ -217,6 +231,27 @@ fn who_accepts_nothing_gets_no_more_than_it_has() {
     frozen.forgive_pending();
     assert_eq!(frozen.pending(), 0);
     drop(more);
+}
+
+#[test]
+fn who_accepts_nothing_is_tried_again_now_and_then() {
+    let Some(mut steering) = steering(2) else { return };
+    let group = Group::listen(V4, 2, 256);
+    steering.attach(&group.sockets()).unwrap();
+    steering.slot(1).set_away(true);
+    let frozen: Vec<TcpStream> = (0..5).map(|_| group.connect()).collect();
+    steering.slot(1).set_away(false);
+    let mut taker = Taker::new(steering.slot(1), Instant::now());
+    let mut serve = || {
+        let _client = group.connect();
+        taker.on_accept(u64::from(group.listeners[1].accept().is_ok()), Instant::now());
+    };
+    (0..20).for_each(|_| serve());
+    assert_eq!(steering.slot(0).assigned(), 5);
+    thread::sleep(program::FADES_AFTER + Duration::from_millis(50));
+    (0..20).for_each(|_| serve());
+    assert_eq!(steering.slot(0).assigned(), 6);
+    drop(frozen);
 }
 
 #[test]

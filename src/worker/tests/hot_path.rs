@@ -10,6 +10,7 @@ use uring_ring::{Features, Mask, Setup};
 use super::super::*;
 use super::settings;
 use crate::app::service;
+use crate::config;
 use crate::http::{Request, Response};
 use crate::process::scoreboard::Scoreboard;
 
@@ -31,6 +32,7 @@ impl Bench {
         let address = listener.local_addr().unwrap();
         let (channel, master) = UnixDatagram::pair().unwrap();
         let (signals, kernel) = UnixDatagram::pair().unwrap();
+        let (passing, dispatcher) = UnixDatagram::pair().unwrap();
         let scoreboard = Scoreboard::create(1, SystemTime::now()).unwrap().0;
         let queue = WakeQueue::new(WakeQueue::bell_descriptor().unwrap());
         let now = Instant::now();
@@ -40,9 +42,15 @@ impl Bench {
             listeners: vec![listener.into()],
             channel: channel.into(),
             signals: signals.into(),
+            slots: Vec::new(),
+            passing: passing.into(),
+            bell: WakeQueue::bell_descriptor().unwrap(),
+            recycle: Recycle::new(config::Recycle::default(), 1, now),
+            limit: Limit(4096),
             settings: settings(),
             connections_max: 1000,
             page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
+            pool: scoreboard.pool(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
@@ -52,7 +60,7 @@ impl Bench {
         let mut bench = Bench {
             worker: Worker::new(parts, service, now),
             clients: Vec::new(),
-            _ends: vec![master, kernel],
+            _ends: vec![master, kernel, dispatcher],
         };
         for _ in 0..clients {
             let client = TcpStream::connect(address).unwrap();

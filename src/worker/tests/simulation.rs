@@ -13,12 +13,14 @@ use uring_ring::sim::{Client, Fault, Faults, Plan, Rng, World};
 use super::super::*;
 use super::settings;
 use crate::app::service;
+use crate::config;
 use crate::http::{Body, Request, Response};
-use crate::process::channel;
 use crate::process::scoreboard::Scoreboard;
 
 /// More turns than any run needs that gets anywhere.
 const TURNS_MAX: usize = 20_000;
+
+const LIMIT: Limit = Limit(4096);
 
 /// A worker in its world.
 struct Stage {
@@ -43,9 +45,15 @@ impl Stage {
             listeners: vec![listener],
             channel,
             signals: world.readable(),
+            slots: Vec::new(),
+            passing: world.readable(),
+            bell: world.readable(),
+            recycle: Recycle::new(config::Recycle::default(), 1, now),
+            limit: LIMIT,
             settings: settings(),
             connections_max,
             page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
+            pool: scoreboard.pool(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
@@ -307,7 +315,7 @@ fn run(seed: u64, faults: Faults) {
         actor.judge(&why);
     }
 
-    let shutdown = channel::encode(&Message::Shutdown { deadline_ms: 10_000 }).unwrap();
+    let shutdown = LIMIT.encode(&Message::Shutdown { deadline_ms: 10_000 }).unwrap();
     stage.world.feed(&stage.channel, &shutdown);
     while stage.turn() == Turn::Continue {
         actors.iter_mut().for_each(|actor| actor.heard.extend(actor.client.read()));
