@@ -259,7 +259,9 @@ impl<F> Dispatcher<F> {
     }
 
     fn index_of(&self, life: Life) -> Option<usize> {
-        self.workers.iter().position(|worker| worker.life() == life)
+        let first = self.workers.partition_point(|other| other.life().worker < life.worker);
+        let in_place = self.workers[first..].iter().take_while(|w| w.life().worker == life.worker);
+        in_place.map(Worker::life).position(|other| other == life).map(|at| first + at)
     }
 
     fn any_room(&self) -> bool {
