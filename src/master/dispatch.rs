@@ -17,6 +17,8 @@
 //! What the rules lean on, and whoever acts has to see to:
 //! - A worker counts a connection as open, and one that it refuses as refused, before it shows a
 //!   `taken` beyond it. The page is read in the opposite order: `taken` first.
+//! - A worker shows that it has taken a connection before it reads from it: what it died with
+//!   before that is as good as new to another.
 //! - A worker's end is told after everything that the worker had said, and its socket for
 //!   connections has no heir: what is in it goes out from here once more.
 //! - Pages are read before [`poll_commands`](Dispatcher::poll_commands), or a worker is held to
@@ -257,7 +259,9 @@ impl<F> Dispatcher<F> {
     }
 
     fn index_of(&self, life: Life) -> Option<usize> {
-        self.workers.iter().position(|worker| worker.life() == life)
+        let first = self.workers.partition_point(|other| other.life().worker < life.worker);
+        let in_place = self.workers[first..].iter().take_while(|w| w.life().worker == life.worker);
+        in_place.map(Worker::life).position(|other| other == life).map(|at| first + at)
     }
 
     fn any_room(&self) -> bool {
@@ -335,3 +339,8 @@ struct News {
     closed: u64,
     is_gone: bool,
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

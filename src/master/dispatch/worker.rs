@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use super::super::balance::Candidate;
 use super::super::children::Life;
-use super::UNCONFIRMED_MAX;
 use super::ledger::{Ledger, Outcome};
 use super::queue::{Queue, Waiting};
-use super::{BATCH_MAX, Command, Ends, News, Passed, Progress, REST, STALLED_AFTER};
+use super::{
+    BATCH_MAX, Command, Ends, News, Passed, Progress, REST, STALLED_AFTER, UNCONFIRMED_MAX,
+};
 
 pub(super) struct Worker<F> {
     life: Life,
@@ -36,7 +37,10 @@ pub(super) struct Worker<F> {
 enum Phase {
     Ready,
     Leaving,
+    /// It has ended, but a reclaim must tell first what of it was left.
     Gone,
+    /// Nothing is uncertain any more; the last batch may still have to come home.
+    Buried,
 }
 
 /// How far the worker can be relied on to take what it is passed.
@@ -81,12 +85,12 @@ impl<F> Worker<F> {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.phase == Phase::Gone
+        matches!(self.phase, Phase::Gone | Phase::Buried)
     }
 
-    /// Gone, and nothing of it is outstanding.
+    /// Nothing of it is outstanding.
     pub(super) fn is_done(&self) -> bool {
-        self.is_gone() && self.ledger.is_empty() && self.next.is_empty() && !self.is_reclaiming
+        self.phase == Phase::Buried && self.ledger.is_empty()
     }
 
     /// Whether it can get another connection.
@@ -126,7 +130,9 @@ impl<F> Worker<F> {
     }
 
     pub(super) fn on_gone(&mut self, taken: u64) {
-        self.phase = Phase::Gone;
+        if !self.is_gone() {
+            self.phase = Phase::Gone;
+        }
         self.shown.taken = taken.max(self.shown.taken);
     }
 
@@ -161,12 +167,12 @@ impl<F> Worker<F> {
         self.is_passing = false;
         let outcome = match passed {
             Passed::Sent => None,
-            Passed::Full | Passed::Broken => {
-                self.standing = Standing::Resting { until: now + REST, is_out: false };
-                Some(Outcome::Back)
-            }
+            Passed::Full | Passed::Broken => Some(Outcome::Back),
         };
         self.ledger.come_home(conns, outcome, ends);
+        if outcome.is_some() {
+            self.rest(now, false);
+        }
     }
 
     pub(super) fn on_reclaimed(&mut self, seqs: &[Range<u64>], now: Instant, ends: &mut Ends<F>) {
@@ -174,10 +180,8 @@ impl<F> Worker<F> {
         for seqs in seqs {
             self.ledger.settle(seqs.clone(), Outcome::Back, ends);
         }
-        if let Standing::Stalled { .. } = self.standing
-            && self.ledger.unconfirmed() == 0
-        {
-            self.standing = Standing::Resting { until: now + REST, is_out: false };
+        if let Standing::Stalled { .. } = self.standing {
+            self.rest(now, false);
         }
     }
 
@@ -189,15 +193,15 @@ impl<F> Worker<F> {
         ends: &mut Ends<F>,
     ) {
         self.refused_told += count;
-        self.standing = Standing::Resting { until: now + REST, is_out: true };
         self.ledger.settle(first_seq..first_seq.saturating_add(count), Outcome::Back, ends);
+        self.rest(now, true);
     }
 
     /// What is certain by now. A page may be newer than what is under way from the worker: while
     /// a reclaim or a refusal is, `taken` may have jumped over connections that the worker hasn't.
     pub(super) fn poll_news(&mut self, ends: &mut Ends<F>) -> Option<News> {
         let is_told_all = self.is_gone() || self.refused_told >= self.shown.refused_total;
-        if self.is_reclaiming || !is_told_all {
+        if self.is_reclaiming || !is_told_all || self.phase == Phase::Buried {
             return None;
         }
         let taken_end = self.shown.taken.min(self.ledger.last_seq()) + 1;
@@ -207,6 +211,7 @@ impl<F> Worker<F> {
         if self.is_gone() {
             self.ledger.settle(0..u64::MAX, Outcome::Back, ends);
             self.give_back(&mut ends.queue);
+            self.phase = Phase::Buried;
         }
         Some(News { taken, closed, is_gone: self.is_gone() })
     }
@@ -267,6 +272,13 @@ impl<F> Worker<F> {
         self.is_reclaiming = true;
         self.standing = Standing::Stalled { reclaim_at: now + STALLED_AFTER };
         Some(Command::Reclaim { life: self.life })
+    }
+
+    /// Leaves it alone for a while. While it leaves something untaken, that is the greater concern.
+    fn rest(&mut self, now: Instant, is_out: bool) {
+        if !self.has_stalled() {
+            self.standing = Standing::Resting { until: now + REST, is_out };
+        }
     }
 
     fn on_their_way(&self) -> usize {

@@ -10,7 +10,6 @@ use super::server::{Server, answer, zombies_of};
 use super::workers::{polite, say_ready, sleep_forever};
 use super::{config, millis, with_each_kernel};
 use crate::config::PoolConfig;
-use crate::process::channel;
 use crate::process::scoreboard::State;
 use crate::process::seat::Seat;
 
@@ -86,7 +85,7 @@ fn a_fork_that_fails_is_tried_again() {
 #[test]
 fn what_a_worker_says_wrong_is_logged_and_harms_nothing() {
     fn babbling(seat: Seat) -> i32 {
-        let long = vec![b' '; channel::MESSAGE_BYTES_MAX + 1000];
+        let long = vec![b' '; seat.limit.0 + 1000];
         for packet in [&b"\xff\x00"[..], br#"{"type":"dance"}"#, &long] {
             send(seat.channel.as_raw_fd(), packet, MsgFlags::empty()).unwrap();
         }
@@ -94,9 +93,9 @@ fn what_a_worker_says_wrong_is_logged_and_harms_nothing() {
     }
     with_each_kernel(|features| {
         let server = Server::start(&config(), 1, features, &babbling);
-        server.logs("was not understood: no message: expected value");
-        server.logs("was not understood: no message: unknown variant `dance`");
-        server.logs("was not understood: a message has at most 4096 bytes");
+        server.logs("was not understood: it is no message: expected value");
+        server.logs("was not understood: it is no message: unknown variant `dance`");
+        server.logs("was not understood: it is longer than 65536 bytes");
         assert_eq!(server.ask().0, 0);
     });
 }

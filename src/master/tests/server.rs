@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use uring_ring::Features;
 
 use crate::config::{Address, Checked, PoolConfig};
-use crate::master::run;
+use crate::master::{PoolHandle, Ready, Start, Surroundings, run};
 use crate::process::listen::Listeners;
 use crate::process::scoreboard::{Scoreboard, State, WorkerPage};
 use crate::process::seat::Seat;
@@ -45,20 +45,20 @@ impl Server {
         features: Features,
         worker: &dyn Fn(Seat) -> i32,
     ) -> Server {
-        let scoreboard = Scoreboard::create(workers, SystemTime::now()).unwrap().0;
+        let (scoreboard, memory) = Scoreboard::create(workers, SystemTime::now()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let (reader, writer) = io::pipe().unwrap();
         let pid = match sys::fork().unwrap() {
             Fork::Child => {
                 let master = || {
-                    sys::close_all_but(vec![0, 1, 2, writer.as_raw_fd()]); // other tests' files
+                    sys::close_all_but(vec![0, 1, 2, writer.as_raw_fd(), memory.as_raw_fd()]); // other tests' files
                     setpgid(Pid::this(), Pid::this()).unwrap();
                     prctl::set_pdeathsig(Signal::SIGKILL).unwrap(); // if the tests are killed
                     log_to(File::create(&log).unwrap());
                     let config = config.clone().validate().unwrap();
                     let listeners = Listeners::bind(&config, workers).unwrap();
-                    serve(&config, features, listeners, scoreboard, worker, &writer)
+                    serve(config, features, listeners, (scoreboard, memory), worker, &writer)
                 };
                 process::exit(panic::catch_unwind(AssertUnwindSafe(master)).unwrap_or(99))
             }
@@ -157,25 +157,57 @@ impl Drop for Server {
 }
 
 fn serve(
-    config: &Checked<PoolConfig>,
+    config: Checked<PoolConfig>,
     features: Features,
     listeners: Listeners,
-    scoreboard: Scoreboard,
+    (scoreboard, memory): (Scoreboard, OwnedFd),
     worker: &dyn Fn(Seat) -> i32,
-    mut ready_to: &PipeWriter,
+    ready_to: &PipeWriter,
 ) -> i32 {
-    let workers = listeners.workers();
-    let result = run(config, features, listeners, scoreboard, worker, &mut |ready| {
-        assert_eq!(ready.workers, workers);
-        let addresses: Vec<String> = ready.addresses.iter().map(Address::to_string).collect();
-        writeln!(ready_to, "{}", addresses.join(" ")).unwrap();
-    });
-    match result {
+    let start = Start {
+        config: config.clone(),
+        features,
+        listeners,
+        scoreboard,
+        memory,
+        old_master: None,
+        handle: PoolHandle::new().unwrap(),
+        balancer: None,
+    };
+    match run(start, &mut Program { config, worker, ready_to }) {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
             error.exit_code().into()
         }
+    }
+}
+
+/// The program around the master.
+struct Program<'a> {
+    config: Checked<PoolConfig>,
+    worker: &'a dyn Fn(Seat) -> i32,
+    ready_to: &'a PipeWriter,
+}
+
+impl Surroundings for Program<'_> {
+    fn work(&self, seat: Seat) -> i32 {
+        (self.worker)(seat)
+    }
+
+    fn on_ready(&mut self, ready: &Ready<'_>) {
+        let addresses: Vec<String> = ready.addresses.iter().map(Address::to_string).collect();
+        writeln!(self.ready_to, "{}", addresses.join(" ")).unwrap();
+    }
+
+    fn read_settings(&mut self) -> Result<Checked<PoolConfig>, String> {
+        Ok(self.config.clone())
+    }
+
+    fn settle_settings(&mut self, _are_new: bool) {}
+
+    fn on_message(&mut self, worker: usize, payload: serde_json::Value) {
+        log::info!("worker {worker} says {payload}");
     }
 }
 

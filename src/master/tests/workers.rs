@@ -14,7 +14,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockaddrLike, SockaddrStorage, getsockname, recv, send,
 };
 
-use crate::process::channel::{self, Message};
+use crate::process::channel::{Limit, Message};
 use crate::process::scoreboard::State;
 use crate::process::seat::Seat;
 
@@ -30,7 +30,7 @@ pub(super) fn polite(seat: Seat) -> i32 {
         let readable = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let at = polled.iter().position(readable).unwrap();
         match waiting.len() - at {
-            2 => return on_channel(&waiting[at]),
+            2 => return on_channel(&waiting[at], seat.limit),
             1 => {
                 log::info!("worker {} was stopped by a signal", seat.worker_id);
                 return 0;
@@ -56,10 +56,10 @@ fn serve_one(listener: OwnedFd, worker_id: usize) {
     write!(connection, "{worker_id} {}", process::id()).unwrap();
 }
 
-fn on_channel(channel: &OwnedFd) -> i32 {
-    let mut packet = vec![0; channel::MESSAGE_BYTES_MAX + 1];
+fn on_channel(channel: &OwnedFd, limit: Limit) -> i32 {
+    let mut packet = vec![0; limit.0 + 1];
     let count = recv(channel.as_raw_fd(), &mut packet, MsgFlags::empty()).unwrap();
-    match channel::decode(&packet[..count]) {
+    match limit.decode(&packet[..count]) {
         Ok(Message::Shutdown { deadline_ms }) => {
             log::info!("a worker was told to stop within {deadline_ms} ms");
             0
@@ -70,8 +70,12 @@ fn on_channel(channel: &OwnedFd) -> i32 {
 }
 
 pub(super) fn say_ready(seat: &Seat) {
-    let ready = Message::WorkerReady { worker_id: seat.worker_id, pid: process::id() };
-    let packet = channel::encode(&ready).unwrap();
+    let ready = Message::WorkerReady {
+        worker_id: seat.worker_id,
+        pid: process::id(),
+        connections_max: 100,
+    };
+    let packet = seat.limit.encode(&ready).unwrap();
     send(seat.channel.as_raw_fd(), &packet, MsgFlags::empty()).unwrap();
     seat.page.set_state(State::Ready);
 }
