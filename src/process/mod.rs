@@ -1,6 +1,8 @@
 //! What master and worker share: sockets, signals, the channel, the scoreboard, the seat that a
 //! worker takes. Decides nothing about either, and runs no loop.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "not wired into master and worker yet"))]
+pub(crate) mod activation;
 pub(crate) mod channel;
 pub(crate) mod cpus;
 pub(crate) mod listen;
