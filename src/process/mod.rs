@@ -9,6 +9,8 @@ pub(crate) mod listen;
 #[cfg_attr(not(test), expect(dead_code, reason = "not wired into master and worker yet"))]
 pub(crate) mod notify;
 #[cfg_attr(not(test), expect(dead_code, reason = "not wired into master and worker yet"))]
+pub(crate) mod pid_file;
+#[cfg_attr(not(test), expect(dead_code, reason = "not wired into master and worker yet"))]
 pub(crate) mod privileges;
 pub(crate) mod scoreboard;
 pub(crate) mod seat;
