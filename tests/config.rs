@@ -179,5 +179,16 @@ fn help_is_no_mistake() {
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(help.contains("--config <FILE>") && help.contains("--recycle-memory"), "{help}");
+    let (_, settings, _) = run("check", &Config::new(""), &[]);
+    for (flag, key) in [
+        ("--stop-timeout", "stop_timeout"),
+        ("--hang-timeout", "hang_timeout"),
+        ("--queue-timeout", "queue_timeout"),
+        ("--queue-max", "queue_max"),
+    ] {
+        let value = settings.split(&format!("\n{key} = ")).nth(1).unwrap().lines().next().unwrap();
+        let told = help.lines().skip_while(|line| !line.contains(flag)).take(2).collect::<String>();
+        assert!(told.contains(&format!("(default: {})", value.trim_matches('"'))), "{told}");
+    }
     assert_eq!(program().output().unwrap().status.code(), Some(64));
 }

@@ -37,37 +37,37 @@ pub(super) struct Flags {
     /// sticky or p2c
     #[arg(long, value_name = "BALANCE")]
     pub(super) balance: Option<Balance>,
-    /// Shares of the workers for `--balance weighted`
+    /// Shares of the workers for `--balance weighted` (default: 1 each)
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     pub(super) weights: Vec<u32>,
-    /// Connections that may wait in the master while all workers are full (dispatch)
+    /// Connections that may wait in the master while all workers are full, in dispatch mode (default: 1000)
     #[arg(long, value_name = "N")]
     pub(super) queue_max: Option<usize>,
-    /// How long such a connection waits before it is answered with 503
+    /// How long such a connection waits before it is answered with 503 (default: 10s)
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub(super) queue_timeout: Option<Duration>,
     /// Connections of one worker (default: as many as descriptors allow)
     #[arg(long, value_name = "N")]
     pub(super) connections_max: Option<u32>,
-    /// How long open connections may take at a graceful stop
+    /// How long open connections may take at a graceful stop (default: 30s)
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub(super) stop_timeout: Option<Duration>,
-    /// How long one turn of a worker's loop may last before the worker is replaced
+    /// How long one turn of a worker's loop may last before the worker is replaced (default: 30s)
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub(super) hang_timeout: Option<Duration>,
-    /// Replace a worker after so many requests
+    /// Replace a worker after so many requests (default: never)
     #[arg(long, value_name = "N")]
     pub(super) recycle_requests: Option<u64>,
-    /// Replace a worker after so long
+    /// Replace a worker after so long (default: never)
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub(super) recycle_lifetime: Option<Duration>,
-    /// Replace a worker that occupies so much memory
+    /// Replace a worker that occupies so much memory (default: never)
     #[arg(long, value_name = "SIZE", value_parser = units::bytes::<u64>)]
     pub(super) recycle_memory: Option<u64>,
-    /// Write the master's process id to this file
+    /// Write the master's process id to this file (default: none)
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
-    /// Run the workers as this user, a name or a number
+    /// Run the workers as this user, a name or a number (default: as the master)
     #[arg(long, value_name = "USER")]
     pub(super) user: Option<String>,
     /// And as this group (default: the user's own)
