@@ -181,8 +181,8 @@ fn what_keeps_it_from_starting_is_said_with_a_way_out() {
             &["cannot listen", "another process", "ss -ltnp"][..],
         ),
         (&["--listen", "192.0.2.1:80"], 69, &["cannot listen on http://192.0.2.1:80"]),
-        (&["--listen", "nonsense"], 2, &["nonsense", "no port"]),
-        (&["--workers", "5000"], 2, &["5000", "1024"]),
+        (&["--listen", "nonsense"], 64, &["nonsense", "no port"]),
+        (&["--workers", "5000"], 64, &["5000", "1024"]),
         (&["--root", "/nowhere/at/all"], 66, &["cannot serve /nowhere/at/all", "No such file"]),
         (&["--listen", "unix:/nowhere/socket"], 69, &["unix:/nowhere/socket"]),
     ] {

@@ -1,11 +1,25 @@
 //! The command line: flags to settings, errors to words and exit statuses. Serves nothing itself.
 
+mod check;
+mod file;
+mod flags;
+mod identity;
 mod log;
 mod serve;
+mod settings;
+mod units;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// Wrong use of the command line (sysexits.h).
+const EX_USAGE: u8 = 64;
+/// A file or directory that can't be used.
+const EX_NOINPUT: u8 = 66;
+/// A configuration file with something wrong in it.
+const EX_CONFIG: u8 = 78;
 
 /// An io_uring-native, pre-fork HTTP server for Linux.
 #[derive(Parser)]
@@ -18,14 +32,26 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve a directory, or a demo of the server itself.
-    Serve(serve::Flags),
+    Serve(flags::Flags),
+    /// Say whether `serve` would take these settings, and which are in effect.
+    Check(flags::Flags),
 }
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
     log::install();
-    let Command::Serve(flags) = Cli::parse().command;
-    match serve::run(flags) {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            let _ = error.print(); // nowhere left to complain
+            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 });
+        }
+    };
+    let result = match &command {
+        Command::Serve(flags) => serve::run(flags),
+        Command::Check(flags) => check::run(flags),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("uring-pool: {}", failure.reason);
@@ -35,9 +61,16 @@ pub(crate) fn run() -> ExitCode {
 }
 
 /// Why the program ends without success.
+#[derive(Debug)]
 struct Failure {
     reason: String,
     exit_code: u8,
+}
+
+impl Failure {
+    fn new(exit_code: u8, reason: impl Display) -> Failure {
+        Failure { reason: reason.to_string(), exit_code }
+    }
 }
 
 impl From<uring_pool::Error> for Failure {

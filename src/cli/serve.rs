@@ -1,68 +1,43 @@
 //! `uring-pool serve`: which app, where. Knows no processes.
 
-use std::env;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
-use clap::Args;
 use uring_pool::app::demo::Demo;
 use uring_pool::app::files::Files;
-use uring_pool::config::{Address, PoolConfig, WorkerConfig, WorkerCount};
+use uring_pool::config::Address;
 use uring_pool::{Handler, Pool, Ready, Request, Response, Status};
 
-use super::Failure;
-
-/// Names features of the kernel to do without, to try the fallbacks.
-const MASK_VARIABLE: &str = "URING_POOL_MASK";
-
-/// Wrong use of the command line (sysexits.h).
-const EX_USAGE: u8 = 64;
-/// A file or directory that can't be used.
-const EX_NOINPUT: u8 = 66;
-
-#[derive(Args)]
-pub(super) struct Flags {
-    // Not documentation comments: brackets and colons would be links there.
-    #[arg(help = "Where to listen: 127.0.0.1:8080, [::1]:8080, :8080, unix:/path; repeatable")]
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
-    listen: Vec<Address>,
-    /// Worker processes: a number, or `auto` for one a core
-    #[arg(long, value_name = "N", default_value = "auto")]
-    workers: WorkerCount,
-    /// Serve the files of this directory
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Serve the demo's endpoints, too (without --root they are all there is)
-    #[arg(long)]
-    demo: bool,
-}
+use super::flags::Flags;
+use super::settings::{Settings, SiteSettings};
+use super::{EX_NOINPUT, Failure};
 
 /// Serves until told to stop.
-pub(super) fn run(flags: Flags) -> Result<(), Failure> {
-    let mask = env::var(MASK_VARIABLE).unwrap_or_default();
-    let mask = mask.parse().map_err(|error| Failure {
-        reason: format!("{MASK_VARIABLE}: {error}"),
-        exit_code: EX_USAGE,
-    })?;
-    let files = flags.root.as_deref().map(open).transpose()?.map(Rc::new);
-    let with_demo = flags.demo || files.is_none();
-    let config =
-        PoolConfig { listen: flags.listen, workers: flags.workers, mask, ..PoolConfig::default() };
-    let pool = Pool::new(config, WorkerConfig::default())?.on_ready(announce);
+pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    let Settings { pool, worker, site } = Settings::read(flags)?;
+    let files = open_root(&site)?.map(Rc::new);
+    let pool = Pool::new(pool, worker).on_ready(announce);
     pool.serve(|worker| {
         let worker = *worker;
         let demo = || Demo::new(move || Response::json(&worker.pool_status()));
-        Site { demo: with_demo.then(demo), files: files.clone() }
+        Site { demo: site.demo.then(demo), files: files.clone() }
     })?;
     Ok(())
 }
 
-fn open(root: &Path) -> Result<Files, Failure> {
-    Files::open(root).map_err(|error| Failure {
-        reason: format!("cannot serve {}: {error}", root.display()),
-        exit_code: EX_NOINPUT,
-    })
+/// Opens the directory that is to be served, if any.
+///
+/// # Errors
+///
+/// It isn't there, or is no directory.
+pub(super) fn open_root(site: &SiteSettings) -> Result<Option<Files>, Failure> {
+    let open = |root: &Path| {
+        Files::open(root).map_err(|error| {
+            Failure::new(EX_NOINPUT, format_args!("cannot serve {}: {error}", root.display()))
+        })
+    };
+    site.root.as_deref().map(open).transpose()
 }
 
 /// One line for whoever started us, on standard output.

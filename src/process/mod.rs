@@ -2,11 +2,15 @@
 //! worker takes. Decides nothing about either, and runs no loop.
 
 pub(crate) mod accept;
+pub(crate) mod activation;
 pub(crate) mod channel;
 pub(crate) mod cpus;
 pub(crate) mod inherit;
 pub(crate) mod listen;
 pub(crate) mod parcel;
+pub(crate) mod notify;
+pub(crate) mod pid_file;
+pub(crate) mod privileges;
 pub(crate) mod scoreboard;
 pub(crate) mod seat;
 pub(crate) mod signals;

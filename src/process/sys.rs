@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -65,6 +66,38 @@ fn close_range(first: u32, last: u32) {
 
 /// Maps the header and as many pages as `memory`, a sealed memfd, has room for. This process and its
 /// children share them with everyone who maps the same, and they are never unmapped.
+/// Takes `count` descriptors from `first` on, which whoever executed this program left open for it.
+/// Taken once; later calls find none.
+///
+/// # Errors
+///
+/// The number of the first that isn't open, or that this program opened itself (`EBADF`).
+pub(crate) fn take_inherited(
+    first: RawFd,
+    count: usize,
+) -> Result<Vec<OwnedFd>, (RawFd, io::Error)> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    assert!(first > libc::STDERR_FILENO, "the first three are everybody's");
+    if count == 0 || TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let take = |fd| {
+        // SAFETY: takes integers and touches no memory of ours.
+        match unsafe { libc::fcntl(fd, libc::F_GETFD) } {
+            -1 => Err((fd, io::Error::last_os_error())),
+            // Marked to be closed by exec: it can't have come through one.
+            flags if flags & libc::FD_CLOEXEC != 0 => {
+                Err((fd, io::Error::from_raw_os_error(libc::EBADF)))
+            }
+            // SAFETY: it is open and not marked as everything is that std opens, so it was there
+            // when the program started; and nobody else takes what was, as we do so once.
+            _ => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
+    };
+    (first..).take(count).map(take).collect()
+}
+
+/// Makes `count` zeroed pages that this process and its children share until all have ended.
 ///
 /// # Errors
 ///
@@ -492,6 +525,19 @@ mod tests {
     fn pages_are_shared_with_children() {
         let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+    fn what_this_program_opened_is_not_inherited() {
+        let code = exit_code(|| {
+            let ours = std::fs::File::open("/dev/null").unwrap();
+            let (fd, error) = take_inherited(ours.as_raw_fd(), 1).unwrap_err();
+            i32::from((fd, error.raw_os_error()) != (ours.as_raw_fd(), Some(libc::EBADF)))
+        });
+        assert_eq!(code, 0);
+    }
+
+    #[test]
+    fn pages_are_zeroed_and_shared_with_children() {
+        let pages = share_pages(3).unwrap();
+        assert_eq!(pages.len(), 3);
         let code = exit_code(|| {
             page.traffic.requests.add(7);
             0

@@ -1,0 +1,187 @@
+//! All that `serve` needs to know, from a file and flags, and as a file again. Serves nothing.
+
+use std::env;
+use std::fmt::{self, Display};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use uring_pool::config::{
+    Buffers, ConfigError, Limits, PoolConfig, Recycle, Timeouts, WorkerConfig,
+};
+
+use super::file::Document;
+use super::flags::Flags;
+use super::units::{bytes_text, time_text};
+use super::{EX_CONFIG, EX_NOINPUT, EX_USAGE, Failure};
+
+/// Names features of the kernel to do without, to try the fallbacks.
+const MASK_VARIABLE: &str = "URING_POOL_MASK";
+
+/// What to serve, and how. Every value is within its range.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Settings {
+    pub(super) pool: PoolConfig,
+    pub(super) worker: WorkerConfig,
+    pub(super) site: SiteSettings,
+}
+
+/// What to answer with.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct SiteSettings {
+    /// The directory whose files are served.
+    pub(super) root: Option<PathBuf>,
+    /// Whether the demo's endpoints come before the files.
+    pub(super) demo: bool,
+}
+
+impl Settings {
+    /// The defaults, over them what the file sets, over that what the flags set. May be called
+    /// again: the file is read anew.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read or understood, or a value is out of range.
+    pub(super) fn read(flags: &Flags) -> Result<Settings, Failure> {
+        let mut settings = Settings::default();
+        if let Some(path) = &flags.config {
+            settings.read_file(path)?;
+        }
+        let usage = |error: ConfigError| Failure::new(EX_USAGE, error);
+        flags.apply(&mut settings).map_err(usage)?;
+        settings.check().map_err(usage)?;
+        settings.site.demo |= settings.site.root.is_none();
+        let mask = env::var(MASK_VARIABLE).unwrap_or_default();
+        settings.pool.mask = mask
+            .parse()
+            .map_err(|error| Failure::new(EX_USAGE, format_args!("{MASK_VARIABLE}: {error}")))?;
+        Ok(settings)
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), Failure> {
+        let name = path.display();
+        let text = fs::read(path).map_err(|error| {
+            Failure::new(EX_NOINPUT, format_args!("cannot read the configuration {name}: {error}"))
+        })?;
+        let wrong = |error: &dyn Display| Failure::new(EX_CONFIG, format_args!("{name}: {error}"));
+        let text = String::from_utf8(text).map_err(|error| wrong(&error.utf8_error()))?;
+        let file: Document = text.parse().map_err(|error| wrong(&error))?;
+        file.apply(self).map_err(|error| wrong(&error))?;
+        self.check().map_err(|error| wrong(&error))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.pool.clone().validate()?;
+        self.worker.validate()?;
+        Ok(())
+    }
+}
+
+impl Display for Settings {
+    /// As a file that sets the same. Ids stand for users and groups; the mask of kernel features
+    /// has no key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whole, here and below: a new setting must not be forgotten.
+        let PoolConfig {
+            listen,
+            workers,
+            backlog,
+            ready_timeout,
+            stop_timeout,
+            restart_delay,
+            restart,
+            hang_timeout,
+            upgrade_timeout,
+            accept,
+            balance,
+            weights,
+            queue_max,
+            queue_timeout,
+            message_bytes_max,
+            identity,
+            no_new_privs,
+            descriptors_max,
+            core_bytes_max,
+            pid_file,
+            mask: _,
+        } = &self.pool;
+        let listen: Vec<String> = listen.iter().map(quoted).collect();
+        line(f, "listen", format_args!("[{}]", listen.join(", ")))?;
+        line(f, "workers", quoted(workers))?;
+        line(f, "backlog", backlog)?;
+        line(f, "accept", quoted(accept))?;
+        line(f, "balance", quoted(balance))?;
+        line(f, "weights", format_args!("{weights:?}"))?;
+        line(f, "queue_max", queue_max)?;
+        line(f, "queue_timeout", time(queue_timeout))?;
+        line(f, "ready_timeout", time(ready_timeout))?;
+        line(f, "stop_timeout", time(stop_timeout))?;
+        line(f, "hang_timeout", time(hang_timeout))?;
+        line(f, "upgrade_timeout", time(upgrade_timeout))?;
+        line(f, "restart", restart)?;
+        line(f, "restart_delay", time(restart_delay))?;
+        line(f, "message_bytes_max", bytes(*message_bytes_max as u64))?;
+        optional(f, "user", identity.map(|identity| identity.uid))?;
+        optional(f, "group", identity.map(|identity| identity.gid))?;
+        line(f, "no_new_privs", no_new_privs)?;
+        optional(f, "descriptors_max", *descriptors_max)?;
+        optional(f, "core_bytes_max", core_bytes_max.map(bytes))?;
+        optional(f, "pid_file", pid_file.as_deref().map(path))?;
+
+        let SiteSettings { root, demo } = &self.site;
+        writeln!(f, "\n[site]")?;
+        optional(f, "root", root.as_deref().map(path))?;
+        line(f, "demo", demo)?;
+
+        let WorkerConfig { limits, timeouts, buffers, recycle } = &self.worker;
+        let Limits { head_bytes_max, fields_max, body_bytes_max, connections_max } = limits;
+        writeln!(f, "\n[limits]")?;
+        line(f, "head_bytes_max", bytes(u64::from(*head_bytes_max)))?;
+        line(f, "fields_max", fields_max)?;
+        line(f, "body_bytes_max", bytes(*body_bytes_max as u64))?;
+        optional(f, "connections_max", *connections_max)?;
+
+        let Timeouts { head, idle, body, write } = timeouts;
+        writeln!(f, "\n[timeouts]")?;
+        line(f, "head", time(head))?;
+        line(f, "idle", time(idle))?;
+        line(f, "body", time(body))?;
+        line(f, "write", time(write))?;
+
+        let Buffers { count, size } = buffers;
+        writeln!(f, "\n[buffers]")?;
+        line(f, "count", count)?;
+        line(f, "size", bytes(u64::from(*size)))?;
+
+        let Recycle { requests, lifetime, memory_bytes } = recycle;
+        writeln!(f, "\n[recycle]")?;
+        optional(f, "requests", *requests)?;
+        optional(f, "lifetime", lifetime.as_ref().map(time))?;
+        optional(f, "memory_bytes", memory_bytes.map(bytes))
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, key: &str, value: impl Display) -> fmt::Result {
+    writeln!(f, "{key} = {value}")
+}
+
+fn optional(f: &mut fmt::Formatter<'_>, key: &str, value: Option<impl Display>) -> fmt::Result {
+    value.map_or(Ok(()), |value| line(f, key, value))
+}
+
+/// A basic string of TOML, whose escapes are those of JSON.
+fn quoted(value: impl Display) -> String {
+    serde_json::Value::from(value.to_string()).to_string()
+}
+
+fn time(time: &Duration) -> String {
+    quoted(time_text(*time))
+}
+
+fn bytes(bytes: u64) -> String {
+    quoted(bytes_text(bytes))
+}
+
+fn path(path: &Path) -> String {
+    quoted(path.display())
+}

@@ -1,0 +1,255 @@
+//! A file that says which process is the master. Signals nobody, locks nothing.
+
+use std::fmt;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+/// Everybody may read it.
+const MODE: u32 = 0o644;
+
+/// A file with the id of the process that created it. Removed on drop, but neither by a forked
+/// child nor when another process's id is in it by then.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    path: PathBuf,
+    owner: u32,
+}
+
+impl PidFile {
+    /// Writes this process's id to `path`, at once: nobody ever reads half of it. A file that a
+    /// dead process left is replaced, and so is that of the process `replaces`, which a new
+    /// binary's master takes over from.
+    ///
+    /// # Errors
+    ///
+    /// The file names another living process, or is no such file at all, or can't be written.
+    pub(crate) fn create(path: &Path, replaces: Option<u32>) -> Result<PidFile, PidFileError> {
+        let error = |fault| PidFileError { path: path.to_owned(), fault };
+        let owner = process::id();
+        match named(path).map_err(error)? {
+            Some(pid) if pid != owner && Some(pid) != replaces && is_alive(pid) => {
+                return Err(error(Fault::Running(pid)));
+            }
+            _ => {}
+        }
+        let absolute = std::path::absolute(path).map_err(|e| error(Fault::System(e)))?; // chdir(2)
+        write(&absolute, owner).map_err(|e| error(Fault::System(e)))?;
+        Ok(PidFile { path: absolute, owner })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if process::id() != self.owner || named(&self.path).ok().flatten() != Some(self.owner) {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The process that the file names; none when there is no file, or an empty one.
+fn named(path: &Path) -> Result<Option<u32>, Fault> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Fault::System(error)),
+        Ok(metadata) if !metadata.is_file() => return Err(Fault::NoPidFile), // a FIFO would block
+        Ok(_) => {}
+    }
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => Fault::NoPidFile,
+        _ => Fault::System(error),
+    })?;
+    match text.trim() {
+        "" => Ok(None),
+        text => text.parse().ok().filter(|pid| *pid > 0).map(Some).ok_or(Fault::NoPidFile),
+    }
+}
+
+/// Whether there is such a process, be it another user's.
+fn is_alive(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
+
+fn write(path: &Path, pid: u32) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{pid}.new"));
+    let temporary = path.with_file_name(name);
+    let _ = fs::remove_file(&temporary); // of an earlier process with our id, if at all
+    let result = write_new(&temporary, pid).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn write_new(path: &Path, pid: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(MODE))?; // whatever the umask
+    writeln!(file, "{pid}")
+}
+
+/// A file that can't have this process's id.
+#[derive(Debug)]
+pub(crate) struct PidFileError {
+    path: PathBuf,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+enum Fault {
+    Running(u32),
+    NoPidFile,
+    System(io::Error),
+}
+
+impl PidFileError {
+    /// A name for programs, which stays the same whatever the words become.
+    pub(crate) fn code(&self) -> &'static str {
+        match self.fault {
+            Fault::Running(_) => "PID_FILE_IN_USE",
+            Fault::NoPidFile => "PID_FILE_FOREIGN",
+            Fault::System(_) => "PID_FILE_ERROR",
+        }
+    }
+}
+
+impl fmt::Display for PidFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.fault {
+            Fault::Running(pid) => write!(
+                f,
+                "`pid_file` {path} names process {pid}, which is alive: stop it, or remove the \
+                 file if that is no server"
+            ),
+            Fault::NoPidFile => {
+                write!(
+                    f,
+                    "`pid_file` {path} has something else than a process id; it was left alone"
+                )
+            }
+            Fault::System(error) => write!(f, "`pid_file` {path} cannot be written: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for PidFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.fault {
+            Fault::System(error) => Some(error),
+            Fault::Running(_) | Fault::NoPidFile => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::sys::{Fork, fork};
+    use nix::sys::stat::Mode;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{getppid, mkfifo};
+
+    /// A process that lives as long as the test: whoever started it.
+    fn somebody() -> u32 {
+        getppid().as_raw().unsigned_abs()
+    }
+
+    fn pid_file() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.pid");
+        (directory, path)
+    }
+
+    #[test]
+    fn the_file_has_our_id_for_everybody_and_goes_with_us() {
+        let (directory, path) = pid_file();
+        let file = PidFile::create(&path, None).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", process::id()));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else");
+        let again = PidFile::create(&path, None).expect("our own id is no obstacle");
+        drop(file);
+        assert!(!path.exists());
+        drop(again);
+    }
+
+    #[test]
+    fn a_living_process_keeps_its_file_and_a_dead_one_does_not() {
+        let (_directory, path) = pid_file();
+        let other = somebody();
+        fs::write(&path, format!("{other}\n")).unwrap();
+        let error = PidFile::create(&path, None).unwrap_err();
+        assert!(error.to_string().contains(&format!("names process {other}")), "{error}");
+        assert_eq!(error.code(), "PID_FILE_IN_USE");
+        assert!(PidFile::create(&path, Some(other + 1)).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{other}\n"));
+        assert!(PidFile::create(&path, Some(other)).is_ok(), "its successor's");
+
+        let dead = match fork().unwrap() {
+            Fork::Child => process::exit(0),
+            Fork::Parent { child } => child,
+        };
+        assert_eq!(waitpid(dead, None), Ok(WaitStatus::Exited(dead, 0)));
+        for left in [format!("{dead}"), String::new(), "4294967295".to_owned()] {
+            fs::write(&path, left).unwrap();
+            assert!(PidFile::create(&path, None).is_ok());
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn another_process_id_is_not_removed() {
+        let (_directory, path) = pid_file();
+        let file = PidFile::create(&path, None).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn a_forked_child_leaves_the_file_to_its_parent() {
+        let (_directory, path) = pid_file();
+        let file = PidFile::create(&path, None).unwrap();
+        match fork().unwrap() {
+            Fork::Child => {
+                drop(file);
+                process::exit(0)
+            }
+            Fork::Parent { child } => {
+                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+                assert!(path.exists());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_pid_file_is_left_alone() {
+        let (directory, path) = pid_file();
+        for text in ["root:x:0:0", "-5", "0", "12 13"] {
+            fs::write(&path, text).unwrap();
+            let error = PidFile::create(&path, None).unwrap_err();
+            assert!(error.to_string().contains("left alone"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        fs::write(&path, b"\xff").unwrap();
+        assert_eq!(PidFile::create(&path, None).unwrap_err().code(), "PID_FILE_FOREIGN");
+        fs::remove_file(&path).unwrap();
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        assert_eq!(PidFile::create(&path, None).unwrap_err().code(), "PID_FILE_FOREIGN");
+        let nowhere = directory.path().join("nowhere/server.pid");
+        let error = PidFile::create(&nowhere, None).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+        assert_eq!(error.code(), "PID_FILE_ERROR");
+    }
+}
