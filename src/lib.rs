@@ -24,6 +24,7 @@
 pub mod app;
 pub mod config;
 mod conn;
+mod figures;
 mod http;
 mod master;
 #[doc(hidden)] // for benches and fuzzers
@@ -38,6 +39,6 @@ pub use app::Handler;
 pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
 pub use master::MasterError;
 pub use pool::{Error, Pool, Ready, Result, Worker};
-pub use process::{ListenError, State, Status as PoolStatus, WorkerStatus};
+pub use process::{Errors as PoolErrors, ListenError, State, Status as PoolStatus, WorkerStatus};
 pub use uring_ring::{Features, Mask, Unavailable};
 pub use worker::rt;

@@ -11,6 +11,7 @@ use crate::app::{Handler, service};
 use crate::config::{Address, ConfigError, PoolConfig, WorkerConfig, WorkerCount};
 use crate::master::{self, MasterError};
 use crate::process::Status;
+use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
 use crate::process::listen::{ListenError, Listeners};
 use crate::process::scoreboard::Scoreboard;
@@ -152,7 +153,7 @@ impl Worker {
 
     /// The numbers of the whole pool, read from shared memory: cheap, and never waits.
     pub fn pool_status(&self) -> Status {
-        self.scoreboard.status(SystemTime::now())
+        self.scoreboard.status(SystemTime::now(), monotonic_nanos())
     }
 }
 

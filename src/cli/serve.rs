@@ -16,6 +16,9 @@ use super::Failure;
 /// Names features of the kernel to do without, to try the fallbacks.
 const MASK_VARIABLE: &str = "URING_POOL_MASK";
 
+/// The exposition format that scrapers get.
+const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Wrong use of the command line (sysexits.h).
 const EX_USAGE: u8 = 64;
 /// A file or directory that can't be used.
@@ -52,7 +55,11 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
     let pool = Pool::new(config, WorkerConfig::default()).on_ready(announce);
     pool.serve(|worker| {
         let worker = *worker;
-        let demo = || Demo::new(move || Response::json(&worker.pool_status()));
+        let status = move || Response::json(&worker.pool_status());
+        let metrics = move || {
+            Response::new(worker.pool_status().to_prometheus()).with_content_type(PROMETHEUS_TYPE)
+        };
+        let demo = || Demo::new(status).with_metrics(metrics);
         Site { demo: with_demo.then(demo), files: files.clone() }
     })?;
     Ok(())

@@ -2,8 +2,11 @@
 //! worker takes. Decides nothing about either, and runs no loop.
 
 pub(crate) mod channel;
+pub(crate) mod clock;
 pub(crate) mod cpus;
+mod last_words;
 pub(crate) mod listen;
+pub(crate) mod memory;
 pub(crate) mod scoreboard;
 pub(crate) mod seat;
 pub(crate) mod signals;
@@ -12,7 +15,7 @@ pub(crate) mod sys;
 
 pub use listen::ListenError;
 pub use scoreboard::State;
-pub use status::{Status, WorkerStatus};
+pub use status::{Errors, Status, WorkerStatus};
 
 /// A worker leaves with this code when it could not start and another try would end the same way;
 /// it has logged why. `EX_UNAVAILABLE` of sysexits.h.

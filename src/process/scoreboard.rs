@@ -14,10 +14,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 use serde::Serialize;
 
+use super::last_words::LastWords;
 use super::sys;
+use crate::figures::{Counter, Figures, Unfinished};
 
 /// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"urpool02");
+const MAGIC: u64 = u64::from_be_bytes(*b"urpool03");
 
 /// Processes that one place may have at a time: one that serves, one that starts, and some that
 /// still drain after earlier reloads. Memory of pages that were never used is never touched.
@@ -88,6 +90,10 @@ impl Scoreboard {
         page.life.restarts.store(restarts, Relaxed);
         page.life.started_at.store(unix_seconds(now), Relaxed);
         page.life.core.store(0, Relaxed);
+        page.life.last_activity_at.set(0);
+        page.traffic.loop_delay_max.set(0);
+        page.figures.black_box.clear();
+        page.last_words.clear();
         page.set_state(State::Starting);
         Some(page)
     }
@@ -163,6 +169,9 @@ pub(crate) struct PoolFigures {
 pub(crate) struct WorkerPage {
     pub(crate) life: CachePadded<Life>,
     pub(crate) traffic: CachePadded<Traffic>,
+    pub(crate) figures: CachePadded<Figures>,
+    /// Where the process was when it was asked, before it had to be killed.
+    last_words: CachePadded<LastWords>,
 }
 
 const _: () = assert!(size_of::<WorkerPage>().is_multiple_of(4096));
@@ -189,6 +198,10 @@ pub(crate) struct Life {
     started_at: AtomicU64,
     /// Processes in this place before this one.
     restarts: AtomicU64,
+    /// When it last served a request, in seconds since 1970; zero before.
+    pub(crate) last_activity_at: Counter,
+    /// Bytes in RAM when it was last active.
+    pub(crate) memory: Counter,
 }
 
 impl Life {
@@ -203,7 +216,6 @@ pub(crate) struct Traffic {
     pub(crate) connections: Counter,
     pub(crate) connections_total: Counter,
     pub(crate) connections_closed: Counter,
-    pub(crate) requests: Counter,
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
     /// Enters of its ring.
@@ -213,6 +225,8 @@ pub(crate) struct Traffic {
     /// When the turn began that it works on, in nanoseconds of the monotonic clock; zero while it
     /// waits.
     pub(crate) busy_since: Counter,
+    /// The longest that this process has worked on one turn, in nanoseconds.
+    pub(crate) loop_delay_max: Counter,
 }
 
 impl WorkerPage {
@@ -229,6 +243,7 @@ impl WorkerPage {
         connections.set(0);
         self.traffic.taken.set(0);
         self.traffic.busy_since.set(0);
+        self.life.memory.set(0);
         self.set_state(state);
         self.life.claimed.store(0, Relaxed);
     }
@@ -256,30 +271,35 @@ impl WorkerPage {
         self.life.restarts.load(Relaxed)
     }
 
+    /// What a worker, alive or dead, has begun and not finished. `now` is in nanoseconds of the
+    /// monotonic clock.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the master is to read it"))]
+    pub(crate) fn in_flight(&self, now: u64) -> Unfinished {
+        self.figures.black_box.read(now)
+    }
+
+    /// The longest that the process has worked on one turn, be it the one of `now`, in nanoseconds
+    /// of the monotonic clock.
+    pub(crate) fn loop_delay(&self, now: u64) -> Duration {
+        let since = self.traffic.busy_since.read();
+        let current = if since == 0 { 0 } else { now.saturating_sub(since) };
+        Duration::from_nanos(current.max(self.traffic.loop_delay_max.read()))
+    }
+
+    /// Leaves a text for the master. Async-signal-safe: nothing but atomic stores.
+    pub(crate) fn write_last_words(&self, text: &[u8]) {
+        self.last_words.write(text);
+    }
+
+    /// What the process wrote before it ended.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the master is to read it"))]
+    pub(crate) fn last_words(&self) -> Option<String> {
+        self.last_words.read()
+    }
+
     /// When the worker was forked, in seconds since 1970.
     pub(crate) fn started_at(&self) -> u64 {
         self.life.started_at.load(Relaxed)
-    }
-}
-
-/// A count with one writer, so that a plain store does: no bus lock, as `fetch_add` would take.
-/// Survives its writer; a successor goes on from where it stands.
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    #[inline]
-    pub(crate) fn add(&self, count: u64) {
-        self.set(self.read().wrapping_add(count));
-    }
-
-    #[inline]
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Relaxed)
     }
 }
 
@@ -395,9 +415,9 @@ mod tests {
     #[test]
     fn whoever_inherits_the_memory_sees_the_same_pages() {
         let (scoreboard, memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
-        scoreboard.claim(0, UNIX_EPOCH).unwrap().traffic.requests.add(7);
+        scoreboard.claim(0, UNIX_EPOCH).unwrap().figures.requests.add(7);
         let inherited = Scoreboard::inherit(&memory).unwrap();
-        assert_eq!(inherited.newest(0).unwrap().traffic.requests.read(), 7);
+        assert_eq!(inherited.newest(0).unwrap().figures.requests.read(), 7);
         scoreboard.header.page_bytes.store(1, Relaxed);
         assert!(Scoreboard::inherit(&memory).is_err(), "of another layout");
     }

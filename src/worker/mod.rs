@@ -18,11 +18,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use uring_ring::{Completion, GroupId, Op, Outcome, Ring};
+use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
-use crate::conn::{Action, Counts, DRAIN_GRACE, DateField, Env, Pools, Settings};
+use crate::conn::{Action, DRAIN_GRACE, DateField, Env, Pools, Settings};
+use crate::figures::{Fault, Figures};
 use crate::process::channel::Message;
+use crate::process::clock::{self, Anchor};
+use crate::process::memory::Memory;
 use crate::process::scoreboard::{State, WorkerPage};
 use accept::Acceptor;
 use entry::{Entry, Receive};
@@ -89,17 +92,23 @@ struct Worker {
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
     page: &'static WorkerPage,
+    anchor: Anchor,
+    memory: Memory,
+    /// Requests up to the last turn.
+    requests_shown: u64,
 }
 
 /// What connections borrow for a call.
 struct Around {
     now: Instant,
+    /// The same in nanoseconds of the monotonic clock.
+    nanos: u64,
     settings: Settings,
     service: Box<dyn Service>,
     wakers: ConnWakers,
     date: DateField,
     pools: Pools,
-    counts: Counts,
+    figures: &'static Figures,
     draining: bool,
     traffic: Traffic,
 }
@@ -122,12 +131,13 @@ impl Around {
     fn env(&mut self, id: ConnId) -> Env<'_> {
         Env {
             now: self.now,
+            nanos: self.nanos,
             settings: &self.settings,
             service: &*self.service,
             waker: self.wakers.lend(id),
             date: &self.date,
             pools: &mut self.pools,
-            counts: &mut self.counts,
+            figures: self.figures,
             draining: self.draining,
         }
     }
@@ -147,12 +157,13 @@ impl Worker {
             lifecycle: Lifecycle::new(channel, signals),
             around: Around {
                 now,
+                nanos: 0,
                 settings,
                 service,
                 wakers: ConnWakers::new(Arc::clone(&queue)),
                 date: DateField::new(now, SystemTime::now()),
                 pools: Pools::default(),
-                counts: Counts::default(),
+                figures: &parts.page.figures,
                 draining: false,
                 traffic: Traffic::default(),
             },
@@ -160,7 +171,11 @@ impl Worker {
             queue,
             woken: Vec::new(),
             page: parts.page,
+            anchor: Anchor::new(now, clock::monotonic_nanos()),
+            memory: Memory::open(),
+            requests_shown: parts.page.figures.requests.read(),
         };
+        worker.measure_memory();
         worker.listen_to_bell();
         worker.acceptor.arm(&mut worker.ring, worker.table.len());
         let report = Message::WorkerReady { worker_id: parts.worker_id, pid: process::id() };
@@ -169,10 +184,15 @@ impl Worker {
     }
 
     /// One turn: what is complete, what is due, what was woken; then one enter, which waits.
-    fn turn(&mut self, now: Instant) -> io::Result<Turn> {
+    fn turn(&mut self, clock: impl Fn() -> Instant) -> io::Result<Turn> {
+        let now = clock();
         self.runtime.enter(now);
         self.around.now = now;
-        self.around.date.refresh(now, SystemTime::now);
+        self.around.nanos = self.anchor.nanos(now);
+        self.page.traffic.busy_since.set(self.around.nanos);
+        if self.around.date.refresh(now, SystemTime::now) {
+            self.measure_memory();
+        }
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
         }
@@ -180,7 +200,7 @@ impl Worker {
         self.on_alarms();
         self.on_woken();
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
-        self.publish();
+        self.publish(clock());
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
@@ -208,7 +228,7 @@ impl Worker {
                         self.around.traffic.bytes_received += bytes.len() as u64;
                     }
                     Ok(None) => entry.connection.handle_end(&mut env),
-                    Err(errno) => entry.on_receive_error(errno),
+                    Err(errno) => entry.on_receive_error(errno, &env),
                 }
                 self.settle(id);
             }
@@ -228,7 +248,7 @@ impl Worker {
                             entry.send(id, buffer, &mut self.ring);
                         }
                     }
-                    _ => entry.connection.handle_failure(),
+                    _ => entry.connection.handle_failure(&self.around.env(id)),
                 }
                 self.settle(id);
             }
@@ -239,8 +259,10 @@ impl Worker {
             }
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.acceptor.on_accepted(listener, &result, more, self.around.now);
-                if let Ok(socket) = result {
-                    self.on_connection(socket);
+                match result {
+                    Ok(socket) => self.on_connection(socket),
+                    Err(Errno::CANCELED) => {}
+                    Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
                 }
                 self.acceptor.arm(&mut self.ring, self.table.len());
             }
@@ -358,10 +380,15 @@ impl Worker {
         Some(next.saturating_duration_since(now))
     }
 
+    fn measure_memory(&self) {
+        if let Some(bytes) = self.memory.resident() {
+            self.page.life.memory.set(bytes);
+        }
+    }
+
     /// Shows what this turn changed. Counters go on from where the worker before left them.
-    fn publish(&mut self) {
-        let Around { counts, traffic, .. } = &mut self.around;
-        let (counts, traffic) = (mem::take(counts), mem::take(traffic));
+    fn publish(&mut self, end: Instant) {
+        let traffic = mem::take(&mut self.around.traffic);
         let shown = &self.page.traffic;
         shown.connections.set(self.table.len() as u64);
         shown.connections_total.add(traffic.accepted);
@@ -369,9 +396,16 @@ impl Worker {
         shown.bytes_received.add(traffic.bytes_received);
         shown.bytes_sent.add(traffic.bytes_sent);
         shown.turns.add(1);
-        if counts.requests > 0 {
-            shown.requests.add(counts.requests);
+        let requests = self.around.figures.requests.read();
+        if requests != self.requests_shown {
+            self.requests_shown = requests;
+            self.page.life.last_activity_at.set(self.around.date.unix_seconds());
         }
+        let worked = end.saturating_duration_since(self.around.now).as_nanos() as u64;
+        if worked > shown.loop_delay_max.read() {
+            shown.loop_delay_max.set(worked);
+        }
+        shown.busy_since.set(0);
         self.page.set_state(if self.lifecycle.is_draining() {
             State::Stopping
         } else if self.acceptor.is_full(self.table.len()) {

@@ -15,6 +15,7 @@ use crate::conn::Settings;
 use crate::process::EXIT_CANNOT_START;
 use crate::process::scoreboard::State;
 use crate::process::seat::Seat;
+use crate::process::sys;
 use crate::proto::h1::HeadLimits;
 
 /// Entries of a worker's submission queue: a turn of 1,024 busy connections fills it once.
@@ -37,6 +38,9 @@ pub(crate) fn run(
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> i32 {
     let page = seat.page;
+    if let Err(error) = sys::install_stack_dump(page) {
+        log::warn!("this worker won't tell its stack when it hangs: {error}");
+    }
     let mut worker = match prepare(seat, config, service) {
         Ok(worker) => worker,
         Err(error) => {
@@ -45,7 +49,7 @@ pub(crate) fn run(
         }
     };
     loop {
-        match worker.turn(Instant::now()) {
+        match worker.turn(Instant::now) {
             Ok(Turn::Continue) => {}
             Ok(Turn::Stopped) => break,
             Err(error) => {

@@ -72,7 +72,7 @@ impl Bench {
             let count = loop {
                 match self.clients[number].read(&mut answer) {
                     Ok(count) => break count,
-                    Err(_) => assert_eq!(self.worker.turn(Instant::now()).unwrap(), Turn::Continue),
+                    Err(_) => assert_eq!(self.worker.turn(Instant::now).unwrap(), Turn::Continue),
                 }
             };
             assert!(answer[..count].ends_with(b"\r\n\r\nHello, World!"));

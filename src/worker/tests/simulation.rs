@@ -61,7 +61,7 @@ impl Stage {
     }
 
     fn turn(&mut self) -> Turn {
-        self.worker.turn(self.world.now()).expect("a simulated ring never breaks")
+        self.worker.turn(|| self.world.now()).expect("a simulated ring never breaks")
     }
 }
 
