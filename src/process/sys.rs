@@ -231,6 +231,7 @@ mod tests {
     /// A forked worker that does `work` for ever, and what must be true before it is looked at.
     fn forked(page: &WorkerPage, work: impl FnOnce()) -> Pid {
         let Fork::Parent { child } = fork().unwrap() else {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap(); // whatever becomes of the test
             work();
             exit(1);
         };
