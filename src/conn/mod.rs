@@ -205,25 +205,19 @@ impl Connection {
     pub(crate) fn handle_timeout(&mut self, env: &mut Env<'_>) {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= env.now);
         if is_over(self.send_deadline) {
-            env.figures.on_fault(Fault::WriteTimeout);
-            self.fail(); // the peer doesn't read, so there is no way to tell it
+            self.give_up(Fault::WriteTimeout, env); // the peer doesn't read: no way to tell it
         } else if self.send_deadline.is_none() && is_over(self.phase_deadline) {
-            let is_head = matches!(self.phase, Phase::Body { exchange, .. } if exchange.is_head);
-            let fault = match self.phase {
-                Phase::Head => Some(Fault::HeadTimeout),
-                Phase::Body { .. } => Some(Fault::BodyTimeout),
-                Phase::Idle if !env.draining => Some(Fault::IdleTimeout),
-                Phase::Handling { .. } | Phase::Streaming { .. } => Some(Fault::WriteTimeout),
-                _ => None,
-            };
-            match fault {
-                Some(fault @ (Fault::HeadTimeout | Fault::BodyTimeout)) => {
-                    self.refuse(Status::REQUEST_TIMEOUT, fault, is_head, env);
+            let late = Status::REQUEST_TIMEOUT;
+            match self.phase {
+                Phase::Head => self.refuse(late, Fault::HeadTimeout, false, env),
+                Phase::Body { exchange: Exchange { is_head, .. }, .. } => {
+                    self.refuse(late, Fault::BodyTimeout, is_head, env);
                 }
-                fault => {
-                    fault.into_iter().for_each(|fault| env.figures.on_fault(fault));
-                    self.phase = Phase::Closed { told: false };
+                Phase::Idle if !env.draining => self.give_up(Fault::IdleTimeout, env),
+                Phase::Handling { .. } | Phase::Streaming { .. } => {
+                    self.give_up(Fault::WriteTimeout, env);
                 }
+                _ => self.fail(),
             }
         }
     }
@@ -239,7 +233,11 @@ impl Connection {
 
     /// The socket is broken.
     pub(crate) fn handle_failure(&mut self, env: &Env<'_>) {
-        env.figures.on_fault(Fault::Broken);
+        self.give_up(Fault::Broken, env);
+    }
+
+    fn give_up(&mut self, fault: Fault, env: &Env<'_>) {
+        env.figures.on_fault(fault);
         self.fail();
     }
 
