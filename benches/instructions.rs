@@ -41,9 +41,9 @@ type Case = (&'static str, u64, fn(u64));
 const CASES: [Case; 6] = [
     ("parse a short head", 1300, |rounds| parse(WRK, rounds)),
     ("parse a browser's head", 3600, |rounds| parse(BROWSER, rounds)),
-    ("answer a short request", 2400, |rounds| answer(&[WRK, OTHER], rounds)),
+    ("answer a short request", 2600, |rounds| answer(&[WRK, OTHER], rounds)),
     ("answer it when it repeats", 1200, |rounds| answer(&[WRK], rounds)),
-    ("answer a browser's request", 4700, |rounds| answer(&[BROWSER, OTHER_BROWSER], rounds)),
+    ("answer a browser's request", 4800, |rounds| answer(&[BROWSER, OTHER_BROWSER], rounds)),
     ("answer 16 pipelined requests", 11900, |rounds| answer(&[&WRK.repeat(16)], rounds)),
 ];
 

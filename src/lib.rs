@@ -25,6 +25,7 @@
 pub mod app;
 pub mod config;
 mod conn;
+mod figures;
 mod http;
 mod master;
 #[doc(hidden)] // for benches and fuzzers
@@ -39,6 +40,9 @@ pub use app::Handler;
 pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};
-pub use process::{ListenError, State, Status as PoolStatus, WorkerStatus};
+pub use process::{
+    ActivationError, Errors as PoolErrors, ListenError, PidFileError, PrivilegeError, State,
+    Status as PoolStatus, WorkerStatus,
+};
 pub use uring_ring::{Features, Mask, Unavailable};
 pub use worker::rt;

@@ -6,7 +6,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::app::{Handler, Service, service};
-use crate::conn::{Action, Connection, Counts, DateField, Draining, Env, Pools, Settings};
+use crate::conn::{Action, Connection, DateField, Draining, Env, Pools, Settings};
+use crate::figures::Figures;
 use crate::proto::h1::HeadLimits;
 
 /// A client and a server that share a thread.
@@ -15,7 +16,7 @@ pub struct Conversation {
     service: Box<dyn Service>,
     settings: Settings,
     pools: Pools,
-    counts: Counts,
+    figures: Box<Figures>,
     date: DateField,
     now: Instant,
     is_closed: bool,
@@ -39,7 +40,7 @@ impl Conversation {
             service: service(handler),
             settings,
             pools: Pools::default(),
-            counts: Counts::default(),
+            figures: Box::new(Figures::new()),
             date: DateField::new(now, SystemTime::UNIX_EPOCH),
             now,
             is_closed: false,
@@ -50,12 +51,13 @@ impl Conversation {
     pub fn say(&mut self, bytes: &[u8], heard: &mut Vec<u8>) {
         let mut env = Env {
             now: self.now,
+            nanos: 0,
             settings: &self.settings,
             service: &*self.service,
             waker: Waker::noop(),
             date: &self.date,
             pools: &mut self.pools,
-            counts: &mut self.counts,
+            figures: &self.figures,
             draining: Draining::No,
         };
         self.connection.handle_bytes(bytes, &mut env);

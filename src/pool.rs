@@ -15,10 +15,14 @@ use crate::config::{Accept, Address, Checked, ConfigError, PoolConfig, WorkerCon
 use crate::master::balance::Balancer;
 use crate::master::{self, MasterError, PoolHandle, Start, Surroundings};
 use crate::process::Status;
+use crate::process::activation::{self, ActivationError};
 use crate::process::channel::{ChannelError, Limit, Message};
+use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
 use crate::process::inherit::Inheritance;
 use crate::process::listen::{ListenError, Listeners};
+use crate::process::pid_file::{PidFile, PidFileError};
+use crate::process::privileges::{self, PrivilegeError};
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
 use crate::worker::{self, rt};
@@ -160,6 +164,7 @@ impl Pool {
     {
         let config = self.config.validate()?;
         let worker = self.worker.validate()?;
+        privileges::raise_limits(config.descriptors_max, config.core_bytes_max)?;
         let features = Features::probe(config.mask)?;
         let workers = Cpus::detect().worker_count(config.workers);
         let inheritance = Inheritance::take().map_err(Error::Inheritance)?;
@@ -169,7 +174,14 @@ impl Pool {
                 let memory = left.scoreboard.try_clone().map_err(Error::Inheritance)?;
                 (listeners, Some(memory), Some(Start::lines(left)))
             }
-            None => (Listeners::default().renewed(&config, workers)?, None, None),
+            None => {
+                let activated = activation::take_inherited()?;
+                (Listeners::activated(activated).renewed(&config, workers)?, None, None)
+            }
+        };
+        let pid_file = match (&config.pid_file, &old_master) {
+            (Some(path), None) => Some(PidFile::create(path, None)?),
+            _ => None, // the old master has it until this one is ready
         };
         let (scoreboard, memory) = scoreboard(memory, workers).map_err(Error::Scoreboard)?;
         let start = Start {
@@ -178,6 +190,7 @@ impl Pool {
             scoreboard,
             memory,
             old_master,
+            pid_file,
             handle: self.handle,
             balancer: self.balancer,
             config: config.clone(),
@@ -333,7 +346,7 @@ impl Worker {
 
     /// The numbers of the whole pool, read from shared memory: cheap, and never waits.
     pub fn pool_status(&self) -> Status {
-        self.scoreboard.status(SystemTime::now())
+        self.scoreboard.status(SystemTime::now(), monotonic_nanos())
     }
 }
 
@@ -368,6 +381,12 @@ pub enum Error {
     Inheritance(io::Error),
     /// No descriptor for a handle.
     Handle(io::Error),
+    /// What the service manager has bound can't be used.
+    Activation(ActivationError),
+    /// The file with the master's process id can't be written.
+    PidFile(PidFileError),
+    /// A limit can't be set.
+    Privileges(PrivilegeError),
     /// The master or a worker couldn't start.
     Master(MasterError),
 }
@@ -382,6 +401,9 @@ impl Error {
             Error::Scoreboard(_) => "NO_SHARED_MEMORY",
             Error::Inheritance(_) => "UPGRADE_ERROR",
             Error::Handle(_) => "WORKER_POOL_ERROR",
+            Error::Activation(error) => error.code(),
+            Error::PidFile(error) => error.code(),
+            Error::Privileges(error) => error.code(),
             Error::Master(error) => error.code(),
         }
     }
@@ -393,9 +415,13 @@ impl Error {
         const EX_USAGE: u8 = 64;
         const EX_UNAVAILABLE: u8 = 69;
         const EX_OSERR: u8 = 71;
+        const EX_CANTCREAT: u8 = 73;
+        const EX_NOPERM: u8 = 77;
         match self {
             Error::Config(_) => EX_USAGE,
-            Error::Ring(_) | Error::Listen(_) => EX_UNAVAILABLE,
+            Error::Ring(_) | Error::Listen(_) | Error::Activation(_) => EX_UNAVAILABLE,
+            Error::PidFile(_) => EX_CANTCREAT,
+            Error::Privileges(_) => EX_NOPERM,
             Error::Scoreboard(_) | Error::Inheritance(_) | Error::Handle(_) => EX_OSERR,
             Error::Master(error) => error.exit_code(),
         }
@@ -412,6 +438,9 @@ impl fmt::Display for Error {
             Error::Inheritance(error) => {
                 write!(f, "what the old master left can't be used: {error}")
             }
+            Error::Activation(error) => error.fmt(f),
+            Error::PidFile(error) => error.fmt(f),
+            Error::Privileges(error) => error.fmt(f),
             Error::Handle(error) => write!(f, "no descriptor for the pool's handle: {error}"),
             Error::Master(error) => error.fmt(f),
         }
@@ -433,6 +462,9 @@ impl error::Error for Error {
             Error::Scoreboard(error) | Error::Inheritance(error) | Error::Handle(error) => {
                 Some(error)
             }
+            Error::Activation(error) => Some(error),
+            Error::PidFile(error) => Some(error),
+            Error::Privileges(error) => Some(error),
             Error::Master(error) => Some(error),
         }
     }
@@ -453,6 +485,24 @@ impl From<Unavailable> for Error {
 impl From<ListenError> for Error {
     fn from(error: ListenError) -> Error {
         Error::Listen(error)
+    }
+}
+
+impl From<ActivationError> for Error {
+    fn from(error: ActivationError) -> Error {
+        Error::Activation(error)
+    }
+}
+
+impl From<PidFileError> for Error {
+    fn from(error: PidFileError) -> Error {
+        Error::PidFile(error)
+    }
+}
+
+impl From<PrivilegeError> for Error {
+    fn from(error: PrivilegeError) -> Error {
+        Error::Privileges(error)
     }
 }
 

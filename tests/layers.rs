@@ -11,15 +11,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["app", "config"]),
     // The way in, the one place that knows both master and worker.
     ("pool", &["app", "config", "master", "process", "worker", "ring"]),
-    ("offline", &["app", "conn", "proto"]),
-    ("master", &["process", "config", "ring"]),
-    ("worker", &["conn", "app", "process", "config", "ring"]),
-    ("conn", &["proto", "http", "app"]),
-    ("process", &["config", "ring"]),
+    ("offline", &["app", "conn", "figures", "proto"]),
+    ("master", &["figures", "process", "config", "ring"]),
+    ("worker", &["conn", "app", "process", "config", "figures", "ring"]),
+    ("conn", &["proto", "http", "app", "figures"]),
+    ("process", &["config", "figures", "ring"]),
     ("config", &["ring"]), // for the mask of kernel features
     ("app", &["http", "proto"]),
     ("http", &["proto"]),
     ("proto", &[]),
+    ("figures", &[]),
 ];
 
 /// Names of one library module that another may use although no arrow leads there.

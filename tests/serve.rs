@@ -30,6 +30,13 @@ fn the_demo_answers_all_that_it_offers() {
     assert_eq!(status["total_workers"], 1);
     assert_eq!(status["active_connections"], 2);
     assert!(status["total_requests"].as_u64().unwrap() >= 8);
+    assert_eq!(status["failed_requests"], 2);
+    assert_eq!(status["responses"][3], 2);
+    assert!(status["workers"][0]["memory_usage"].as_u64().unwrap() > 0);
+    assert!(status["p99_request_duration_ms"].as_f64().unwrap() > 0.0);
+    let metrics = client.get("/metrics");
+    assert_eq!(metrics.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(metrics.body().contains("\nuring_pool_responses_total{class=\"4xx\"} 2\n"));
 }
 
 #[test]

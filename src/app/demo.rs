@@ -16,9 +16,10 @@ const WELCOME: &str = include_str!("welcome.html");
 /// The largest body that `/body/N` gives: enough for any benchmark, harmless to allocate once.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// The demo: `/`, `/plaintext`, `/json`, `/echo`, `/body/N`, `/healthz` and `/status`.
+/// The demo: `/`, `/plaintext`, `/json`, `/echo`, `/body/N`, `/healthz`, `/status` and `/metrics`.
 pub struct Demo {
     status: Box<dyn Fn() -> Response>,
+    metrics: Option<Box<dyn Fn() -> Response>>,
     /// Made when it is first asked for.
     body: OnceCell<Bytes>,
 }
@@ -26,7 +27,14 @@ pub struct Demo {
 impl Demo {
     /// A demo whose `/status` is what `status` makes of the server's numbers.
     pub fn new(status: impl Fn() -> Response + 'static) -> Demo {
-        Demo { status: Box::new(status), body: OnceCell::new() }
+        Demo { status: Box::new(status), metrics: None, body: OnceCell::new() }
+    }
+
+    /// With `/metrics`, which is what `metrics` makes of the same numbers.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: impl Fn() -> Response + 'static) -> Demo {
+        self.metrics = Some(Box::new(metrics));
+        self
     }
 
     /// The answer, unless the path is none of the demo's.
@@ -43,6 +51,7 @@ impl Demo {
             "/" => Response::html(WELCOME),
             "/healthz" => Response::text("ok\n"),
             "/status" => (self.status)().with_header("Cache-Control", "no-store"),
+            "/metrics" => (self.metrics.as_ref()?)().with_header("Cache-Control", "no-store"),
             "/echo" => echo(request),
             _ => Response::new(self.body(path)?).with_content_type("application/octet-stream"),
         };

@@ -11,7 +11,7 @@ use super::identity::identity;
 use super::settings::Settings;
 use super::units;
 
-#[derive(Args, Default)]
+#[derive(Args, Clone, Default)]
 pub(super) struct Flags {
     /// Take settings from this TOML file; flags override it
     #[arg(short, long, value_name = "FILE")]

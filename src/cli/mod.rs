@@ -9,7 +9,7 @@ mod serve;
 mod settings;
 mod units;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -72,6 +72,14 @@ impl Failure {
         Failure { reason: reason.to_string(), exit_code }
     }
 }
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 impl From<uring_pool::Error> for Failure {
     fn from(error: uring_pool::Error) -> Failure {

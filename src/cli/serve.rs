@@ -1,5 +1,6 @@
 //! `uring-pool serve`: which app, where. Knows no processes.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::Path;
 use std::rc::Rc;
@@ -13,17 +14,42 @@ use super::flags::Flags;
 use super::settings::{Settings, SiteSettings};
 use super::{EX_NOINPUT, Failure};
 
-/// Serves until told to stop.
+/// The exposition format that scrapers get.
+const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Serves until told to stop. A reload reads the file again, and opens the directory again.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let Settings { pool, worker, site } = Settings::read(flags)?;
-    let files = open_root(&site)?.map(Rc::new);
-    let pool = Pool::new(pool, worker).on_ready(announce);
+    let site = Rc::new(RefCell::new(Content::open(&site)?));
+    let (flags, reloaded) = (flags.clone(), Rc::clone(&site));
+    let pool = Pool::new(pool, worker)?.on_ready(announce).on_reload(move || {
+        let Settings { pool, worker, site } = Settings::read(&flags)?;
+        reloaded.replace(Content::open(&site)?);
+        Ok((pool, worker))
+    });
     pool.serve(|worker| {
         let worker = *worker;
-        let demo = || Demo::new(move || Response::json(&worker.pool_status()));
-        Site { demo: site.demo.then(demo), files: files.clone() }
+        let status = move || Response::json(&worker.pool_status());
+        let metrics = move || {
+            Response::new(worker.pool_status().to_prometheus()).with_content_type(PROMETHEUS_TYPE)
+        };
+        let demo = || Demo::new(status).with_metrics(metrics);
+        let Content { has_demo, files } = &*site.borrow();
+        Site { demo: has_demo.then(demo), files: files.clone() }
     })?;
     Ok(())
+}
+
+/// What new workers serve.
+struct Content {
+    has_demo: bool,
+    files: Option<Rc<Files>>,
+}
+
+impl Content {
+    fn open(site: &SiteSettings) -> Result<Content, Failure> {
+        Ok(Content { has_demo: site.demo, files: open_root(site)?.map(Rc::new) })
+    }
 }
 
 /// Opens the directory that is to be served, if any.
@@ -46,8 +72,8 @@ fn announce(ready: &Ready<'_>) {
     let (workers, s) = (ready.workers, if ready.workers == 1 { "" } else { "s" });
     let addresses = addresses.join(", ");
     let line = format!(
-        "uring-pool serves {addresses} with {workers} worker{s} (kernel features: {})\n",
-        ready.features
+        "uring-pool serves {addresses} with {workers} worker{s} ({}; kernel features: {})\n",
+        ready.accept, ready.features
     );
     // Whoever closed our standard output doesn't want to know.
     let _ = io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush());

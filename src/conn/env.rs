@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::DRAIN_GRACE;
 use crate::app::Service;
+use crate::figures::Figures;
 use crate::http::RequestPool;
 use crate::proto::h1::HeadLimits;
 
@@ -27,13 +28,15 @@ pub(crate) struct Settings {
 /// A worker's surroundings, as a connection may use them.
 pub(crate) struct Env<'a> {
     pub(crate) now: Instant,
+    /// The same in nanoseconds, as the figures have it.
+    pub(crate) nanos: u64,
     pub(crate) settings: &'a Settings,
     pub(crate) service: &'a dyn Service,
     /// Wakes this connection.
     pub(crate) waker: &'a Waker,
     pub(crate) date: &'a DateField,
     pub(crate) pools: &'a mut Pools,
-    pub(crate) counts: &'a mut Counts,
+    pub(crate) figures: &'a Figures,
     pub(crate) draining: Draining,
 }
 
@@ -55,13 +58,6 @@ impl Env<'_> {
             Draining::No | Draining::HandingOver => self.settings.idle_timeout,
         }
     }
-}
-
-/// What connections count.
-#[derive(Default, Debug)]
-pub(crate) struct Counts {
-    /// Heads that were understood.
-    pub(crate) requests: u64,
 }
 
 /// Memory that connections pass on to each other.
@@ -103,21 +99,26 @@ pub(crate) struct DateField {
     ok_and_date: Vec<u8>,
     /// From when on it is another second.
     stale_at: Instant,
+    /// This second, since 1970.
+    unix_seconds: u64,
 }
 
 impl DateField {
     /// The field for a worker that starts `now`, at the wall clock's `time`.
     pub(crate) fn new(now: Instant, time: SystemTime) -> DateField {
-        let mut date = DateField { ok_and_date: Vec::new(), stale_at: now };
+        let mut date = DateField { ok_and_date: Vec::new(), stale_at: now, unix_seconds: 0 };
         date.write(now, time);
         date
     }
 
-    /// Brings it up to date. The wall clock is read at most once a second.
-    pub(crate) fn refresh(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) {
-        if now >= self.stale_at {
+    /// Brings it up to date, and tells whether another second has begun. The wall clock is read
+    /// at most once a second.
+    pub(crate) fn refresh(&mut self, now: Instant, time: impl FnOnce() -> SystemTime) -> bool {
+        let is_stale = now >= self.stale_at;
+        if is_stale {
             self.write(now, time());
         }
+        is_stale
     }
 
     fn write(&mut self, now: Instant, time: SystemTime) {
@@ -129,6 +130,12 @@ impl DateField {
         let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let left = 1_000_000_000 - since_epoch.subsec_nanos();
         self.stale_at = now + Duration::from_nanos(left.into());
+        self.unix_seconds = since_epoch.as_secs();
+    }
+
+    /// The second that it shows, since 1970.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        self.unix_seconds
     }
 
     /// The whole field line.
@@ -152,9 +159,10 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_600);
         let mut date = DateField::new(start, time);
         assert_eq!(date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
-        date.refresh(start + Duration::from_millis(399), || unreachable!("same second"));
+        assert!(!date.refresh(start + Duration::from_millis(399), || unreachable!("same second")));
         let later = Duration::from_millis(400);
-        date.refresh(start + later, || time + later);
+        assert!(date.refresh(start + later, || time + later));
+        assert_eq!(date.unix_seconds(), 784_111_778);
         assert_eq!(date.line(), b"Date: Sun, 06 Nov 1994 08:49:38 GMT\r\n");
     }
 

@@ -20,12 +20,13 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use crate::app::{Progress, Task};
+use crate::figures::{Fault, Parked};
 use crate::http::{Request, Response, Status};
 use crate::proto::h1::{
     BodyDecoder, CONTINUE, Framing, HeadError, HeadParser, Method, Step, Version,
 };
 
-pub(crate) use env::{Counts, DateField, Draining, Env, Pools, Settings};
+pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
 use respond::{Download, Pumped};
@@ -71,8 +72,13 @@ pub(crate) struct Connection {
     peer_ended: bool,
     /// See [`is_proven`](Connection::is_proven).
     is_proven: bool,
+    /// Where the figures keep the line of a request that waits.
+    parked: Parked,
     socket: RawFd,
 }
+
+// An idle connection is little more than this.
+const _: () = assert!(size_of::<Connection>() <= 192);
 
 enum Phase {
     /// Between requests.
@@ -129,6 +135,7 @@ impl Connection {
             send_deadline: None,
             peer_ended: false,
             is_proven: false,
+            parked: Parked::NONE,
             socket,
         }
     }
@@ -158,7 +165,10 @@ impl Connection {
 
     /// What the last `Send` gave out has been sent; here is the memory of its head.
     pub(crate) fn handle_sent(&mut self, head: Vec<u8>, env: &mut Env<'_>) {
-        self.output.finish();
+        let (responses, nanos) = self.output.finish(env.nanos);
+        if responses > 0 {
+            env.figures.durations.record(nanos, responses);
+        }
         self.send_deadline = None;
         env.pools.give_back_buffer(head);
         match self.phase {
@@ -180,7 +190,9 @@ impl Connection {
     pub(crate) fn handle_wake(&mut self, env: &mut Env<'_>) {
         match mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Handling { task, exchange } => {
+                env.figures.black_box.resume(self.parked);
                 let progress = task.poll(&mut Context::from_waker(env.waker));
+                env.figures.black_box.pause();
                 self.follow(progress, exchange, env);
                 self.advance_input(env);
             }
@@ -198,14 +210,21 @@ impl Connection {
     pub(crate) fn handle_timeout(&mut self, env: &mut Env<'_>) {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= env.now);
         if is_over(self.send_deadline) {
-            self.handle_failure(); // the peer doesn't read, so there is no way to tell it
+            self.give_up(Fault::WriteTimeout, env); // the peer doesn't read: no way to tell it
         } else if self.send_deadline.is_none() && is_over(self.phase_deadline) {
+            let late = Status::REQUEST_TIMEOUT;
             match self.phase {
-                Phase::Head => self.refuse(Status::REQUEST_TIMEOUT, false, env),
+                Phase::Head => self.refuse(late, Fault::HeadTimeout, false, env),
                 Phase::Body { exchange: Exchange { is_head, .. }, .. } => {
-                    self.refuse(Status::REQUEST_TIMEOUT, is_head, env);
+                    self.refuse(late, Fault::BodyTimeout, is_head, env);
                 }
-                _ => self.phase = Phase::Closed { told: false },
+                Phase::Idle if env.draining != Draining::Closing => {
+                    self.give_up(Fault::IdleTimeout, env)
+                }
+                Phase::Handling { .. } | Phase::Streaming { .. } => {
+                    self.give_up(Fault::WriteTimeout, env);
+                }
+                _ => self.fail(),
             }
         }
     }
@@ -228,7 +247,16 @@ impl Connection {
     }
 
     /// The socket is broken.
-    pub(crate) fn handle_failure(&mut self) {
+    pub(crate) fn handle_failure(&mut self, env: &Env<'_>) {
+        self.give_up(Fault::Broken, env);
+    }
+
+    fn give_up(&mut self, fault: Fault, env: &Env<'_>) {
+        env.figures.on_fault(fault);
+        self.fail();
+    }
+
+    fn fail(&mut self) {
         self.phase = Phase::Closed { told: false };
         self.send_deadline = None;
         self.phase_deadline = None;
@@ -237,13 +265,15 @@ impl Connection {
     /// What to do next; to be asked until there is nothing.
     pub(crate) fn poll_action(&mut self, env: &mut Env<'_>) -> Option<Action> {
         if let Phase::Closed { told } = &mut self.phase {
+            env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
             return (!mem::replace(told, true)).then_some(Action::Close);
         }
-        if let Some(outgoing) = self.output.poll(env.pools) {
+        if let Some(outgoing) = self.output.poll() {
             self.send_deadline = Some(env.now + env.settings.write_timeout);
             return Some(Action::Send(outgoing));
         }
         let Phase::Closing(ending) = self.phase else { return None };
+        env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
         if self.output.is_busy() {
             return None;
         }
@@ -314,7 +344,8 @@ impl Connection {
                     }
                     Err(error) => {
                         log::debug!("refused a request: {error}");
-                        self.refuse(Status::new(error.status()), false, env);
+                        let fault = Fault::of_refusal(error.status());
+                        self.refuse(Status::new(error.status()), fault, false, env);
                     }
                 },
                 Phase::Body { request, decoder, exchange } => match decoder.decode(rest) {
@@ -323,7 +354,8 @@ impl Connection {
                         let body = request.body_mut();
                         if body.len() + data.len() > env.settings.body_bytes_max {
                             let is_head = exchange.is_head;
-                            self.refuse(Status::CONTENT_TOO_LARGE, is_head, env);
+                            let status = Status::CONTENT_TOO_LARGE;
+                            self.refuse(status, Fault::TooLarge, is_head, env);
                         } else {
                             body.extend_from_slice(data);
                             self.phase_deadline = Some(env.now + env.settings.body_timeout);
@@ -342,7 +374,7 @@ impl Connection {
                     Err(error) => {
                         log::debug!("refused a request's body: {error}");
                         let is_head = exchange.is_head;
-                        self.refuse(Status::BAD_REQUEST, is_head, env);
+                        self.refuse(Status::BAD_REQUEST, Fault::Malformed, is_head, env);
                     }
                 },
                 Phase::Handling { .. } | Phase::Streaming { .. } => return used,
@@ -375,7 +407,8 @@ impl Connection {
     }
 
     fn on_request(&mut self, request: Request, env: &mut Env<'_>) {
-        env.counts.requests += 1;
+        env.figures.requests.add(1);
+        self.output.begin_response(env.nanos);
         let head = request.head();
         let exchange = Exchange {
             version: head.version,
@@ -383,12 +416,12 @@ impl Connection {
             keep_alive: head.keep_alive && env.draining != Draining::Closing,
         };
         if head.method == Method::Connect {
-            return self.refuse(Status::NOT_IMPLEMENTED, false, env);
+            return self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
         }
         match head.framing {
             framing if !framing.has_body() => self.call(request, exchange, env),
             Framing::Length(length) if length > env.settings.body_bytes_max as u64 => {
-                self.refuse(Status::CONTENT_TOO_LARGE, exchange.is_head, env);
+                self.refuse(Status::CONTENT_TOO_LARGE, Fault::TooLarge, exchange.is_head, env);
             }
             framing => {
                 if head.expect_continue {
@@ -403,7 +436,10 @@ impl Connection {
     }
 
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
+        let (head, len) = request.line();
+        env.figures.black_box.begin(head, len, env.nanos);
         let progress = env.service.call(request, &mut Context::from_waker(env.waker));
+        env.figures.black_box.pause();
         self.follow(progress, exchange, env);
     }
 
@@ -415,9 +451,11 @@ impl Connection {
                 self.answer(response, exchange, env);
             }
             Progress::Panicked => {
+                env.figures.on_fault(Fault::Panicked);
                 self.answer(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, env);
             }
             Progress::Waiting(task) => {
+                self.park(env);
                 self.phase = Phase::Handling { task, exchange };
                 self.phase_deadline = self.patience(env);
             }
@@ -429,6 +467,7 @@ impl Connection {
         match respond::write(response, &mut exchange, &mut self.output, env) {
             None => self.finish_exchange(exchange, env),
             Some(download) => {
+                self.park(env);
                 self.phase = Phase::Streaming { download, exchange };
                 self.phase_deadline = self.patience(env);
                 self.pump(env);
@@ -446,16 +485,33 @@ impl Connection {
     fn pump(&mut self, env: &mut Env<'_>) {
         let Phase::Streaming { download, exchange } = &mut self.phase else { return };
         let exchange = *exchange;
-        match download.pump(&mut self.output, env) {
+        env.figures.black_box.resume(self.parked);
+        let pumped = download.pump(&mut self.output, env);
+        env.figures.black_box.pause();
+        match pumped {
             Pumped::Waiting => {}
             Pumped::Finished => self.finish_exchange(exchange, env),
             // What was promised can't be kept. Where the framing shows that, an end tells the peer.
-            Pumped::Failed if download.is_delimited() => self.begin_close(Ending::Close),
-            Pumped::Failed => self.begin_close(Ending::Abort),
+            Pumped::Failed => {
+                let ending = if download.is_delimited() { Ending::Close } else { Ending::Abort };
+                env.figures.on_fault(Fault::CutOff);
+                self.begin_close(ending);
+            }
+        }
+    }
+
+    /// The request whose handler was called last, or is polled again, is one that waits.
+    fn park(&mut self, env: &Env<'_>) {
+        if !self.parked.is_some() {
+            self.parked = env.figures.black_box.park();
         }
     }
 
     fn finish_exchange(&mut self, exchange: Exchange, env: &Env<'_>) {
+        self.output.end_response();
+        if self.parked.is_some() {
+            env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
+        }
         if exchange.keep_alive {
             self.is_proven = true;
             if !matches!(self.phase, Phase::Idle) {
@@ -470,9 +526,14 @@ impl Connection {
     }
 
     /// Answers what can't be a request of ours, and closes: what follows it has no known begin.
-    fn refuse(&mut self, status: Status, is_head: bool, env: &mut Env<'_>) {
+    fn refuse(&mut self, status: Status, fault: Fault, is_head: bool, env: &mut Env<'_>) {
+        env.figures.on_fault(fault);
+        if matches!(self.phase, Phase::Head | Phase::Idle) {
+            self.output.begin_response(env.nanos);
+        }
         let mut exchange = Exchange { version: Version::Http11, is_head, keep_alive: false };
         respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
+        self.output.end_response();
         self.begin_close(Ending::Linger);
     }
 

@@ -1,6 +1,7 @@
 //! What waits to be sent, and that one send at a time is in flight. Knows no HTTP.
 
 use std::mem;
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 
@@ -26,12 +27,74 @@ pub(super) struct Output {
     head: Vec<u8>,
     /// Follows `head`; nothing can be written behind it until it has been given out.
     body: Bytes,
-    /// Follows `body`: what ends a chunk.
-    after_body: Option<&'static [u8; 2]>,
-    in_flight: bool,
+    /// Whose ends lie in `head` and `body`; begun, too, while the first is still to be written.
+    waiting: Batch,
+    /// Whose ends lie in the send that is in flight.
+    in_flight: Option<Batch>,
+}
+
+/// Responses whose ends leave in one send, and when the first of their requests had come.
+///
+/// In one word, since every connection has two: 16 bits for the number, which 64 KiB of responses
+/// with a Date don't exceed, and 48 bits of a clock in units of 16 ns, which goes round in 52 days.
+#[derive(Clone, Copy, Debug)]
+struct Batch(NonZeroU64);
+
+impl Batch {
+    const COUNT: u64 = 0xffff;
+    /// The lowest bit of the clock, always set: the clock is as coarse as 32 ns.
+    const TICK: NonZeroU64 = NonZeroU64::new(1 << 16).unwrap();
+
+    #[inline]
+    fn begin(nanos: u64) -> Batch {
+        Batch(Batch::TICK | ((nanos << 12) & !Batch::COUNT))
+    }
+
+    #[inline]
+    fn count(self) -> u64 {
+        self.0.get() & Batch::COUNT
+    }
+
+    /// Nanoseconds since it began.
+    #[inline]
+    fn age(self, nanos: u64) -> u64 {
+        let now = Batch::begin(nanos).0.get();
+        now.wrapping_sub(self.without_count().0.get()) >> 12
+    }
+
+    #[inline]
+    fn with_one_more(self) -> Batch {
+        debug_assert!(self.count() < Batch::COUNT, "more than there is room for in the output");
+        Batch(self.0.saturating_add(1))
+    }
+
+    #[inline]
+    fn without_count(self) -> Batch {
+        Batch(Batch::TICK | (self.0.get() & !Batch::COUNT))
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch::begin(0)
+    }
 }
 
 impl Output {
+    /// A request has come, in order. Unless its response joins others that wait, its time begins.
+    #[inline]
+    pub(super) fn begin_response(&mut self, nanos: u64) {
+        if self.waiting.count() == 0 {
+            self.waiting = Batch::begin(nanos);
+        }
+    }
+
+    /// The response is written to its end.
+    #[inline]
+    pub(super) fn end_response(&mut self) {
+        self.waiting = self.waiting.with_one_more();
+    }
+
     /// Where the next bytes are written.
     pub(super) fn head(&mut self, pools: &mut Pools) -> &mut Vec<u8> {
         assert!(self.body.is_empty(), "a body is still to come before this");
@@ -41,11 +104,10 @@ impl Output {
         &mut self.head
     }
 
-    /// Lets shared bytes follow what was written, and `after` them.
-    pub(super) fn set_body(&mut self, body: Bytes, after: Option<&'static [u8; 2]>) {
+    /// Lets shared bytes follow what was written.
+    pub(super) fn set_body(&mut self, body: Bytes) {
         assert!(self.body.is_empty(), "one body at a time");
         self.body = body;
-        self.after_body = after;
     }
 
     /// Whether anything more has to wait until some of it is sent.
@@ -55,28 +117,64 @@ impl Output {
 
     /// Whether something waits or is in flight.
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight || !self.head.is_empty() || !self.body.is_empty()
+        self.in_flight.is_some() || !self.head.is_empty() || !self.body.is_empty()
     }
 
     /// Gives out what waits, unless a send is in flight.
-    pub(super) fn poll(&mut self, pools: &mut Pools) -> Option<Outgoing> {
-        if self.in_flight || (self.head.is_empty() && self.body.is_empty()) {
+    pub(super) fn poll(&mut self) -> Option<Outgoing> {
+        if self.in_flight.is_some() || (self.head.is_empty() && self.body.is_empty()) {
             return None;
         }
-        self.in_flight = true;
         let head = mem::take(&mut self.head);
         let body = self.body.split_to(self.body.len().min(BODY_BYTES_PER_SEND));
-        if self.body.is_empty()
-            && let Some(after) = self.after_body.take()
-        {
-            self.head(pools).extend_from_slice(after);
-        }
+        let later = self.waiting.without_count();
+        self.in_flight = Some(if self.body.is_empty() {
+            mem::replace(&mut self.waiting, later)
+        } else {
+            later // the ends are still to come
+        });
         Some(Outgoing { head, body })
     }
 
-    /// The send is over.
-    pub(super) fn finish(&mut self) {
-        assert!(self.in_flight, "nothing was in flight");
-        self.in_flight = false;
+    /// The send is over: how many responses ended with it, and how long ago the first began.
+    #[inline]
+    pub(super) fn finish(&mut self, nanos: u64) -> (u64, u64) {
+        let sent = self.in_flight.take().expect("a send was in flight");
+        (sent.count(), sent.age(nanos))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_counts_and_knows_its_age_even_when_its_clock_goes_round() {
+        for begin in [0, 1, 31, 32, 1_000_000, u64::MAX >> 12, u64::MAX >> 8] {
+            for age in [0, 1, 100, 3_600_000_000_000] {
+                let mut batch = Batch::begin(begin);
+                assert_eq!(batch.count(), 0);
+                for _ in 0..1200 {
+                    batch = batch.with_one_more();
+                }
+                assert_eq!(batch.count(), 1200);
+                assert!(batch.age(begin + age).abs_diff(age) < 32, "{begin} {age}");
+                assert_eq!(batch.without_count().count(), 0);
+                assert_eq!(batch.without_count().age(begin + age), batch.age(begin + age));
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_in_several_sends_ends_with_the_last() {
+        let mut output = Output::default();
+        output.begin_response(1_024);
+        output.set_body(vec![0; 2 * BODY_BYTES_PER_SEND + 1].into());
+        output.end_response();
+        for (count, nanos) in [(0, 2_048), (0, 3_072), (1, 4_096)] {
+            assert!(output.poll().is_some() && output.poll().is_none());
+            assert_eq!(output.finish(nanos), (count, nanos - 1_024));
+        }
+        assert!(!output.is_busy());
     }
 }

@@ -1,6 +1,7 @@
 //! Writes responses: head, framing, and bodies that come in pieces. Decides nothing about the
 //! connection but whether its framing lets it stay.
 
+use std::mem;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub(super) struct Download {
     framing: Framing,
     /// The stream had nothing, and hasn't asked to be polled again.
     is_asleep: bool,
+    /// The output was given a chunk without its end.
+    is_in_chunk: bool,
 }
 
 /// How the end of a response's body is told.
@@ -119,20 +122,22 @@ pub(super) fn write(
         head.truncate(begin);
         return write(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, output, env);
     }
+    env.figures.on_response(status.code());
     let is_silent = exchange.is_head || !body_allowed(status.code());
     match body.0 {
         Kind::Stream { chunks, .. } => {
-            let download = Download { chunks: Some(chunks), framing, is_asleep: false };
+            let (is_asleep, is_in_chunk) = (false, false);
+            let download = Download { chunks: Some(chunks), framing, is_asleep, is_in_chunk };
             return (!is_silent).then_some(download);
         }
         _ if is_silent => {}
         Kind::Empty => {}
         Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
-        Kind::Owned(bytes) => output.set_body(Bytes::from(bytes), None),
+        Kind::Owned(bytes) => output.set_body(Bytes::from(bytes)),
         Kind::Static(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(bytes),
-        Kind::Static(bytes) => output.set_body(Bytes::from_static(bytes), None),
+        Kind::Static(bytes) => output.set_body(Bytes::from_static(bytes)),
         Kind::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
-        Kind::Bytes(bytes) => output.set_body(bytes, None),
+        Kind::Bytes(bytes) => output.set_body(bytes),
     }
     None
 }
@@ -153,7 +158,13 @@ impl Download {
     /// Polls the stream and writes what it gives, until it waits or the output is full.
     pub(super) fn pump(&mut self, output: &mut Output, env: &mut Env<'_>) -> Pumped {
         for _ in 0..POLLS_MAX {
-            if self.is_asleep || output.is_full() {
+            if output.is_full() {
+                return Pumped::Waiting;
+            }
+            if mem::take(&mut self.is_in_chunk) {
+                output.head(env.pools).extend_from_slice(CHUNK_END);
+            }
+            if self.is_asleep {
                 return Pumped::Waiting;
             }
             let mut context = Context::from_waker(env.waker);
@@ -196,7 +207,8 @@ impl Download {
             }
             Framing::Chunked => {
                 encode_chunk_head(output.head(env.pools), chunk.len());
-                output.set_body(chunk, Some(CHUNK_END));
+                output.set_body(chunk);
+                self.is_in_chunk = true;
                 return true;
             }
             Framing::Length(left) => match left.checked_sub(chunk.len() as u64) {
@@ -208,7 +220,7 @@ impl Download {
         if is_small {
             output.head(env.pools).extend_from_slice(&chunk);
         } else {
-            output.set_body(chunk, None);
+            output.set_body(chunk);
         }
         true
     }

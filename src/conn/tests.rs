@@ -13,6 +13,7 @@ use futures_core::Stream;
 
 use super::*;
 use crate::app::{Handler, Service, service};
+use crate::figures::{Durations, Fault, Figures};
 use crate::http::Body;
 use crate::proto::h1::HeadLimits;
 
@@ -27,9 +28,10 @@ struct Talk {
     service: Box<dyn Service>,
     settings: Settings,
     pools: Pools,
-    counts: Counts,
+    figures: Box<Figures>,
     date: DateField,
     now: Instant,
+    begin: Instant,
     wakes: Arc<Wakes>,
     draining: Draining,
     /// What was given out to be sent and isn't acknowledged yet.
@@ -70,9 +72,10 @@ impl Talk {
             service,
             settings,
             pools: Pools::default(),
-            counts: Counts::default(),
+            figures: Box::new(Figures::new()),
             date,
             now,
+            begin: now,
             wakes: Arc::default(),
             draining: Draining::No,
             in_flight: None,
@@ -96,12 +99,13 @@ impl Talk {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut env = Env {
             now: self.now,
+            nanos: (self.now - self.begin).as_nanos() as u64,
             settings: &self.settings,
             service: &*self.service,
             waker: &waker,
             date: &self.date,
             pools: &mut self.pools,
-            counts: &mut self.counts,
+            figures: &self.figures,
             draining: self.draining,
         };
         fact(&mut self.connection, &mut env);
@@ -182,7 +186,7 @@ fn a_request_is_answered_and_the_connection_stays() {
         assert_eq!(talk.heard(), ok("GET /a "));
     }
     assert!(!talk.closed && talk.connection.wants_input() && talk.connection.is_proven());
-    assert_eq!(talk.counts.requests, 3);
+    assert_eq!(talk.figures.requests.read(), 3);
 }
 
 #[test]
@@ -256,11 +260,15 @@ fn a_peer_that_does_not_read_stops_the_answering_and_then_the_reading() {
         said += 1;
         assert!(said < 1000, "it never stops reading");
     }
-    assert!(talk.counts.requests <= 2, "{} answers are made for nobody", talk.counts.requests);
+    assert!(
+        talk.figures.requests.read() <= 2,
+        "{} answers are made for nobody",
+        talk.figures.requests.read()
+    );
     talk.read();
     talk.reads = true;
     talk.say("");
-    assert_eq!(talk.counts.requests, said);
+    assert_eq!(talk.figures.requests.read(), said);
     assert!(talk.connection.wants_input());
 }
 
@@ -583,7 +591,7 @@ fn a_panic_anywhere_in_a_handler_s_code_ends_no_worker() {
         std::future::pending::<&str>().await
     });
     waiting.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    waiting.tell(|connection, _| connection.handle_failure());
+    waiting.tell(|connection, env| connection.handle_failure(env));
     assert!(waiting.closed);
 }
 
@@ -622,5 +630,173 @@ fn an_idle_connection_holds_no_memory_but_itself() {
     talk.say("ngth: 3\r\n\r\nabc");
     assert_eq!(talk.connection.input.capacity(), 0);
     assert!(!talk.connection.output.is_busy());
-    assert!(size_of::<Connection>() <= 240, "{} bytes", size_of::<Connection>());
+    assert!(size_of::<Connection>() <= 192, "{} bytes", size_of::<Connection>());
+}
+
+impl Talk {
+    /// Faults that were counted, each once.
+    fn faults(&self) -> Vec<Fault> {
+        let count = |fault: &Fault| self.figures.faults(*fault);
+        assert!(Fault::ALL.iter().all(|fault| count(fault) <= 1));
+        Fault::ALL.into_iter().filter(|fault| count(fault) > 0).collect()
+    }
+
+    fn durations(&self) -> Durations {
+        let mut durations = Durations::new();
+        durations.add(&self.figures.durations);
+        durations
+    }
+
+    /// Request lines in the black box.
+    fn in_flight(&self) -> Vec<(String, bool)> {
+        let unfinished = self.figures.black_box.read(0);
+        assert_eq!(unfinished.more, 0);
+        let requests = unfinished.requests.into_iter();
+        requests.map(|it| (it.method_and_target, it.is_running)).collect()
+    }
+}
+
+#[test]
+fn refusals_count_by_class_and_kind() {
+    let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000));
+    let connect = "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n";
+    let large = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n";
+    let no_chunk = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n";
+    for (said, fault, responses) in [
+        ("GET / HTTP/1.1\r\n\r\n", Fault::Malformed, [0, 0, 0, 1, 0]),
+        ("GET / HTTP/9.9\r\n\r\n", Fault::Malformed, [0, 0, 0, 0, 1]),
+        (connect, Fault::Malformed, [0, 0, 0, 0, 1]),
+        (no_chunk, Fault::Malformed, [0, 0, 0, 1, 0]),
+        (&long, Fault::TooLarge, [0, 0, 0, 1, 0]),
+        (large, Fault::TooLarge, [0, 0, 0, 1, 0]),
+    ] {
+        let mut talk = Talk::echoing();
+        talk.say(said);
+        assert_eq!((talk.faults(), talk.figures.responses()), (vec![fault], responses), "{said}");
+        assert_eq!(talk.durations().count, 1);
+        talk.end();
+        assert_eq!(talk.faults(), [fault], "counted once");
+    }
+}
+
+#[test]
+fn timeouts_count_by_what_took_too_long() {
+    let body = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nh";
+    for (said, wait, fault) in [
+        ("", HEAD_TIMEOUT, Fault::IdleTimeout),
+        ("GET / HT", HEAD_TIMEOUT, Fault::HeadTimeout),
+        (body, BODY_TIMEOUT, Fault::BodyTimeout),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", IDLE_TIMEOUT, Fault::IdleTimeout),
+    ] {
+        let mut talk = Talk::echoing();
+        talk.say(said);
+        assert_eq!(talk.faults(), []);
+        talk.pass(wait);
+        assert_eq!(talk.faults(), [fault], "{said}");
+    }
+    let mut talk = Talk::echoing();
+    talk.reads = false;
+    talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    talk.pass(WRITE_TIMEOUT);
+    assert_eq!((talk.faults(), talk.durations().count), (vec![Fault::WriteTimeout], 0));
+
+    let mut gone = Talk::with(async |_: &Request| std::future::pending::<&str>().await);
+    gone.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    gone.end();
+    gone.pass(WRITE_TIMEOUT);
+    assert_eq!((gone.faults(), gone.in_flight()), (vec![Fault::WriteTimeout], vec![]));
+
+    let mut drained = Talk::echoing();
+    drained.draining = Draining::Closing;
+    drained.tell(|connection, env| connection.handle_drain(env.now + DRAIN_GRACE));
+    drained.pass(DRAIN_GRACE);
+    assert!(drained.closed && drained.faults().is_empty(), "it was us who wanted to go");
+}
+
+#[test]
+fn panics_broken_sockets_and_cut_off_responses_are_counted() {
+    let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut panics = Talk::with(async |_: &Request| -> &str { panic!("on purpose") });
+    panics.say(get);
+    assert_eq!((panics.faults(), panics.figures.responses()[4]), (vec![Fault::Panicked], 1));
+
+    let mut broken = Talk::echoing();
+    broken.tell(|connection, env| connection.handle_failure(env));
+    assert_eq!(broken.faults(), [Fault::Broken]);
+
+    let mut cut_off = streaming(Some(100), small_pieces);
+    cut_off.say(get);
+    (0..9).for_each(|_| cut_off.wake());
+    assert_eq!((cut_off.faults(), cut_off.in_flight()), (vec![Fault::CutOff], vec![]));
+    assert_eq!(cut_off.durations().count, 0, "it never ended");
+}
+
+#[test]
+fn a_duration_goes_from_the_head_s_last_byte_to_the_end_of_the_send() {
+    let step = Duration::from_millis(1);
+    let mut talk = Talk::echoing();
+    talk.reads = false;
+    talk.say("POST / HTTP/1.1\r\nHost: x\r\nContent-Le");
+    talk.pass(step * 100);
+    talk.say("ngth: 2\r\n\r\nh");
+    talk.pass(step * 3);
+    talk.say("i");
+    talk.pass(step * 4);
+    let Outgoing { head, .. } = talk.in_flight.take().unwrap();
+    talk.tell(|connection, env| connection.handle_send_progress(env)); // moves its deadline
+    talk.pass(step * 5);
+    talk.tell(|connection, env| connection.handle_sent(head, env));
+    let durations = talk.durations();
+    assert_eq!((durations.count, durations.nanos.div_ceil(1_000_000)), (1, 12));
+}
+
+#[test]
+fn responses_that_leave_together_count_once_each() {
+    let get = "GET /1 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut talk = Talk::echoing();
+    talk.reads = false;
+    talk.say(get.repeat(3));
+    talk.pass(Duration::from_millis(1));
+    talk.say(get.repeat(2));
+    talk.pass(Duration::from_millis(1));
+    talk.say(get);
+    talk.pass(Duration::from_millis(1));
+    talk.read();
+    // Three after 3 ms; three behind them, counted from when the first of these came.
+    let durations = talk.durations();
+    assert_eq!((durations.count, durations.nanos.div_ceil(1_000_000)), (6, 3 * 3 + 3 * 2));
+    assert_eq!(talk.figures.responses(), [0, 6, 0, 0, 0]);
+}
+
+#[test]
+fn a_waiting_handler_s_time_counts_and_its_line_is_in_the_black_box() {
+    let mut talk = Talk::with(async |request: &Request| {
+        let mut pending = request.path() != "/ready";
+        poll_fn(|_| if std::mem::take(&mut pending) { Poll::Pending } else { Poll::Ready(()) })
+            .await;
+        "done"
+    });
+    talk.say("GET /slow?a=b HTTP/1.1\r\nHost: x\r\n\r\nGET /slower HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.in_flight(), [("GET /slow?a=b".to_owned(), false)]);
+    talk.pass(Duration::from_millis(7));
+    talk.wake();
+    assert_eq!(talk.in_flight(), [("GET /slower".to_owned(), false)], "it came next");
+    assert_eq!(talk.durations().nanos.div_ceil(1_000_000), 7);
+    talk.wake();
+    assert_eq!(talk.in_flight(), []);
+    talk.say("GET /ready HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((talk.in_flight(), talk.durations().count), (vec![], 3));
+    talk.say("GET /gone HTTP/1.1\r\nHost: x\r\n\r\n");
+    talk.tell(|connection, env| connection.handle_failure(env));
+    assert_eq!(talk.in_flight(), [], "who is gone isn't served");
+}
+
+#[test]
+fn a_stream_stays_in_the_black_box_until_it_ends() {
+    let mut talk = streaming(None, small_pieces);
+    talk.say("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.in_flight(), [("GET /stream".to_owned(), false)]);
+    assert_eq!(talk.durations().count, 0);
+    (0..9).for_each(|_| talk.wake());
+    assert_eq!((talk.in_flight(), talk.durations().count), (vec![], 1));
 }

@@ -94,6 +94,14 @@ impl Request {
         &self.parts.head
     }
 
+    /// The head from its method on, and how many bytes of that are `METHOD target`.
+    #[inline]
+    pub(crate) fn line(&self) -> (&[u8], usize) {
+        let Head { method_text, target, .. } = &self.parts.head;
+        let start = method_text.start();
+        (&self.parts.head_bytes[start..], target.end() - start)
+    }
+
     /// Lays the answer in.
     pub(crate) fn set_response(&mut self, response: Response) {
         self.parts.response = Some(response);
@@ -216,6 +224,8 @@ mod tests {
         assert_eq!(second.headers().count(), 1);
         assert_eq!(second.body(), b"");
         assert_eq!(second.peer(), None);
+        let (head, len) = second.line();
+        assert_eq!(&head[..len], b"GET /");
     }
 
     #[test]

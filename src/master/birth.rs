@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 use uring_ring::Features;
 
+use crate::config::Identity;
 use crate::process::channel::Limit;
 use crate::process::scoreboard::{Scoreboard, WorkerPage};
 use crate::process::seat::Seat;
@@ -35,6 +36,9 @@ pub(super) struct Birth {
     pub(super) scoreboard: Scoreboard,
     pub(super) page: &'static WorkerPage,
     pub(super) features: Features,
+    pub(super) identity: Option<Identity>,
+    pub(super) no_new_privs: bool,
+    pub(super) dumps_core: bool,
     pub(super) master: Pid,
     /// Descriptors of the program around the pool, which stay open.
     pub(super) foreign: Vec<RawFd>,
@@ -61,7 +65,19 @@ pub(super) fn become_worker(birth: Birth, worker: &dyn Fn(Seat) -> i32) -> ! {
 impl Birth {
     fn take_seat(self) -> io::Result<Seat> {
         let Birth { worker_id, core, channel, listeners, scoreboard, page, .. } = self;
-        let Birth { features, master, foreign, passing, bell, limit, slots, .. } = self;
+        let Birth {
+            identity,
+            no_new_privs,
+            dumps_core,
+            features,
+            master,
+            foreign,
+            passing,
+            bell,
+            limit,
+            slots,
+            ..
+        } = self;
         prctl::set_pdeathsig(Signal::SIGTERM)?;
         if getppid() != master {
             process::exit(0); // the master died before it could have told us
@@ -84,6 +100,9 @@ impl Birth {
             scoreboard,
             page,
             features,
+            identity,
+            no_new_privs,
+            dumps_core,
         })
     }
 }

@@ -18,7 +18,9 @@ use super::{Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
 use crate::process::listen::Listener;
+use crate::process::notify::{self, Notice as Word};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
+use crate::process::pid_file::PidFile;
 use crate::process::scoreboard::State;
 use crate::process::signals::Signal;
 use crate::process::sys::{self, Fork};
@@ -37,7 +39,7 @@ impl Master<'_> {
             Command::Kill(life) => self.children.signal(life, Number::SIGKILL),
             Command::Examine(life) => self.examine(life),
             Command::Serve(life) => self.on_serving(life),
-            Command::Retire(life) => self.dispatching.on_leaving(life),
+            Command::Retire(life) => self.on_leaving(life),
             Command::Adopt { worker, by } => self.adopt(worker, by),
             Command::TakeBack { worker } => self.take_back(worker),
             Command::ReportReady => self.report_ready(),
@@ -114,6 +116,9 @@ impl Master<'_> {
                     scoreboard: self.scoreboard,
                     page,
                     features: self.features,
+                    identity: self.config.identity,
+                    no_new_privs: self.config.no_new_privs,
+                    dumps_core: self.config.core_bytes_max.is_some(),
                     master,
                     foreign: foreign.collect(),
                 };
@@ -152,10 +157,18 @@ impl Master<'_> {
     }
 
     fn on_serving(&mut self, life: Life) {
-        self.steer(life, true);
-        let Some(child) = self.children.get(life) else { return };
+        self.serving.insert(life.worker, life);
+        self.steer(life.worker, true);
         let weight = self.config.weights.get(life.worker).copied().unwrap_or(1);
-        self.dispatching.on_serving(life, weight, child.page);
+        self.dispatching.on_serving(life, weight);
+    }
+
+    fn on_leaving(&mut self, life: Life) {
+        if self.serving.get(&life.worker) == Some(&life) {
+            self.serving.remove(&life.worker);
+            self.steer(life.worker, false);
+        }
+        self.dispatching.on_leaving(life);
     }
 
     fn adopt(&mut self, worker: usize, by: Life) {
@@ -163,7 +176,6 @@ impl Master<'_> {
             Ok(sockets) => sockets,
             Err(error) => return log::error!("cannot lend worker {worker}'s sockets: {error}"),
         };
-        self.steer(Life { worker, ..by }, false);
         let Some(child) = self.children.get(by).filter(|_| !sockets.is_empty()) else { return };
         let payload = Parcel::Listeners.encode();
         let fd = child.passing.as_raw_fd();
@@ -185,19 +197,28 @@ impl Master<'_> {
         if let Some(old) = &self.old_master {
             old.say_ready(workers, self.limit, &mut self.ring);
             self.scoreboard.pool().upgrades.add(1);
+            let replaces = u32::try_from(old.pid.as_raw()).ok();
+            let pid_file = self.config.pid_file.as_deref();
+            match pid_file.map(|path| PidFile::create(path, replaces)).transpose() {
+                Ok(pid_file) => self.pid_file = pid_file,
+                Err(error) => log::error!("{error}"),
+            }
         }
+        let status = format!("{workers} workers serve");
+        let own = Word::MainPid(std::process::id());
+        self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
         self.around.on_ready(&Ready { addresses: &addresses, workers, accept: self.accept });
     }
 
     /// Reads the settings, and prepares the sockets that they need. What is wrong with them
     /// changes nothing.
     fn read_settings(&mut self) -> Option<Event> {
-        self.handle.set_reload_requested(true);
+        self.begin_reload();
         let config = match self.around.read_settings() {
             Ok(config) => config,
             Err(reason) => {
                 log::error!("the settings can't be used, and nothing changes: {reason}");
-                self.handle.set_reload_requested(false);
+                self.end_reload();
                 return None;
             }
         };
@@ -227,7 +248,7 @@ impl Master<'_> {
             Err(reason) => {
                 log::error!("the settings can't be used, and nothing changes: {reason}");
                 self.around.settle_settings(false);
-                self.handle.set_reload_requested(false);
+                self.end_reload();
                 None
             }
         }
@@ -235,11 +256,11 @@ impl Master<'_> {
 
     fn settle_reload(&mut self, pool: &mut Pool, now: Instant) {
         self.around.settle_settings(true);
-        self.handle.set_reload_requested(false);
+        self.end_reload();
         let Some((config, listeners)) = self.next.take() else { return };
         if self.accept == Accept::Dispatch && listeners.addresses() != self.listeners.addresses() {
             match listeners.all() {
-                Ok(sockets) => self.dispatching.listen(sockets, &mut self.ring, now),
+                Ok(sockets) => self.dispatching.listen(sockets, &mut self.ring),
                 Err(error) => log::error!("cannot listen on what is new: {error}"),
             }
         }
@@ -253,7 +274,17 @@ impl Master<'_> {
     fn drop_reload(&mut self) {
         self.next = None;
         self.around.settle_settings(false);
+        self.end_reload();
+    }
+
+    fn begin_reload(&self) {
+        self.handle.set_reload_requested(true);
+        self.notifier.tell(&[Word::Reloading(notify::monotonic()), Word::Status("reloading")]);
+    }
+
+    fn end_reload(&self) {
         self.handle.set_reload_requested(false);
+        self.notifier.tell(&[Word::Ready, Word::Status("serving")]);
     }
 
     fn start_upgrade(&mut self) -> Option<Event> {
@@ -279,6 +310,7 @@ impl Master<'_> {
                 events.push(Event::Signal(Signal::Reload { name: "PoolHandle::reload" }));
             }
             Wish::Scale(workers) => {
+                self.begin_reload();
                 let mut config = self.config.clone().into_inner();
                 config.workers = match workers {
                     0 => WorkerCount::Auto,
@@ -307,12 +339,15 @@ impl Master<'_> {
 
     /// Has a worker that hangs write down where.
     fn examine(&mut self, life: Life) {
-        self.children.signal(life, sys::STACK_SIGNAL);
+        if let Some(child) = self.children.get(life).filter(|child| !child.is_reaped) {
+            let _gone_already = sys::ask_for_stack(child.pid);
+        }
     }
 
     fn tell(&mut self, notice: &Notice) {
         if let Notice::Stopping { .. } = notice {
             self.handle.set_shutdown_requested();
+            self.notifier.tell(&[Word::Stopping]);
         }
         log::log!(notice.level(), "{notice}");
     }

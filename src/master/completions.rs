@@ -14,7 +14,9 @@ use super::error::MasterError;
 use super::notice::Cause;
 use super::pool::Event;
 use super::{Master, Tag};
+use crate::figures::InFlight;
 use crate::process::channel::Message;
+use crate::process::clock::monotonic_nanos;
 use crate::process::parcel::Parcel;
 use crate::process::scoreboard::State;
 use crate::process::signals;
@@ -188,7 +190,6 @@ impl Master<'_> {
         let Some(child) = self.children.get(life) else { return };
         let page = child.page;
         self.dispatching.on_gone(life, page);
-        self.steer(life, false);
         if !end.is_clean() {
             self.tell_last_words(life);
         }
@@ -198,7 +199,22 @@ impl Master<'_> {
     }
 
     /// What a worker was doing when it died.
-    fn tell_last_words(&self, _life: Life) {}
+    fn tell_last_words(&self, life: Life) {
+        let Some(child) = self.children.get(life) else { return };
+        let name = self.name_of(life);
+        let unfinished = child.page.in_flight(monotonic_nanos());
+        for request in &unfinished.requests {
+            let InFlight { method_and_target, age, is_running } = request;
+            let what = if *is_running { "running" } else { "waiting" };
+            log::warn!("{name} was {what} {method_and_target} for {age:.1?}");
+        }
+        if unfinished.more > 0 {
+            log::warn!("{name} had {} more requests that waited", unfinished.more);
+        }
+        if let Some(stack) = child.page.last_words() {
+            log::warn!("{name} was here:\n{}", stack.trim_end());
+        }
+    }
 
     fn on_new_master_said(
         &mut self,

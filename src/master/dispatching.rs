@@ -68,7 +68,7 @@ impl Dispatching {
     }
 
     /// Accepts from these sockets, and no longer from others.
-    pub(super) fn listen(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>, _now: Instant) {
+    pub(super) fn listen(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>) {
         self.acceptor.replace(sockets, ring, self.held);
         self.owes_anew = true;
     }
@@ -92,7 +92,7 @@ impl Dispatching {
         self.connections_max.insert(life, connections_max);
     }
 
-    pub(super) fn on_serving(&mut self, life: Life, weight: u32, _page: &WorkerPage) {
+    pub(super) fn on_serving(&mut self, life: Life, weight: u32) {
         let connections_max = self.connections_max.get(&life).copied().unwrap_or(1);
         self.dispatcher.handle_worker_ready(life, weight, connections_max as u64);
     }

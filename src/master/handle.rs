@@ -15,6 +15,7 @@ use nix::unistd;
 use serde_json::Value;
 
 use crate::config::{ConfigError, WorkerCount};
+use crate::process::clock::monotonic_nanos;
 use crate::process::scoreboard::Scoreboard;
 use crate::process::{Status, WorkerStatus};
 
@@ -101,7 +102,7 @@ impl PoolHandle {
 
     /// The numbers of the whole pool; none before it serves.
     pub fn status(&self) -> Option<Status> {
-        Some(self.shared.scoreboard.get()?.status(SystemTime::now()))
+        Some(self.shared.scoreboard.get()?.status(SystemTime::now(), monotonic_nanos()))
     }
 
     /// What each worker does; empty before the pool serves.

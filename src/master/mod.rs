@@ -22,6 +22,7 @@ mod tests;
 mod upgrade;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -36,9 +37,12 @@ use uring_ring::{Features, Op, Ring, Setup};
 
 use crate::config::{Accept, Address, Checked, PoolConfig};
 use crate::process::channel::Limit;
+use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
 use crate::process::inherit::Inheritance;
 use crate::process::listen::Listeners;
+use crate::process::notify::{Notice as Word, Notifier};
+use crate::process::pid_file::PidFile;
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
 use crate::process::signals::{self, MasterSignals};
@@ -81,6 +85,7 @@ pub(crate) struct Start {
     pub(crate) memory: OwnedFd,
     /// What another master left to this one, without the listeners and the memory.
     pub(crate) old_master: Option<(Pid, OwnedFd, OwnedFd)>,
+    pub(crate) pid_file: Option<PidFile>,
     pub(crate) handle: PoolHandle,
     pub(crate) balancer: Option<Box<dyn Balancer>>,
 }
@@ -114,7 +119,7 @@ pub(crate) trait Surroundings {
 /// What kept the pool from running; no worker is left then.
 pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), MasterError> {
     let Start { config, features, listeners, scoreboard, memory, .. } = start;
-    let Start { old_master, handle, balancer, .. } = start;
+    let Start { old_master, pid_file, handle, balancer, .. } = start;
     let now = Instant::now();
     let mut foreign = birth::open_descriptors();
     let ours = listeners.descriptors().chain([memory.as_raw_fd(), handle.bell()]);
@@ -135,7 +140,7 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
     let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
         .map_err(|errno| MasterError::system("make an eventfd")(errno.into()))?;
     let workers = listeners.workers();
-    let seed = u64::from(std::process::id()) << 32 | u64::from(now.elapsed().subsec_nanos());
+    let seed = scoreboard.seed();
     let balancer = balancer.unwrap_or_else(|| balance::of(config.balance, seed));
     let mut master = Master {
         children: Children::default(),
@@ -162,9 +167,13 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         old_master: old_master
             .map(|(pid, messages, passing)| OldMaster::new(pid, messages, passing)),
         finishing: None,
+        serving: BTreeMap::new(),
+        pid_file,
+        notifier: Notifier::from_environment(),
+        watchdog_at: None,
         around,
     };
-    master.set_up(now)?;
+    master.set_up()?;
     let pool = Pool::new(workers, Rules::of(&master.config), seed, now);
     master.supervise(pool)
 }
@@ -230,12 +239,18 @@ struct Master<'a> {
     old_master: Option<OldMaster>,
     /// All is over but what is on its way to the new master.
     finishing: Option<Verdict>,
+    /// Who serves in each worker's place.
+    serving: BTreeMap<usize, Life>,
+    pid_file: Option<PidFile>,
+    notifier: Notifier,
+    /// When to tell the service manager that this process is alive.
+    watchdog_at: Option<Instant>,
     around: &'a mut dyn Surroundings,
 }
 
 impl Master<'_> {
     /// Before the first fork.
-    fn set_up(&mut self, now: Instant) -> Result<(), MasterError> {
+    fn set_up(&mut self) -> Result<(), MasterError> {
         let figures = self.scoreboard.pool();
         figures.workers.set(self.listeners.workers() as u64);
         figures.listens.set(0);
@@ -254,7 +269,7 @@ impl Master<'_> {
         if self.accept == Accept::Dispatch {
             let sockets =
                 self.listeners.all().map_err(MasterError::system("duplicate the listeners"))?;
-            self.dispatching.listen(sockets, &mut self.ring, now);
+            self.dispatching.listen(sockets, &mut self.ring);
         }
         Ok(())
     }
@@ -278,6 +293,7 @@ impl Master<'_> {
             }
             self.dispatch(now);
             self.bury();
+            self.feed_watchdog(now);
             if let Some(new) = &mut self.new_master {
                 new.flush(&mut self.ring);
             }
@@ -287,8 +303,12 @@ impl Master<'_> {
                 self.handle.set_running(false);
                 return verdict.into_result();
             }
-            let due =
-                [pool.poll_timeout(), self.dispatching.poll_timeout(), self.watch.poll_timeout()];
+            let due = [
+                pool.poll_timeout(),
+                self.dispatching.poll_timeout(),
+                self.watch.poll_timeout(),
+                self.watchdog_at,
+            ];
             let due = due.into_iter().flatten().min();
             let wait = due.map(|at| at.saturating_duration_since(now));
             let wait = if events.is_empty() { wait } else { Some(Duration::ZERO) };
@@ -302,7 +322,8 @@ impl Master<'_> {
     }
 
     fn look_after_workers(&mut self, now: Instant, events: &mut Vec<Event>) {
-        let busy = self.children.iter().map(|(life, child)| (life, child.page.busy_for()));
+        let nanos = monotonic_nanos();
+        let busy = self.children.iter().map(|(life, child)| (life, child.page.busy_for(nanos)));
         let Some(look) = self.watch.poll_look(now, busy) else { return };
         let hangs = |(life, lasting)| Event::WorkerHangs(life, lasting);
         events.extend(look.hanging.into_iter().map(hangs));
@@ -322,8 +343,9 @@ impl Master<'_> {
             .map(|(life, _)| life)
             .collect();
         if self.steering.is_some() {
-            let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();
-            lives.into_iter().for_each(|life| self.steer(life, !stopped.contains(&life)));
+            for (worker, life) in &self.serving {
+                self.steer(*worker, !stopped.contains(life));
+            }
         }
         self.watch.handle_stopped(&stopped, now);
     }
@@ -334,6 +356,17 @@ impl Master<'_> {
             for fd in [child.channel, child.passing, child.passing_far] {
                 self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
             }
+        }
+    }
+
+    /// Shows the service manager that the loop turns.
+    fn feed_watchdog(&mut self, now: Instant) {
+        if self.watchdog_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.watchdog_at = self.notifier.watchdog().map(|interval| now + interval);
+        if self.watchdog_at.is_some() {
+            self.notifier.tell(&[Word::Watchdog]);
         }
     }
 
@@ -353,9 +386,9 @@ impl Master<'_> {
     }
 
     /// Sends new connections to a worker's slots, or around them.
-    fn steer(&self, life: Life, is_welcome: bool) {
+    fn steer(&self, worker: usize, is_welcome: bool) {
         let Some(steering) = &self.steering else { return };
-        for slot in self.listeners.slots_of(life.worker) {
+        for slot in self.listeners.slots_of(worker) {
             if slot < steering.slots().len() {
                 steering.slot(slot).set_away(!is_welcome);
             }

@@ -47,6 +47,8 @@ impl Program {
         let child = Command::new(path)
             .args(&self.arguments)
             .env(inherit::VARIABLE, bequest.letter())
+            .env_remove("LISTEN_PID") // they are about this process
+            .env_remove("WATCHDOG_PID")
             .spawn()?;
         let pid = Pid::from_raw(child.id() as i32);
         Ok(NewMaster { pid, messages, passing, outbox: VecDeque::new(), sending: 0, serves: false })

@@ -124,7 +124,7 @@ fn errno(error: &io::Error) -> i32 {
 
 /// Inherited sockets that can't be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum ActivationError {
+pub enum ActivationError {
     /// A variable of the environment makes no sense.
     Variable {
         /// Its name.
@@ -143,7 +143,7 @@ pub(crate) enum ActivationError {
 
 /// What is wrong with an inherited descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// A file, a pipe, or whatever else.
     NoSocket,
     /// A socket for datagrams or packets.
@@ -164,7 +164,7 @@ impl From<Errno> for Fault {
 
 impl ActivationError {
     /// A name for programs, which stays the same whatever the words become.
-    pub(crate) fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             ActivationError::Variable { .. } => "ACTIVATION_VARIABLE",
             ActivationError::Descriptor { .. } => "ACTIVATION_SOCKET",

@@ -4,11 +4,14 @@
 pub(crate) mod accept;
 pub(crate) mod activation;
 pub(crate) mod channel;
+pub(crate) mod clock;
 pub(crate) mod cpus;
 pub(crate) mod inherit;
+mod last_words;
 pub(crate) mod listen;
-pub(crate) mod parcel;
+pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod parcel;
 pub(crate) mod pid_file;
 pub(crate) mod privileges;
 pub(crate) mod scoreboard;
@@ -18,9 +21,12 @@ pub(crate) mod status;
 pub(crate) mod steer;
 pub(crate) mod sys;
 
+pub use activation::ActivationError;
 pub use listen::ListenError;
+pub use pid_file::PidFileError;
+pub use privileges::PrivilegeError;
 pub use scoreboard::State;
-pub use status::{Status, WorkerStatus};
+pub use status::{Errors, Status, WorkerStatus};
 
 /// A worker leaves with this code when it could not start and another try would end the same way;
 /// it has logged why. `EX_UNAVAILABLE` of sysexits.h.

@@ -100,7 +100,7 @@ fn write_new(path: &Path, pid: u32) -> io::Result<()> {
 
 /// A file that can't have this process's id.
 #[derive(Debug)]
-pub(crate) struct PidFileError {
+pub struct PidFileError {
     path: PathBuf,
     fault: Fault,
 }
@@ -114,7 +114,7 @@ enum Fault {
 
 impl PidFileError {
     /// A name for programs, which stays the same whatever the words become.
-    pub(crate) fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self.fault {
             Fault::Running(_) => "PID_FILE_IN_USE",
             Fault::NoPidFile => "PID_FILE_FOREIGN",

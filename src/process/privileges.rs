@@ -109,7 +109,8 @@ pub(crate) fn raise_limits(
 
 /// Rights that could not be given up, or limits that could not be set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum PrivilegeError {
+#[non_exhaustive]
+pub enum PrivilegeError {
     /// This process may not become that user or group.
     Refused {
         /// Whom it should run as.
@@ -144,7 +145,7 @@ pub(crate) enum PrivilegeError {
 
 impl PrivilegeError {
     /// A name for programs, which stays the same whatever the words become.
-    pub(crate) fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             PrivilegeError::Refused { .. } => "PRIVILEGES_REFUSED",
             PrivilegeError::CanReturn { .. } => "PRIVILEGES_KEPT",

@@ -2,7 +2,9 @@
 //! each worker process. Nobody locks, and nobody sends a message to be counted: each value has one
 //! writer, everyone may read.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,14 +15,15 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::kill;
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, ftruncate};
 use serde::Serialize;
 
+use super::last_words::LastWords;
 use super::sys;
+use crate::figures::{Counter, Figures, Unfinished};
 
 /// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"urpool02");
+const MAGIC: u64 = u64::from_be_bytes(*b"urpool04");
 
 /// Processes that one place may have at a time: one that serves, one that starts, and some that
 /// still drain after earlier reloads. Memory of pages that were never used is never touched.
@@ -54,6 +57,7 @@ impl Scoreboard {
         header.magic.store(MAGIC, Relaxed);
         header.page_bytes.store(size_of::<WorkerPage>() as u64, Relaxed);
         header.started_at.store(unix_seconds(now), Relaxed);
+        header.seed.store(RandomState::new().hash_one(MAGIC), Relaxed);
         Ok((Scoreboard { header, pages }, memory))
     }
 
@@ -70,6 +74,11 @@ impl Scoreboard {
             return Err(io::Error::other("it is of another version"));
         }
         Ok(Scoreboard { header, pages })
+    }
+
+    /// A random number that this pool was born with.
+    pub(crate) fn seed(&self) -> u64 {
+        self.header.seed.load(Relaxed)
     }
 
     /// What the master shows.
@@ -91,6 +100,10 @@ impl Scoreboard {
         page.life.restarts.store(restarts, Relaxed);
         page.life.started_at.store(unix_seconds(now), Relaxed);
         page.life.core.store(0, Relaxed);
+        page.life.last_activity_at.set(0);
+        page.traffic.loop_delay_max.set(0);
+        page.figures.black_box.clear();
+        page.last_words.clear();
         page.set_state(State::Starting);
         Some(page)
     }
@@ -141,6 +154,8 @@ pub(crate) struct Header {
     started_at: AtomicU64,
     /// Processes so far; orders those of one place.
     births: AtomicU64,
+    /// What balancers draw with; the same after an upgrade, so that sticky clients stay.
+    seed: AtomicU64,
     pool: CachePadded<PoolFigures>,
 }
 
@@ -185,6 +200,9 @@ pub(crate) enum Listens {
 pub(crate) struct WorkerPage {
     pub(crate) life: CachePadded<Life>,
     pub(crate) traffic: CachePadded<Traffic>,
+    pub(crate) figures: CachePadded<Figures>,
+    /// Where the process was when it was asked, before it had to be killed.
+    last_words: CachePadded<LastWords>,
 }
 
 const _: () = assert!(size_of::<WorkerPage>().is_multiple_of(4096));
@@ -211,6 +229,10 @@ pub(crate) struct Life {
     started_at: AtomicU64,
     /// Processes in this place before this one.
     restarts: AtomicU64,
+    /// When it last served a request, in seconds since 1970; zero before.
+    pub(crate) last_activity_at: Counter,
+    /// Bytes in RAM when it was last active.
+    pub(crate) memory: Counter,
 }
 
 impl Life {
@@ -225,7 +247,6 @@ pub(crate) struct Traffic {
     pub(crate) connections: Counter,
     pub(crate) connections_total: Counter,
     pub(crate) connections_closed: Counter,
-    pub(crate) requests: Counter,
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
     /// Enters of its ring.
@@ -237,8 +258,8 @@ pub(crate) struct Traffic {
     /// When the turn began that it works on, in nanoseconds of the monotonic clock; zero while it
     /// waits.
     pub(crate) busy_since: Counter,
-    /// What it occupied when it last looked, in bytes.
-    pub(crate) memory_bytes: Counter,
+    /// The longest that this process has worked on one turn, in nanoseconds.
+    pub(crate) loop_delay_max: Counter,
 }
 
 impl WorkerPage {
@@ -256,6 +277,7 @@ impl WorkerPage {
         self.traffic.taken.set(0);
         self.traffic.not_taken.set(0);
         self.traffic.busy_since.set(0);
+        self.life.memory.set(0);
         self.set_state(state);
         self.life.claimed.store(0, Relaxed);
     }
@@ -273,10 +295,11 @@ impl WorkerPage {
         self.life.pid.load(Relaxed) as u32
     }
 
-    /// How long the turn has lasted that it works on; none while it waits.
-    pub(crate) fn busy_for(&self) -> Option<Duration> {
+    /// How long the turn has lasted that it works on; none while it waits. `now` is in nanoseconds
+    /// of the monotonic clock.
+    pub(crate) fn busy_for(&self, now: u64) -> Option<Duration> {
         let since = self.traffic.busy_since.read();
-        (since != 0).then(|| Duration::from_nanos(monotonic_nanos().saturating_sub(since)))
+        (since != 0).then(|| Duration::from_nanos(now.saturating_sub(since)))
     }
 
     /// The core that the worker is pinned to.
@@ -289,30 +312,33 @@ impl WorkerPage {
         self.life.restarts.load(Relaxed)
     }
 
+    /// What a worker, alive or dead, has begun and not finished. `now` is in nanoseconds of the
+    /// monotonic clock.
+    pub(crate) fn in_flight(&self, now: u64) -> Unfinished {
+        self.figures.black_box.read(now)
+    }
+
+    /// The longest that the process has worked on one turn, be it the one of `now`, in nanoseconds
+    /// of the monotonic clock.
+    pub(crate) fn loop_delay(&self, now: u64) -> Duration {
+        let since = self.traffic.busy_since.read();
+        let current = if since == 0 { 0 } else { now.saturating_sub(since) };
+        Duration::from_nanos(current.max(self.traffic.loop_delay_max.read()))
+    }
+
+    /// Leaves a text for the master. Async-signal-safe: nothing but atomic stores.
+    pub(crate) fn write_last_words(&self, text: &[u8]) {
+        self.last_words.write(text);
+    }
+
+    /// What the process wrote before it ended.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        self.last_words.read()
+    }
+
     /// When the worker was forked, in seconds since 1970.
     pub(crate) fn started_at(&self) -> u64 {
         self.life.started_at.load(Relaxed)
-    }
-}
-
-/// A count with one writer, so that a plain store does: no bus lock, as `fetch_add` would take.
-/// Survives its writer; a successor goes on from where it stands.
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    #[inline]
-    pub(crate) fn add(&self, count: u64) {
-        self.set(self.read().wrapping_add(count));
-    }
-
-    #[inline]
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Relaxed)
     }
 }
 
@@ -359,12 +385,6 @@ impl State {
     pub fn is_alive(self) -> bool {
         !matches!(self, State::Stopped | State::Failed)
     }
-}
-
-/// Nanoseconds of the clock that all processes share, and that nobody sets.
-pub(crate) fn monotonic_nanos() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
-    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 /// Seconds since 1970; a clock before that counts as 1970.
@@ -434,9 +454,9 @@ mod tests {
     #[test]
     fn whoever_inherits_the_memory_sees_the_same_pages() {
         let (scoreboard, memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
-        scoreboard.claim(0, UNIX_EPOCH).unwrap().traffic.requests.add(7);
+        scoreboard.claim(0, UNIX_EPOCH).unwrap().figures.requests.add(7);
         let inherited = Scoreboard::inherit(&memory).unwrap();
-        assert_eq!(inherited.newest(0).unwrap().traffic.requests.read(), 7);
+        assert_eq!(inherited.newest(0).unwrap().figures.requests.read(), 7);
         scoreboard.header.page_bytes.store(1, Relaxed);
         assert!(Scoreboard::inherit(&memory).is_err(), "of another layout");
     }

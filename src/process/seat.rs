@@ -7,6 +7,7 @@ use uring_ring::Features;
 use super::channel::Limit;
 use super::scoreboard::{Scoreboard, WorkerPage};
 use super::steer::Slot;
+use crate::config::Identity;
 
 /// A worker's place: its sockets, its line to the master, its page. A successor gets an equal one.
 #[derive(Debug)]
@@ -35,4 +36,10 @@ pub(crate) struct Seat {
     pub(crate) page: &'static WorkerPage,
     /// What the kernel can do.
     pub(crate) features: Features,
+    /// Whom it runs as, once it has its ring.
+    pub(crate) identity: Option<Identity>,
+    /// Whether it can never gain rights.
+    pub(crate) no_new_privs: bool,
+    /// Whether it may leave a core dump, although it changes its user.
+    pub(crate) dumps_core: bool,
 }

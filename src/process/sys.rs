@@ -3,11 +3,12 @@
 
 #![allow(unsafe_code)]
 
+use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -64,8 +65,6 @@ fn close_range(first: u32, last: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
-/// Maps the header and as many pages as `memory`, a sealed memfd, has room for. This process and its
-/// children share them with everyone who maps the same, and they are never unmapped.
 /// Takes `count` descriptors from `first` on, which whoever executed this program left open for it.
 /// Taken once; later calls find none.
 ///
@@ -97,7 +96,8 @@ pub(crate) fn take_inherited(
     (first..).take(count).map(take).collect()
 }
 
-/// Makes `count` zeroed pages that this process and its children share until all have ended.
+/// Maps the header and as many pages as `memory`, a sealed memfd, has room for. This process and its
+/// children share them with everyone who maps the same, and they are never unmapped.
 ///
 /// # Errors
 ///
@@ -178,9 +178,6 @@ pub(crate) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
 pub(crate) fn ignore_signal(which: Signal) -> io::Result<()> {
     set_signal(which, SigHandler::SigIgn)
 }
-
-/// Asks a worker to write down where it is: nothing else sends this one to a process.
-pub(crate) const STACK_SIGNAL: Signal = Signal::SIGXCPU;
 
 /// Undoes an inherited setting for this signal.
 pub(crate) fn reset_signal(which: Signal) -> io::Result<()> {
@@ -489,6 +486,61 @@ struct LoadAttributes {
     log: u64,
 }
 
+/// The page that [`on_stack_signal`] writes to.
+static STACK_PAGE: AtomicPtr<WorkerPage> = AtomicPtr::new(ptr::null_mut());
+
+/// What asks a worker for its stack: a real-time signal, since no key, no limit and no part of the
+/// kernel sends those by itself, and `SIGQUIT` and the like belong to operators. The first ones are
+/// glibc's own or popular with libraries, so not the first.
+fn stack_signal() -> i32 {
+    libc::SIGRTMIN() + 5
+}
+
+/// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`.
+///
+/// The handler allocates and takes locks, which no handler of a signal should do: it may find the
+/// allocator, or std's lock on backtraces, in the middle of something, and then it hangs. It is only
+/// for a process that is about to be killed, by someone who doesn't wait for its words for long.
+///
+/// # Errors
+///
+/// None that we know of: the signal exists, and may be caught.
+pub(crate) fn install_stack_dump(page: &'static WorkerPage) -> io::Result<()> {
+    STACK_PAGE.store(ptr::from_ref(page).cast_mut(), Ordering::Release);
+    // SAFETY: all zeroes is a valid `sigaction`: no flags, an empty mask, the default disposition.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_stack_signal as extern "C" fn(i32) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: `action` lives through the call, and nobody wants to know the one before. The handler
+    // has the signature of one without `SA_SIGINFO`, lives as long as the program, and never
+    // unwinds. That it isn't async-signal-safe endangers progress, not memory: std and the allocator
+    // are sound for whoever interrupts their own thread, as their locks aren't re-entrant; at worst
+    // it waits for itself until it is killed.
+    match unsafe { libc::sigaction(stack_signal(), &raw const action, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks a worker for its stack: it appears as the last words of its page, or not.
+///
+/// # Errors
+///
+/// There is no such process (`ESRCH`).
+pub(crate) fn ask_for_stack(worker: Pid) -> io::Result<()> {
+    // SAFETY: takes two integers and touches no memory of ours.
+    match unsafe { libc::kill(worker.as_raw(), stack_signal()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+extern "C" fn on_stack_signal(_: i32) {
+    // SAFETY: the pointer is null, or was made of a `&'static WorkerPage` and hasn't changed since.
+    let Some(page) = (unsafe { STACK_PAGE.load(Ordering::Acquire).as_ref() }) else { return };
+    page.write_last_words(Backtrace::force_capture().to_string().as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -522,9 +574,6 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_shared_with_children() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
-        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
     fn what_this_program_opened_is_not_inherited() {
         let code = exit_code(|| {
             let ours = std::fs::File::open("/dev/null").unwrap();
@@ -535,14 +584,83 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_zeroed_and_shared_with_children() {
-        let pages = share_pages(3).unwrap();
-        assert_eq!(pages.len(), 3);
+    fn pages_are_shared_with_children() {
+        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let code = exit_code(|| {
-            page.traffic.requests.add(7);
+            page.figures.requests.add(7);
             0
         });
-        assert_eq!((code, page.traffic.requests.read()), (0, 7));
+        assert_eq!((code, page.figures.requests.read()), (0, 7));
+    }
+
+    /// A forked worker that does `work` for ever, and what must be true before it is looked at.
+    fn forked(page: &WorkerPage, work: impl FnOnce()) -> Pid {
+        let Fork::Parent { child } = fork().unwrap() else {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap(); // whatever becomes of the test
+            work();
+            exit(1);
+        };
+        while page.traffic.turns.read() == 0 {
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    #[test]
+    fn what_a_killed_worker_was_doing_is_known_until_its_successor_begins() {
+        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let child = forked(page, || {
+            let black_box = &page.figures.black_box;
+            black_box.begin(b"GET /waits HTTP/1.1\r\n", 10, 1_000);
+            black_box.park();
+            black_box.begin(b"GET /hangs HTTP/1.1\r\n", 10, 2_000);
+            page.traffic.turns.add(1);
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        });
+        nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
+        waitpid(child, None).unwrap();
+        page.on_end(crate::process::scoreboard::State::Failed);
+        let requests = page.in_flight(3_000).requests;
+        let shown: Vec<_> = requests
+            .iter()
+            .map(|it| (&*it.method_and_target, it.age.as_nanos(), it.is_running))
+            .collect();
+        assert_eq!(shown, [("GET /hangs", 1_000, true), ("GET /waits", 2_000, false)]);
+        scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        assert_eq!(page.in_flight(3_000).requests, []);
+    }
+
+    #[inline(never)]
+    fn a_loop_without_an_end(page: &WorkerPage) {
+        page.traffic.turns.set(1);
+        loop {
+            std::hint::black_box(page.traffic.turns.read());
+        }
+    }
+
+    #[test]
+    fn a_worker_that_hangs_says_where() {
+        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let child = forked(page, || {
+            install_stack_dump(page).unwrap();
+            a_loop_without_an_end(page);
+        });
+        ask_for_stack(child).unwrap();
+        let start = std::time::Instant::now();
+        while page.last_words().is_none() && start.elapsed().as_secs() < 20 {
+            std::thread::yield_now();
+        }
+        nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
+        waitpid(child, None).unwrap();
+        let words = page.last_words().expect("it can still speak");
+        assert!(words.contains("a_loop_without_an_end"), "{words}");
+        assert!(ask_for_stack(child).is_err(), "there is nobody left");
+        page.on_end(crate::process::scoreboard::State::Failed);
+        scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        assert_eq!(page.last_words(), None, "a successor has its own");
     }
 
     #[test]

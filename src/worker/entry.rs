@@ -11,7 +11,7 @@ use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
 
 use super::Tag;
 use super::table::ConnId;
-use crate::conn::{Connection, Outgoing};
+use crate::conn::{Connection, Env, Outgoing};
 
 /// A connection of this worker.
 pub(super) struct Entry {
@@ -122,11 +122,11 @@ impl Entry {
     }
 
     /// Receiving ended, but not because of the peer; or the socket is broken.
-    pub(super) fn on_receive_error(&mut self, errno: Errno) {
+    pub(super) fn on_receive_error(&mut self, errno: Errno, env: &Env<'_>) {
         match errno {
             // The buffers come back within the turn that lent them, so receiving can go on.
             Errno::NO_BUFFERS | Errno::CANCELED => {}
-            _ => self.connection.handle_failure(),
+            _ => self.connection.handle_failure(env),
         }
     }
 }

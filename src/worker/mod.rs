@@ -19,14 +19,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use uring_ring::{Completion, GroupId, Op, Outcome, Ring};
+use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
-use crate::conn::{
-    Action, Connection, Counts, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings,
-};
+use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
+use crate::figures::{Fault, Figures};
 use crate::process::accept::Acceptor;
 use crate::process::channel::{Limit, Message};
+use crate::process::clock::{self, Anchor};
+use crate::process::memory::Memory;
 use crate::process::parcel::Origin;
 use crate::process::scoreboard::{Listens, PoolFigures, State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
@@ -128,17 +129,23 @@ struct Worker {
     /// Of this process alone.
     requests: u64,
     connections: u64,
+    anchor: Anchor,
+    memory: Memory,
+    /// Requests up to the last turn.
+    requests_shown: u64,
 }
 
 /// What connections borrow for a call.
 struct Around {
     now: Instant,
+    /// The same in nanoseconds of the monotonic clock.
+    nanos: u64,
     settings: Settings,
     service: Box<dyn Service>,
     wakers: ConnWakers,
     date: DateField,
     pools: Pools,
-    counts: Counts,
+    figures: &'static Figures,
     draining: Draining,
     traffic: Traffic,
 }
@@ -164,12 +171,13 @@ impl Around {
     fn env(&mut self, id: ConnId) -> Env<'_> {
         Env {
             now: self.now,
+            nanos: self.nanos,
             settings: &self.settings,
             service: &*self.service,
             waker: self.wakers.lend(id),
             date: &self.date,
             pools: &mut self.pools,
-            counts: &mut self.counts,
+            figures: self.figures,
             draining: self.draining,
         }
     }
@@ -196,12 +204,13 @@ impl Worker {
             owes_listeners_back: false,
             around: Around {
                 now,
+                nanos: 0,
                 settings,
                 service,
                 wakers: ConnWakers::new(Arc::clone(&queue)),
                 date: DateField::new(now, SystemTime::now()),
                 pools: Pools::default(),
-                counts: Counts::default(),
+                figures: &page.figures,
                 draining: Draining::No,
                 traffic: Traffic::default(),
             },
@@ -213,7 +222,11 @@ impl Worker {
             worker_id,
             requests: 0,
             connections: 0,
+            anchor: Anchor::new(now, clock::monotonic_nanos()),
+            memory: Memory::open(),
+            requests_shown: page.figures.requests.read(),
         };
+        worker.measure_memory();
         worker.listen_to_bell();
         worker.passing.receive(&mut worker.ring);
         worker.acceptor.arm(&mut worker.ring, worker.table.len());
@@ -223,14 +236,19 @@ impl Worker {
     }
 
     /// One turn: what is complete, what is due, what was woken; then one enter, which waits.
-    fn turn(&mut self, now: Instant) -> io::Result<Turn> {
+    fn turn(&mut self, clock: impl Fn() -> Instant) -> io::Result<Turn> {
+        let now = clock();
         self.runtime.enter(now);
         self.around.now = now;
         if self.pool.sleeps.read() != 0 {
             self.pool.sleeps.set(0);
             self.passing.ring_bell(&mut self.ring); // somebody has to look whether this turn ends
         }
-        self.around.date.refresh(now, SystemTime::now);
+        self.around.nanos = self.anchor.nanos(now);
+        self.page.traffic.busy_since.set(self.around.nanos);
+        if self.around.date.refresh(now, SystemTime::now) {
+            self.measure_memory();
+        }
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
         }
@@ -238,7 +256,7 @@ impl Worker {
         self.on_alarms();
         self.on_woken();
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
-        self.publish();
+        self.publish(clock());
         self.speak(now);
         self.passing.flush(&mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
@@ -269,7 +287,7 @@ impl Worker {
                         self.around.traffic.bytes_received += bytes.len() as u64;
                     }
                     Ok(None) => entry.connection.handle_end(&mut env),
-                    Err(errno) => entry.on_receive_error(errno),
+                    Err(errno) => entry.on_receive_error(errno, &env),
                 }
                 self.settle(id);
             }
@@ -289,7 +307,7 @@ impl Worker {
                             entry.send(id, buffer, &mut self.ring);
                         }
                     }
-                    _ => entry.connection.handle_failure(),
+                    _ => entry.connection.handle_failure(&self.around.env(id)),
                 }
                 self.settle(id);
             }
@@ -300,11 +318,15 @@ impl Worker {
             }
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.acceptor.on_accepted(listener, &result, more, self.around.now);
-                if let Ok(socket) = result {
-                    if let Some(Some(taker)) = self.takers.get_mut(listener) {
-                        taker.on_accept(1, self.around.now);
+                match result {
+                    Ok(socket) => {
+                        if let Some(Some(taker)) = self.takers.get_mut(listener) {
+                            taker.on_accept(1, self.around.now);
+                        }
+                        self.on_connection(socket, Origin::Accepted);
                     }
-                    self.on_connection(socket, Origin::Accepted);
+                    Err(Errno::CANCELED) => {}
+                    Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
                 }
                 self.acceptor.arm(&mut self.ring, self.table.len());
             }
@@ -391,7 +413,7 @@ impl Worker {
 
     /// Tells the master what it has to know.
     fn speak(&mut self, now: Instant) {
-        let memory = self.page.traffic.memory_bytes.read();
+        let memory = self.page.life.memory.read();
         if let Some(reason) = self.recycle.poll(now, self.requests, memory) {
             self.lifecycle.say(&Message::RecycleDue { reason }, &mut self.ring);
         }
@@ -525,10 +547,15 @@ impl Worker {
         Some(next.saturating_duration_since(now))
     }
 
+    fn measure_memory(&self) {
+        if let Some(bytes) = self.memory.resident() {
+            self.page.life.memory.set(bytes);
+        }
+    }
+
     /// Shows what this turn changed. Counters go on from where the worker before left them.
-    fn publish(&mut self) {
-        let Around { counts, traffic, .. } = &mut self.around;
-        let (counts, traffic) = (mem::take(counts), mem::take(traffic));
+    fn publish(&mut self, end: Instant) {
+        let traffic = mem::take(&mut self.around.traffic);
         let shown = &self.page.traffic;
         shown.connections.set(self.table.len() as u64);
         shown.connections_total.add(traffic.accepted);
@@ -536,10 +563,17 @@ impl Worker {
         shown.bytes_received.add(traffic.bytes_received);
         shown.bytes_sent.add(traffic.bytes_sent);
         shown.turns.add(1);
-        if counts.requests > 0 {
-            shown.requests.add(counts.requests);
-            self.requests += counts.requests;
+        let requests = self.around.figures.requests.read();
+        if requests != self.requests_shown {
+            self.requests += requests - self.requests_shown;
+            self.requests_shown = requests;
+            self.page.life.last_activity_at.set(self.around.date.unix_seconds());
         }
+        let worked = end.saturating_duration_since(self.around.now).as_nanos() as u64;
+        if worked > shown.loop_delay_max.read() {
+            shown.loop_delay_max.set(worked);
+        }
+        shown.busy_since.set(0);
         self.connections += traffic.accepted;
         for taker in self.takers.iter().flatten() {
             taker.show(self.table.len() as u64);

@@ -15,8 +15,10 @@ use crate::app::Service;
 use crate::config::{Checked, WorkerConfig};
 use crate::conn::Settings;
 use crate::process::EXIT_CANNOT_START;
+use crate::process::privileges;
 use crate::process::scoreboard::State;
 use crate::process::seat::Seat;
+use crate::process::sys;
 use crate::proto::h1::HeadLimits;
 
 /// Entries of a worker's submission queue: a turn of 1,024 busy connections fills it once.
@@ -39,6 +41,9 @@ pub(crate) fn run(
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> i32 {
     let page = seat.page;
+    if let Err(error) = sys::install_stack_dump(page) {
+        log::warn!("this worker won't tell its stack when it hangs: {error}");
+    }
     let mut worker = match prepare(seat, config, service) {
         Ok(worker) => worker,
         Err(error) => {
@@ -47,7 +52,7 @@ pub(crate) fn run(
         }
     };
     loop {
-        match worker.turn(Instant::now()) {
+        match worker.turn(Instant::now) {
             Ok(Turn::Continue) => {}
             Ok(Turn::Stopped) => break,
             Err(error) => {
@@ -69,6 +74,16 @@ fn prepare(
     let setup = Setup { entries: RING_ENTRIES, restricted: true, features: seat.features };
     let mut ring: Ring<Tag> = Ring::new(setup)?;
     let buffers = ring.add_buffers(config.buffers.count, config.buffers.size)?;
+    // Memory of rings that are made with more rights counts against nobody's limit.
+    if let Some(identity) = seat.identity {
+        privileges::drop_to(identity)?;
+        if seat.dumps_core {
+            privileges::allow_core_dumps()?;
+        }
+    }
+    if seat.no_new_privs {
+        privileges::no_new_privs()?;
+    }
     ring.enable()?;
     let queue = WakeQueue::new(WakeQueue::bell_descriptor()?);
     let now = Instant::now();

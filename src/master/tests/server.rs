@@ -171,6 +171,7 @@ fn serve(
         scoreboard,
         memory,
         old_master: None,
+        pid_file: None,
         handle: PoolHandle::new().unwrap(),
         balancer: None,
     };

@@ -27,7 +27,7 @@ fn every_worker_gets_ready_and_serves_on_its_own_core() {
             only.set(core).unwrap();
             assert_eq!(sched_getaffinity(pid).unwrap(), only);
         }
-        let status = server.scoreboard.status(SystemTime::now());
+        let status = server.scoreboard.status(SystemTime::now(), 0);
         assert_eq!((status.active_workers, status.is_running), (2, true));
     });
 }

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Address, Checked, PoolConfig};
+use crate::process::activation::Inherited;
 use crate::process::sys;
 
 pub use error::ListenError;
@@ -27,6 +28,8 @@ pub(crate) struct Listeners {
     workers: usize,
     /// Workers that can't serve theirs, and who does.
     adopters: BTreeMap<usize, usize>,
+    /// Somebody else has bound them, instead of what the settings say.
+    are_activated: bool,
 }
 
 /// One address.
@@ -64,6 +67,7 @@ pub(crate) struct Handed {
     wanted: String,
     bound: String,
     is_common: bool,
+    is_activated: bool,
     descriptors: Vec<RawFd>,
 }
 
@@ -93,6 +97,9 @@ impl Listeners {
         config: &Checked<PoolConfig>,
         workers: usize,
     ) -> Result<Listeners, ListenError> {
+        if self.are_activated {
+            return Ok(Listeners { workers, adopters: BTreeMap::new(), ..self.clone() });
+        }
         let sockets = if config.accept == Accept::Dispatch { 1 } else { workers };
         let mut known = self.entries.clone();
         let mut entries = Vec::new();
@@ -129,18 +136,19 @@ impl Listeners {
             };
             entries.push(entry);
         }
-        Ok(Listeners { entries, workers, adopters: BTreeMap::new() })
+        Ok(Listeners { entries, workers, ..Listeners::default() })
     }
 
-    /// Sockets that somebody else has bound, each for all workers.
-    pub(crate) fn activated(sockets: Vec<(Address, OwnedFd)>, workers: usize) -> Listeners {
-        let entry = |(address, socket): (Address, OwnedFd)| Entry {
-            wanted: address.clone(),
-            bound: address,
-            sockets: Sockets::Common(None, Rc::new(socket)),
+    /// Sockets that somebody else has bound, if any, each for all workers.
+    pub(crate) fn activated(sockets: Vec<Inherited>) -> Listeners {
+        let entry = |Inherited { address, socket, name }: Inherited| {
+            let name = name.map(|name| format!(", named {name}")).unwrap_or_default();
+            log::info!("the service manager has bound {address}{name}");
+            let sockets = Sockets::Common(None, Rc::new(socket));
+            Entry { wanted: address.clone(), bound: address, sockets }
         };
-        let entries = sockets.into_iter().map(entry).collect();
-        Listeners { entries, workers, adopters: BTreeMap::new() }
+        let entries: Vec<Entry> = sockets.into_iter().map(entry).collect();
+        Listeners { are_activated: !entries.is_empty(), entries, ..Listeners::default() }
     }
 
     /// Takes over what another process has [`handed`](Listeners::hand) to this one.
@@ -151,13 +159,14 @@ impl Listeners {
     pub(crate) fn inherit(handed: Vec<Handed>) -> io::Result<Listeners> {
         let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let mut entries = Vec::new();
-        for Handed { wanted, bound, is_common, descriptors } in handed {
+        let are_activated = handed.iter().any(|handed| handed.is_activated);
+        for Handed { wanted, bound, is_common, descriptors, .. } in handed {
             let wanted: Address = wanted.parse().map_err(|_| malformed())?;
             let bound: Address = bound.parse().map_err(|_| malformed())?;
             let taken = descriptors.into_iter().map(|fd| sys::take_descriptor(fd).map(Rc::new));
             let mut taken = taken.collect::<io::Result<Vec<_>>>()?;
             let sockets = match &bound {
-                Address::Unix(path) if is_common => {
+                Address::Unix(path) if is_common && !are_activated => {
                     let file = SocketFile::of(path).ok().map(Rc::new);
                     Sockets::Common(file, taken.pop().ok_or_else(malformed)?)
                 }
@@ -166,7 +175,7 @@ impl Listeners {
             };
             entries.push(Entry { wanted, bound, sockets });
         }
-        Ok(Listeners { entries, ..Listeners::default() })
+        Ok(Listeners { entries, are_activated, ..Listeners::default() })
     }
 
     /// Tells another process what there is, with a descriptor's number there for each one here.
@@ -181,6 +190,7 @@ impl Listeners {
                 wanted: entry.wanted.to_string(),
                 bound: entry.bound.to_string(),
                 is_common: matches!(entry.sockets, Sockets::Common(..)),
+                is_activated: self.are_activated,
                 descriptors: descriptors.collect::<io::Result<_>>()?,
             })
         });

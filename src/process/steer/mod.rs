@@ -12,7 +12,9 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(test)]
+use std::os::fd::{AsRawFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
@@ -113,6 +115,7 @@ impl Steering {
     }
 
     /// The number of every descriptor.
+    #[cfg(test)]
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let maps = self.groups.iter().map(AsFd::as_fd);
         maps.chain([self.map.as_fd()]).map(|map| map.as_raw_fd())

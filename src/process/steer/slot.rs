@@ -54,11 +54,13 @@ impl Slot {
 
     /// Connections that were sent here and not accepted yet: in the handshake, in the queue, or
     /// given up meanwhile.
+    #[cfg(test)]
     pub(crate) fn pending(&self) -> u64 {
         self.assigned().saturating_sub(self.taken.load(Relaxed))
     }
 
     /// Takes what is pending for accepted: it died with a worker, or the queue is known to be empty.
+    #[cfg(test)]
     pub(crate) fn forgive_pending(&self) {
         self.taken.store(self.assigned(), Relaxed);
     }

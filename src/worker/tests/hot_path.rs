@@ -11,6 +11,7 @@ use super::super::*;
 use super::settings;
 use crate::app::service;
 use crate::config;
+use crate::figures::Durations;
 use crate::http::{Request, Response};
 use crate::process::scoreboard::Scoreboard;
 
@@ -80,7 +81,7 @@ impl Bench {
             let count = loop {
                 match self.clients[number].read(&mut answer) {
                     Ok(count) => break count,
-                    Err(_) => assert_eq!(self.worker.turn(Instant::now()).unwrap(), Turn::Continue),
+                    Err(_) => assert_eq!(self.worker.turn(Instant::now).unwrap(), Turn::Continue),
                 }
             };
             assert!(answer[..count].ends_with(b"\r\n\r\nHello, World!"));
@@ -115,4 +116,29 @@ fn a_turn_serves_all_that_is_due_with_one_enter() {
     // A round is one enter that brings the requests and one that sends the answers; the last
     // client may be looked at before that.
     assert!(turns <= requests / 10, "{turns} enters for {requests} requests");
+}
+
+#[test]
+fn the_page_tells_what_a_turn_has_done() {
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let mut bench = Bench::new(2);
+    let page = bench.worker.page;
+    assert!(page.life.memory.read() > 1 << 20, "it is known from the begin");
+    assert_eq!(page.life.last_activity_at.read(), 0);
+    let (rounds, began) = (5, Instant::now());
+    (0..rounds).for_each(|_| bench.round());
+    // What is sent already is seen by the next turn, which goes to sleep until it is asked again.
+    bench.clients[0].write_all(REQUEST).unwrap();
+    bench.worker.turn(Instant::now).unwrap();
+    let figures = &page.figures;
+    assert_eq!((figures.requests.read(), figures.responses()), (10, [0, 10, 0, 0, 0]));
+    let mut durations = Durations::new();
+    durations.add(&figures.durations);
+    assert_eq!(durations.count, 10);
+    assert!(durations.max().unwrap() <= began.elapsed() * 2);
+    assert!(page.life.last_activity_at.read() >= started);
+    let loop_delay = page.loop_delay(0);
+    assert!(!loop_delay.is_zero() && loop_delay <= began.elapsed());
+    assert_eq!(page.traffic.busy_since.read(), 0, "it is asleep");
+    assert_eq!(page.in_flight(0).requests, []);
 }

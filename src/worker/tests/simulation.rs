@@ -15,7 +15,7 @@ use super::settings;
 use crate::app::service;
 use crate::config;
 use crate::http::{Body, Request, Response};
-use crate::process::scoreboard::Scoreboard;
+use crate::process::scoreboard::{Scoreboard, State};
 
 /// More turns than any run needs that gets anywhere.
 const TURNS_MAX: usize = 20_000;
@@ -35,10 +35,10 @@ impl Stage {
     fn new(plan: Plan, connections_max: usize) -> Stage {
         let (mut ring, world) = Ring::simulated(plan);
         let (listener, channel, bell) = (world.listener(), world.readable(), world.readable());
-        let scoreboard = Scoreboard::create(1, SystemTime::UNIX_EPOCH).unwrap().0;
         let [listener_number, channel_number, bell_number] =
             [&listener, &channel, &bell].map(AsRawFd::as_raw_fd);
         let (queue, now) = (WakeQueue::new(bell), world.now());
+        let (page, pool) = board();
         let parts = Parts {
             buffers: ring.add_buffers(8, 512).unwrap(),
             ring,
@@ -52,8 +52,8 @@ impl Stage {
             limit: LIMIT,
             settings: settings(),
             connections_max,
-            page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
-            pool: scoreboard.pool(),
+            page,
+            pool,
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
@@ -69,8 +69,23 @@ impl Stage {
     }
 
     fn turn(&mut self) -> Turn {
-        self.worker.turn(self.world.now()).expect("a simulated ring never breaks")
+        self.worker.turn(|| self.world.now()).expect("a simulated ring never breaks")
     }
+}
+
+/// The page of this thread's workers, each the successor of the one before, and that of the pool:
+/// thousands of scoreboards would be much memory.
+fn board() -> (&'static WorkerPage, &'static PoolFigures) {
+    thread_local! {
+        static SCOREBOARD: Scoreboard =
+            Scoreboard::create(1, SystemTime::UNIX_EPOCH).unwrap().0;
+    }
+    SCOREBOARD.with(|scoreboard| {
+        if let Some(page) = scoreboard.newest(0) {
+            page.on_end(State::Stopped);
+        }
+        (scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(), scoreboard.pool())
+    })
 }
 
 /// Answers `/kind/number` with the number, then what the kind asks for.
@@ -323,6 +338,8 @@ fn run(seed: u64, faults: Faults) {
         assert!(turns < 2 * TURNS_MAX, "{why}: it never stops");
     }
     assert_eq!(stage.worker.table.len(), 0, "{why}: connections are left");
+    let unfinished = stage.worker.page.in_flight(0);
+    assert_eq!((unfinished.requests, unfinished.more), (vec![], 0), "{why}: nobody waits for it");
     let Stage { worker, world, .. } = stage;
     let left = world.leaks();
     assert_eq!((left.buffers, left.connections), (0, 0), "{why}");
@@ -377,5 +394,17 @@ fn without_faults_every_request_is_answered() {
 fn one_fault_alone_is_survived_even_when_it_is_frequent() {
     for fault in Fault::EACH {
         (0..100).for_each(|seed| run(seed, Faults::NONE.with(fault, 400)));
+    }
+}
+
+#[test]
+fn what_the_kernel_refuses_and_breaks_is_counted() {
+    use crate::figures::Fault::{AcceptFailed, Broken};
+    for (fault, kind) in [(Fault::NoDescriptors, AcceptFailed), (Fault::Reset, Broken)] {
+        (0..20).for_each(|seed| run(seed, Faults::NONE.with(fault, 400)));
+        let figures = &board().0.figures;
+        assert!(figures.faults(kind) > 0, "{fault:?}");
+        let answered: u64 = figures.responses().iter().sum();
+        assert!(answered <= figures.requests.read(), "nothing was malformed");
     }
 }
