@@ -127,7 +127,7 @@ impl fmt::Display for Next {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Next::Restart { after: Duration::ZERO } => f.write_str("; restarting at once"),
-            Next::Restart { after } => write!(f, "; restarting in {after:?}"),
+            Next::Restart { after } => write!(f, "; restarting in {after:.0?}"),
             Next::Nothing => Ok(()),
             Next::GiveUp => f.write_str(" before the pool was ready; giving up"),
         }

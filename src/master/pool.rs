@@ -548,6 +548,11 @@ impl Phase {
         }
     }
 
+    /// Whether its process hears what it is told.
+    fn listens(&self) -> bool {
+        matches!(self, Phase::Starting { .. } | Phase::Ready { .. })
+    }
+
     fn has_process(&self) -> bool {
         !matches!(self, Phase::Absent { .. } | Phase::Gone)
     }

@@ -55,16 +55,16 @@ impl Pool {
             return;
         }
         let is_due = |(.., at): &&(Life, RecycleReason, Instant)| *at <= now;
-        let Some(&(life, reason, _)) = self.due.iter().find(is_due) else { return };
-        self.due.retain(|(due, ..)| *due != life);
-        let serves = self
-            .places
-            .get(life.worker)
-            .is_some_and(|place| place.life == life && matches!(place.phase, Phase::Ready { .. }));
-        if serves {
-            commands.push(Command::TellOf(life, Fate::Recycled { reason }));
-            self.change = Some(Change::Recycle { worker: life.worker, reason });
-            self.fork_successor(life.worker, now, commands);
+        while let Some(&(life, reason, _)) = self.due.iter().find(is_due) {
+            self.due.retain(|(due, ..)| *due != life);
+            let serves = self.places.get(life.worker).is_some_and(|place| {
+                place.life == life && matches!(place.phase, Phase::Ready { .. })
+            });
+            if serves {
+                commands.push(Command::TellOf(life, Fate::Recycled { reason }));
+                self.change = Some(Change::Recycle { worker: life.worker, reason });
+                return self.fork_successor(life.worker, now, commands);
+            }
         }
     }
 
@@ -206,7 +206,9 @@ impl Pool {
             Stage::Stopping { .. } => {}
             _ => match self.places.get(life.worker) {
                 Some(place) if !self.was_resized => {
-                    commands.push(Command::Send(place.life, Message::AcceptAnew));
+                    if place.phase.listens() {
+                        commands.push(Command::Send(place.life, Message::AcceptAnew));
+                    }
                 }
                 _ => self.have_all_accept_anew(commands),
             },
@@ -214,8 +216,8 @@ impl Pool {
     }
 
     pub(super) fn have_all_accept_anew(&mut self, commands: &mut Vec<Command>) {
-        let ready = self.places.iter().filter(|place| matches!(place.phase, Phase::Ready { .. }));
-        commands.extend(ready.map(|place| Command::Send(place.life, Message::AcceptAnew)));
+        let listening = self.places.iter().filter(|place| place.phase.listens());
+        commands.extend(listening.map(|place| Command::Send(place.life, Message::AcceptAnew)));
     }
 
     pub(super) fn on_upgrade(

@@ -100,20 +100,21 @@ fn the_file_of_a_unix_socket_goes_with_the_pool() {
 }
 
 #[test]
-fn signals_without_a_meaning_end_neither_master_nor_worker() {
+fn signals_that_are_none_of_a_workers_business_dont_end_it() {
     with_each_kernel(|features| {
         let mut server = Server::start(&config(), 1, features, &polite);
         let worker = server.worker(0);
         for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPIPE] {
             kill(worker, signal).unwrap();
         }
-        for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGCHLD] {
-            server.signal(signal);
-        }
-        for name in ["SIGHUP", "SIGUSR1", "SIGUSR2"] {
-            server.logs(&format!("{name} means nothing yet: ignored"));
-        }
+        server.signal(Signal::SIGCHLD);
         assert_eq!(server.ask(), (0, worker));
+        for signal in [Signal::SIGHUP, Signal::SIGUSR1] {
+            let before = server.worker(0);
+            server.signal(signal);
+            server.awaits(0, State::Ready, before);
+        }
+        assert_ne!(server.ask(), (0, worker));
         server.stop();
     });
 }

@@ -60,7 +60,7 @@ fn on_channel(channel: &OwnedFd, limit: Limit) -> i32 {
     let mut packet = vec![0; limit.0 + 1];
     let count = recv(channel.as_raw_fd(), &mut packet, MsgFlags::empty()).unwrap();
     match limit.decode(&packet[..count]) {
-        Ok(Message::Shutdown { deadline_ms }) => {
+        Ok(Message::Shutdown { deadline_ms } | Message::Reload { deadline_ms }) => {
             log::info!("a worker was told to stop within {deadline_ms} ms");
             0
         }

@@ -15,6 +15,7 @@ use super::settings;
 use crate::app::service;
 use crate::config;
 use crate::http::{Body, Request, Response};
+use crate::process::parcel::Parcel;
 use crate::process::scoreboard::{Scoreboard, State};
 
 /// More turns than any run needs that gets anywhere.
@@ -28,6 +29,7 @@ struct Stage {
     world: World,
     listener: RawFd,
     channel: RawFd,
+    passing: RawFd,
     bell: RawFd,
 }
 
@@ -35,8 +37,9 @@ impl Stage {
     fn new(plan: Plan, connections_max: usize) -> Stage {
         let (mut ring, world) = Ring::simulated(plan);
         let (listener, channel, bell) = (world.listener(), world.readable(), world.readable());
-        let [listener_number, channel_number, bell_number] =
-            [&listener, &channel, &bell].map(AsRawFd::as_raw_fd);
+        let passing = world.readable();
+        let [listener_number, channel_number, bell_number, passing_number] =
+            [&listener, &channel, &bell, &passing].map(AsRawFd::as_raw_fd);
         let (queue, now) = (WakeQueue::new(bell), world.now());
         let (page, pool) = board();
         let parts = Parts {
@@ -46,7 +49,7 @@ impl Stage {
             channel,
             signals: world.readable(),
             slots: Vec::new(),
-            passing: world.readable(),
+            passing,
             bell: world.readable(),
             recycle: Recycle::new(config::Recycle::default(), 1, now),
             limit: LIMIT,
@@ -64,6 +67,7 @@ impl Stage {
             world,
             listener: listener_number,
             channel: channel_number,
+            passing: passing_number,
             bell: bell_number,
         }
     }
@@ -330,8 +334,14 @@ fn run(seed: u64, faults: Faults) {
         actor.judge(&why);
     }
 
-    let shutdown = LIMIT.encode(&Message::Shutdown { deadline_ms: 10_000 }).unwrap();
-    stage.world.feed(&stage.channel, &shutdown);
+    let deadline_ms = 10_000;
+    let is_replaced = rng.chance(500);
+    let end = if is_replaced {
+        Message::Reload { deadline_ms }
+    } else {
+        Message::Shutdown { deadline_ms }
+    };
+    stage.world.feed(&stage.channel, &LIMIT.encode(&end).unwrap());
     while stage.turn() == Turn::Continue {
         actors.iter_mut().for_each(|actor| actor.heard.extend(actor.client.read()));
         turns += 1;
@@ -340,7 +350,9 @@ fn run(seed: u64, faults: Faults) {
     assert_eq!(stage.worker.table.len(), 0, "{why}: connections are left");
     let unfinished = stage.worker.page.in_flight(0);
     assert_eq!((unfinished.requests, unfinished.more), (vec![], 0), "{why}: nobody waits for it");
-    let Stage { worker, world, .. } = stage;
+    let Stage { worker, world, passing, .. } = stage;
+    let handed_over = world.passed(&passing);
+    assert!(is_replaced || handed_over == 0, "{why}");
     let left = world.leaks();
     assert_eq!((left.buffers, left.connections), (0, 0), "{why}");
     drop(worker);
@@ -362,6 +374,65 @@ fn a_sleep_after_idleness_takes_its_time() {
     }
     let slept = stage.world.now() - idle_until;
     assert!(slept >= Duration::from_millis(3), "{slept:?}");
+}
+
+#[test]
+fn whoever_is_replaced_hands_over_what_idles_and_finishes_the_rest() {
+    let mut stage = Stage::new(Plan { seed: 1, faults: Faults::NONE }, 1000);
+    let clients: Vec<Client> = (0..300).map(|_| stage.world.connect(&stage.listener)).collect();
+    for (number, client) in clients.iter().enumerate() {
+        let path = if number < 10 { "/sleep/1" } else { "/plain/1" };
+        client.write(format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n").as_bytes());
+    }
+    let mut heard = vec![Vec::new(); clients.len()];
+    while !heard[10..].iter().all(|heard| responses(heard).len() == 1) {
+        stage.turn();
+        for (client, heard) in clients.iter().zip(&mut heard) {
+            heard.extend(client.read());
+        }
+    }
+    let reload = LIMIT.encode(&Message::Reload { deadline_ms: 10_000 }).unwrap();
+    stage.world.feed(&stage.channel, &reload);
+    while stage.turn() == Turn::Continue {
+        for (client, heard) in clients.iter().zip(&mut heard) {
+            heard.extend(client.read());
+        }
+    }
+    assert_eq!(stage.world.passed(&stage.passing), 300, "the last ten once they were answered");
+    for (client, mut heard) in clients.iter().zip(heard) {
+        heard.extend(client.read());
+        let [answer] = &responses(&heard)[..] else { panic!("one answer each") };
+        assert_eq!(answer, b"1");
+        assert!(!String::from_utf8_lossy(&heard).contains("close"), "it stays");
+    }
+    let said = stage.world.written(&stage.channel);
+    let said: Vec<Message> = said.iter().map(|packet| LIMIT.decode(packet).unwrap()).collect();
+    assert!(matches!(said[0], Message::WorkerReady { connections_max: 1000, .. }), "{said:?}");
+    assert_eq!(said[1], Message::AcceptStopped);
+    let total =
+        Message::WorkerMetrics { worker_id: 0, total_requests: 300, total_connections: 300 };
+    assert_eq!(said[2..], [total]);
+}
+
+#[test]
+fn passed_connections_are_shown_as_taken_before_they_are_served() {
+    let mut stage = Stage::new(Plan { seed: 1, faults: Faults::NONE }, 1000);
+    stage.turn();
+    let origins = vec![Origin::Accepted, Origin::HandedOver, Origin::Accepted];
+    let parcel = Parcel::Connections { first: 41, origins }.encode();
+    let clients = stage.world.pass(&stage.passing, &parcel, 3);
+    for client in &clients {
+        client.write(b"GET /plain/7 HTTP/1.1\r\nHost: sim\r\n\r\n");
+    }
+    let mut heard = vec![Vec::new(); 3];
+    while !heard.iter().all(|heard| responses(heard).len() == 1) {
+        stage.turn();
+        for (client, heard) in clients.iter().zip(&mut heard) {
+            heard.extend(client.read());
+        }
+        assert_eq!(stage.worker.page.traffic.taken.read(), 43);
+    }
+    assert_eq!(stage.worker.page.traffic.connections.read(), 3);
 }
 
 #[test]
