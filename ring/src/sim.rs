@@ -84,10 +84,15 @@ impl World {
         self.machine.borrow().queued(listener.as_raw_fd())
     }
 
-    /// Makes something to read from: a pipe, an eventfd, a signalfd, the channel to the master.
+    /// Makes something to read from: a pipe, an eventfd, a signalfd.
     /// What the server writes to it, or passes through it, the world keeps.
     pub fn readable(&self) -> OwnedFd {
-        self.machine.borrow_mut().add_readable()
+        self.machine.borrow_mut().add_readable(false)
+    }
+
+    /// Makes a [`readable`](World::readable) that can be sent to as well: a line to another process.
+    pub fn line(&self) -> OwnedFd {
+        self.machine.borrow_mut().add_readable(true)
     }
 
     /// Gives a readable one message. A read gets one message, or as much of it as it has room for.

@@ -92,6 +92,8 @@ enum Kind {
 struct Readable {
     messages: VecDeque<Message>,
     ended: bool,
+    /// It is a socket, so that it can be sent to.
+    is_line: bool,
     /// What the server wrote, one by one, and how many descriptors it passed.
     written: Vec<Vec<u8>>,
     passed: usize,
@@ -295,8 +297,8 @@ impl Machine {
         self.open(at).expect("a descriptor for a listener")
     }
 
-    pub(super) fn add_readable(&mut self) -> OwnedFd {
-        let at = self.add(Kind::Readable(Readable::default()));
+    pub(super) fn add_readable(&mut self, is_line: bool) -> OwnedFd {
+        let at = self.add(Kind::Readable(Readable { is_line, ..Readable::default() }));
         self.open(at).expect("a descriptor for a readable file")
     }
 
@@ -593,7 +595,8 @@ impl Machine {
                 }
                 Work::Recv { .. } | Work::Send { .. } | Work::Read { .. } => None,
             },
-            Some(Kind::Readable(_)) => match work {
+            Some(Kind::Readable(Readable { is_line, .. })) => match work {
+                Work::Send { bytes, .. } if *is_line => return self.write(user_data, fd, bytes, 0),
                 Work::Accept { .. } | Work::Recv { .. } | Work::Send { .. } => Some(libc::ENOTSOCK),
                 Work::Write { bytes, passes } => return self.write(user_data, fd, bytes, passes),
                 Work::Read { .. } | Work::RecvFds { .. } => None,
