@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use super::end::End;
 use crate::process::scoreboard::WorkerPage;
 
 /// Names one process in a worker's place. A successor has another number, so what arrives late
@@ -29,16 +31,24 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     /// The master's end of the line for messages.
     pub(super) channel: OwnedFd,
-    /// The master's end of the line for descriptors, and the worker's: what the worker doesn't
-    /// take can be taken back.
+    /// The master's end of the line for descriptors.
     pub(super) passing: OwnedFd,
-    pub(super) passing_far: OwnedFd,
+    /// And the worker's, as long as it lives: what it doesn't take can be taken back.
+    pub(super) passing_far: Option<OwnedFd>,
     pub(super) page: &'static WorkerPage,
     /// Connections that the page showed as closed before this process.
     pub(super) closed_before: u64,
-    /// It has ended and was collected: its pid may be somebody else's.
-    pub(super) is_reaped: bool,
+    /// How and when it ended. It was collected, so its pid may be somebody else's.
+    pub(super) end: Option<(End, Instant)>,
+    /// Everything that it said has been read.
+    pub(super) is_heard: bool,
+    /// Everything that it handed over has been received.
+    pub(super) is_emptied: bool,
 }
+
+/// How long to wait for the last words of a process that has ended: the lines to it end with it,
+/// unless it has left them to children of its own.
+const ESTATE_GRACE: Duration = Duration::from_secs(1);
 
 impl Children {
     pub(super) fn insert(&mut self, life: Life, child: Child) {
@@ -50,17 +60,28 @@ impl Children {
         self.living.get(&life)
     }
 
-    /// A process has ended, and was collected. It stays until it is [`bury`](Children::bury)-ed.
-    pub(super) fn on_reaped(&mut self, life: Life) {
-        if let Some(child) = self.living.get_mut(&life) {
-            child.is_reaped = true;
-        }
+    pub(super) fn get_mut(&mut self, life: Life) -> Option<&mut Child> {
+        self.living.get_mut(&life)
     }
 
-    /// Takes out a process that has ended.
-    pub(super) fn bury(&mut self) -> Option<(Life, Child)> {
-        let life = *self.living.iter().find(|(_, child)| child.is_reaped)?.0;
-        self.living.remove_entry(&life)
+    /// A process that has ended, and whose lines have been read to their ends.
+    pub(super) fn ended(&self, now: Instant) -> Option<(Life, End)> {
+        self.living.iter().find_map(|(life, child)| {
+            let (end, at) = child.end?;
+            let is_settled = child.is_heard && child.is_emptied;
+            (is_settled || at + ESTATE_GRACE <= now).then_some((*life, end))
+        })
+    }
+
+    /// When to ask for those who have [`ended`](Children::ended) without an event.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let ends = self.living.values().filter_map(|child| child.end);
+        ends.map(|(_, at)| at + ESTATE_GRACE).min()
+    }
+
+    /// Takes out a process.
+    pub(super) fn remove(&mut self, life: Life) -> Option<Child> {
+        self.living.remove(&life)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Life, &Child)> {
@@ -69,7 +90,7 @@ impl Children {
 
     /// Sends a signal to a worker, if it is there.
     pub(super) fn signal(&self, life: Life, signal: Signal) {
-        if let Some(child) = self.get(life).filter(|child| !child.is_reaped) {
+        if let Some(child) = self.get(life).filter(|child| child.end.is_none()) {
             let _gone_already = kill(child.pid, signal);
         }
     }
@@ -81,7 +102,8 @@ impl Children {
     /// The number of every descriptor.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let lines = |child: &Child| {
-            [&child.channel, &child.passing, &child.passing_far].map(AsRawFd::as_raw_fd)
+            let far = child.passing_far.as_ref().map(AsRawFd::as_raw_fd);
+            [child.channel.as_raw_fd(), child.passing.as_raw_fd()].into_iter().chain(far)
         };
         self.living.values().flat_map(lines)
     }
@@ -90,7 +112,7 @@ impl Children {
 impl Drop for Children {
     /// A master that leaves in any other way than by the pool's verdict leaves no worker behind.
     fn drop(&mut self) {
-        let left = || self.living.values().filter(|child| !child.is_reaped);
+        let left = || self.living.values().filter(|child| child.end.is_none());
         for child in left() {
             let _gone_already = kill(child.pid, Signal::SIGKILL);
         }
@@ -112,7 +134,17 @@ mod tests {
         let (passing, passing_far) = channel::pair().unwrap();
         let page = Scoreboard::create(1, UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
         let channel = channel::pair().unwrap().0;
-        Child { pid, channel, passing, passing_far, page, closed_before: 0, is_reaped: false }
+        Child {
+            pid,
+            channel,
+            passing,
+            passing_far: Some(passing_far),
+            page,
+            closed_before: 0,
+            end: None,
+            is_heard: false,
+            is_emptied: false,
+        }
     }
 
     #[test]
@@ -123,13 +155,26 @@ mod tests {
         let [first, second] = [1, 2].map(|number| Life { worker: 1, number });
         children.insert(first, child(pid));
         assert!(children.get(first).is_some());
-        children.on_reaped(first);
-        assert_eq!(children.bury().map(|(life, _)| life), Some(first));
-        assert!(children.bury().is_none());
+        assert!(children.remove(first).is_some());
         children.insert(second, child(pid));
         assert!(children.get(first).is_none());
-        children.on_reaped(first);
-        assert!(children.bury().is_none());
+        assert!(children.remove(first).is_none());
+    }
+
+    #[test]
+    fn who_has_ended_is_heard_out_but_not_for_ever() {
+        let (now, end) = (Instant::now(), End::Exited { code: 0 });
+        let life = Life { worker: 0, number: 1 };
+        let mut children = Children::default();
+        children.insert(life, child(Pid::from_raw(i32::MAX)));
+        assert_eq!((children.ended(now), children.poll_timeout()), (None, None));
+        children.get_mut(life).unwrap().end = Some((end, now));
+        assert_eq!(children.ended(now), None);
+        assert_eq!(children.poll_timeout(), Some(now + ESTATE_GRACE));
+        assert_eq!(children.ended(now + ESTATE_GRACE), Some((life, end)));
+        let child = children.get_mut(life).unwrap();
+        (child.is_heard, child.is_emptied) = (true, true);
+        assert_eq!(children.ended(now), Some((life, end)));
     }
 
     #[test]

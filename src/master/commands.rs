@@ -131,10 +131,12 @@ impl Master<'_> {
                     pid,
                     channel,
                     passing,
-                    passing_far,
+                    passing_far: Some(passing_far),
                     page,
                     closed_before,
-                    is_reaped: false,
+                    end: None,
+                    is_heard: false,
+                    is_emptied: false,
                 };
                 self.ring.push(Op::WaitChild { pid: pid.as_raw() }, Tag::Ended(life));
                 self.push_read(message_fd, self.limit.read_buffer(), Tag::Message(life));
@@ -290,6 +292,8 @@ impl Master<'_> {
     fn start_upgrade(&mut self) -> Option<Event> {
         match self.program.start(&self.listeners, &self.memory) {
             Ok(new) => {
+                // What steers goes on until the new master replaces it; but a socket can't have two.
+                self.steering = None;
                 log::info!("upgrading: the new master has pid {}", new.pid);
                 new.begin(self.limit, &mut self.ring);
                 self.new_master = Some(new);
@@ -339,7 +343,7 @@ impl Master<'_> {
 
     /// Has a worker that hangs write down where.
     fn examine(&mut self, life: Life) {
-        if let Some(child) = self.children.get(life).filter(|child| !child.is_reaped) {
+        if let Some(child) = self.children.get(life).filter(|child| child.end.is_none()) {
             let _gone_already = sys::ask_for_stack(child.pid);
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Instant;
 
 use nix::sys::signal::Signal as Number;
-use uring_ring::{Arrival, Completion, Errno, Outcome};
+use uring_ring::{Arrival, Completion, Errno, Op, Outcome};
 
 use super::children::Life;
 use super::end::End;
@@ -14,6 +14,7 @@ use super::error::MasterError;
 use super::notice::Cause;
 use super::pool::Event;
 use super::{Master, Tag};
+use crate::config::Accept;
 use crate::figures::InFlight;
 use crate::process::channel::Message;
 use crate::process::clock::monotonic_nanos;
@@ -45,7 +46,8 @@ impl Master<'_> {
                 let Some(child) = self.children.get(life) else { return Ok(()) };
                 let fd = child.passing.as_raw_fd();
                 if matches!(result, Ok(Arrival::End) | Err(_)) {
-                    return Ok(()); // the channel tells as well
+                    self.children.get_mut(life).expect("just found").is_emptied = true;
+                    return Ok(());
                 }
                 self.on_handed_over(life, Parcel::decode(&payload), fds, now);
                 self.receive_from(life, fd);
@@ -71,7 +73,7 @@ impl Master<'_> {
                 self.on_packet(life, buffer, result, now, events);
             }
             (Tag::Ended(life), Outcome::ChildEnded(result)) => {
-                self.on_child_ended(life, result, events);
+                self.on_child_ended(life, result, now);
             }
             (Tag::RefusalSent(id), Outcome::Sent { result, .. }) => {
                 self.dispatching.refusals.on_sent(id, result, &mut self.ring);
@@ -86,7 +88,7 @@ impl Master<'_> {
                 let end = result.map_or(End::Lost, End::from);
                 events.push(Event::UpgradeFailed(Cause::Ended(end)));
                 self.new_master = None;
-                if self.steering.is_some() && self.finishing.is_none() {
+                if self.accept == Accept::Steered && self.finishing.is_none() {
                     self.begin_steering(); // it may have taken the sockets over
                 }
             }
@@ -139,6 +141,7 @@ impl Master<'_> {
         let channel = child.channel.as_raw_fd();
         if result.is_err() || packet.is_empty() {
             events.push(Event::ChannelClosed(life));
+            self.children.get_mut(life).expect("just found").is_heard = true;
             return;
         }
         match self.limit.decode(&packet) {
@@ -175,27 +178,37 @@ impl Master<'_> {
         }
     }
 
-    fn on_child_ended(
-        &mut self,
-        life: Life,
-        result: Result<ExitStatus, Errno>,
-        events: &mut Vec<Event>,
-    ) {
+    fn on_child_ended(&mut self, life: Life, result: Result<ExitStatus, Errno>, now: Instant) {
         let end = result.map_or(End::Lost, End::from);
         if result.is_err_and(|errno| errno.raw() != libc::ECHILD) {
             // It is there but can't be waited for (no descriptor left for its pidfd): better none
             // than two in one place.
             self.children.signal(life, Number::SIGKILL);
         }
-        let Some(child) = self.children.get(life) else { return };
-        let page = child.page;
-        self.dispatching.on_gone(life, page);
-        if !end.is_clean() {
-            self.tell_last_words(life);
+        let Some(child) = self.children.get_mut(life) else { return };
+        child.end = Some((end, now));
+        // With our copy of its end, the line ends as soon as it is empty.
+        if let Some(fd) = child.passing_far.take() {
+            self.ring.push(Op::Close { fd, cancel: false }, Tag::Closed);
         }
-        page.on_end(if end.is_clean() { State::Stopped } else { State::Failed });
-        self.children.on_reaped(life);
-        events.push(Event::WorkerEnded(life, end));
+    }
+
+    /// Those who have ended, and whose lines were read to their ends, are history: what they had
+    /// open is closed, what they never took is somebody else's, and their page is free.
+    pub(super) fn settle_ended(&mut self, now: Instant, events: &mut Vec<Event>) {
+        while let Some((life, end)) = self.children.ended(now) {
+            if !end.is_clean() {
+                self.tell_last_words(life);
+            }
+            events.push(Event::WorkerEnded(life, end));
+            let Some(child) = self.children.remove(life) else { return };
+            self.dispatching.on_gone(life, child.page);
+            child.page.on_end(if end.is_clean() { State::Stopped } else { State::Failed });
+            self.names.push((life, child.pid));
+            for fd in [child.channel, child.passing] {
+                self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
+            }
+        }
     }
 
     /// What a worker was doing when it died.

@@ -239,19 +239,20 @@ impl Master<'_> {
                 let found = self.dispatching.reclaimed.entry(life).or_default();
                 found.push(first..first + origins.len() as u64);
             }
-            return self.reclaim(life); // until there is nothing left
+            return self.reclaim(life, now); // until there is nothing left
         }
         let found = self.dispatching.reclaimed.remove(&life).unwrap_or_default();
         self.dispatching.dispatcher.handle_reclaimed(life, &found, now);
     }
 
-    fn reclaim(&mut self, life: Life) {
-        let Some(child) = self.children.get(life) else {
+    fn reclaim(&mut self, life: Life, now: Instant) {
+        let far = self.children.get(life).and_then(|child| child.passing_far.as_ref());
+        let Some(far) = far else {
             let found = self.dispatching.reclaimed.remove(&life).unwrap_or_default();
-            return self.dispatching.dispatcher.handle_reclaimed(life, &found, Instant::now());
+            return self.dispatching.dispatcher.handle_reclaimed(life, &found, now);
         };
         let op = Op::RecvFds {
-            fd: child.passing_far.as_raw_fd(),
+            fd: far.as_raw_fd(),
             payload: Parcel::read_buffer(),
             fds_max: DESCRIPTORS_MAX,
             wait: false,
@@ -299,7 +300,7 @@ impl Master<'_> {
                 self.ring
                     .push(Op::SendFds { fd, payload, fds: conns, wait: false }, Tag::Passed(life));
             }
-            Command::Reclaim { life } => self.reclaim(life),
+            Command::Reclaim { life } => self.reclaim(life, now),
             Command::Refuse { conn, origin, why } => self.refuse(conn, origin, why, now),
             Command::Release(copies) => {
                 self.dispatching.held = self.dispatching.held.saturating_sub(copies.len());

@@ -167,6 +167,7 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         old_master: old_master
             .map(|(pid, messages, passing)| OldMaster::new(pid, messages, passing)),
         finishing: None,
+        names: Vec::new(),
         serving: BTreeMap::new(),
         pid_file,
         notifier: Notifier::from_environment(),
@@ -239,6 +240,8 @@ struct Master<'a> {
     old_master: Option<OldMaster>,
     /// All is over but what is on its way to the new master.
     finishing: Option<Verdict>,
+    /// Who has ended in this turn, for the log.
+    names: Vec<(Life, Pid)>,
     /// Who serves in each worker's place.
     serving: BTreeMap<usize, Life>,
     pid_file: Option<PidFile>,
@@ -283,6 +286,7 @@ impl Master<'_> {
             while let Some(completion) = self.ring.poll_completion() {
                 self.on_completion(completion, now, &mut events)?;
             }
+            self.settle_ended(now, &mut events);
             self.look_after_workers(now, &mut events);
             for event in events.drain(..) {
                 pool.handle(event, now, &mut commands);
@@ -292,7 +296,7 @@ impl Master<'_> {
                 self.act(command, &mut pool, now, &mut events);
             }
             self.dispatch(now);
-            self.bury();
+            self.names.clear();
             self.feed_watchdog(now);
             if let Some(new) = &mut self.new_master {
                 new.flush(&mut self.ring);
@@ -307,6 +311,7 @@ impl Master<'_> {
                 pool.poll_timeout(),
                 self.dispatching.poll_timeout(),
                 self.watch.poll_timeout(),
+                self.children.poll_timeout(),
                 self.watchdog_at,
             ];
             let due = due.into_iter().flatten().min();
@@ -325,8 +330,11 @@ impl Master<'_> {
         let nanos = monotonic_nanos();
         let busy = self.children.iter().map(|(life, child)| (life, child.page.busy_for(nanos)));
         let Some(look) = self.watch.poll_look(now, busy) else { return };
-        let hangs = |(life, lasting)| Event::WorkerHangs(life, lasting);
-        events.extend(look.hanging.into_iter().map(hangs));
+        for (life, lasting) in look.hanging {
+            if !self.children.pid_of(life).is_some_and(is_traced) {
+                events.push(Event::WorkerHangs(life, lasting));
+            }
+        }
         self.scoreboard.pool().sleeps.set(look.is_quiet.into());
     }
 
@@ -334,7 +342,7 @@ impl Master<'_> {
     fn look_for_stopped(&mut self, now: Instant) {
         let is_stopped = |pid: Pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
         };
         let stopped: Vec<Life> = self
             .children
@@ -348,15 +356,6 @@ impl Master<'_> {
             }
         }
         self.watch.handle_stopped(&stopped, now);
-    }
-
-    /// Those who have ended are history: their page is free, and what they had is closed.
-    fn bury(&mut self) {
-        while let Some((_, child)) = self.children.bury() {
-            for fd in [child.channel, child.passing, child.passing_far] {
-                self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
-            }
-        }
     }
 
     /// Shows the service manager that the loop turns.
@@ -401,11 +400,19 @@ impl Master<'_> {
 
     fn name_of(&self, life: Life) -> String {
         let worker = life.worker;
-        match self.children.pid_of(life) {
+        let ended = self.names.iter().find(|(ended, _)| *ended == life).map(|(_, pid)| *pid);
+        match self.children.pid_of(life).or(ended) {
             Some(pid) => format!("worker {worker} (pid {pid})"),
             None => format!("worker {worker}"),
         }
     }
+}
+
+/// Whether somebody debugs the process, and may have it wait on purpose.
+fn is_traced(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
 /// A fork copies the calling thread alone; what the others have locked stays locked in the copy.

@@ -548,6 +548,11 @@ impl Phase {
         }
     }
 
+    /// When its process is killed that should have ended by itself.
+    fn end_due(&self) -> Option<Instant> {
+        self.due().filter(|_| matches!(self, Phase::Unreachable { .. } | Phase::Hanging { .. }))
+    }
+
     /// Whether its process hears what it is told.
     fn listens(&self) -> bool {
         matches!(self, Phase::Starting { .. } | Phase::Ready { .. })

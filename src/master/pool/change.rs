@@ -99,7 +99,6 @@ impl Pool {
             commands.push(Command::SettleReload);
         }
         let within = self.rules.stop_timeout;
-        let kill_at = Some(now + within + STOP_GRACE);
         let mut left = Vec::new();
         for place in &mut self.places {
             let successor = place.successor.take();
@@ -109,7 +108,13 @@ impl Pool {
                 continue;
             }
             if place.phase.has_process() {
-                left.push((place.life, matches!(place.phase, Phase::Killed)));
+                let is_killed = matches!(place.phase, Phase::Killed);
+                let kill_at = place.phase.end_due().unwrap_or(now + within + STOP_GRACE);
+                left.push(Leaving {
+                    life: place.life,
+                    kill_at: (!is_killed).then_some(kill_at),
+                    is_killed,
+                });
             }
             if let Some(Successor { life, .. }) = successor {
                 *place = Place::new(life.worker, Phase::Ready { since: now });
@@ -117,9 +122,9 @@ impl Pool {
                 commands.push(Command::Serve(life));
             }
         }
-        for (life, is_killed) in left {
-            let kill_at = kill_at.filter(|_| !is_killed);
-            self.leaving.push(Leaving { life, kill_at, is_killed });
+        for leaving in left {
+            let Leaving { life, .. } = leaving;
+            self.leaving.push(leaving);
             let deadline_ms = within.as_millis() as u64; // at most a day
             commands.push(Command::Retire(life));
             commands.push(Command::Send(life, Message::Reload { deadline_ms }));

@@ -45,8 +45,7 @@ impl Pool {
         for place in &mut self.places {
             if place.phase.has_process() {
                 let is_killed = matches!(place.phase, Phase::Killed);
-                let kill_at =
-                    place.phase.due().filter(|_| !matches!(place.phase, Phase::Starting { .. }));
+                let kill_at = place.phase.end_due();
                 self.leaving.push(Leaving { life: place.life, kill_at, is_killed });
                 commands.push(Command::Retire(place.life));
             }
