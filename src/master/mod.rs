@@ -137,7 +137,8 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
     let setup = Setup { entries: RING_ENTRIES, restricted: true, features };
     let ring = Ring::new(setup).map_err(MasterError::Ring)?;
     ring.enable().map_err(MasterError::system("enable the ring"))?;
-    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
+    // Where a write could block, the kernel would have a thread of its own do it.
+    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(|errno| MasterError::system("make an eventfd")(errno.into()))?;
     let workers = listeners.workers();
     let seed = scoreboard.seed();
