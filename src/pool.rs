@@ -54,9 +54,9 @@ pub struct Pool {
 
 /// What the program around the pool wants to be asked, or told.
 struct Hooks {
-    on_ready: Box<dyn FnMut(&Ready<'_>)>,
-    on_reload: Option<Box<dyn FnMut() -> Reloaded>>,
-    on_message: Box<dyn FnMut(usize, Value)>,
+    ready: Box<dyn FnMut(&Ready<'_>)>,
+    reload: Option<Box<dyn FnMut() -> Reloaded>>,
+    message: Box<dyn FnMut(usize, Value)>,
 }
 
 /// The settings for new workers, or why there are none.
@@ -81,9 +81,9 @@ impl Pool {
     /// No descriptor is left.
     pub fn new(config: PoolConfig, worker: WorkerConfig) -> Result<Pool> {
         let hooks = Hooks {
-            on_ready: Box::new(|_| {}),
-            on_reload: None,
-            on_message: Box::new(|worker, payload| {
+            ready: Box::new(|_| {}),
+            reload: None,
+            message: Box::new(|worker, payload| {
                 log::warn!("nobody listens to worker {worker}'s message {payload}");
             }),
         };
@@ -120,7 +120,7 @@ impl Pool {
 
     /// Calls this in the master when all workers accept connections.
     pub fn on_ready(mut self, on_ready: impl FnMut(&Ready<'_>) + 'static) -> Pool {
-        self.hooks.on_ready = Box::new(on_ready);
+        self.hooks.ready = Box::new(on_ready);
         self
     }
 
@@ -133,14 +133,14 @@ impl Pool {
             -> std::result::Result<(PoolConfig, WorkerConfig), Box<dyn error::Error>>
         + 'static,
     ) -> Pool {
-        self.hooks.on_reload = Some(Box::new(on_reload));
+        self.hooks.reload = Some(Box::new(on_reload));
         self
     }
 
     /// Calls this in the master with each message that a worker [sends](Worker::send), and the
     /// worker's number.
     pub fn on_message(mut self, on_message: impl FnMut(usize, Value) + 'static) -> Pool {
-        self.hooks.on_message = Box::new(on_message);
+        self.hooks.message = Box::new(on_message);
         self
     }
 
@@ -168,16 +168,13 @@ impl Pool {
         let features = Features::probe(config.mask)?;
         let workers = Cpus::detect().worker_count(config.workers);
         let inheritance = Inheritance::take().map_err(Error::Inheritance)?;
-        let (listeners, memory, old_master) = match inheritance {
-            Some(mut left) => {
-                let listeners = mem::take(&mut left.listeners).renewed(&config, workers)?;
-                let memory = left.scoreboard.try_clone().map_err(Error::Inheritance)?;
-                (listeners, Some(memory), Some(Start::lines(left)))
-            }
-            None => {
-                let activated = activation::take_inherited()?;
-                (Listeners::activated(activated).renewed(&config, workers)?, None, None)
-            }
+        let (listeners, memory, old_master) = if let Some(mut left) = inheritance {
+            let listeners = mem::take(&mut left.listeners).renewed(&config, workers)?;
+            let memory = left.scoreboard.try_clone().map_err(Error::Inheritance)?;
+            (listeners, Some(memory), Some(Start::lines(left)))
+        } else {
+            let activated = activation::take_inherited()?;
+            (Listeners::activated(activated).renewed(&config, workers)?, None, None)
         };
         let pid_file = match (&config.pid_file, &old_master) {
             (Some(path), None) => Some(PidFile::create(path, None)?),
@@ -251,11 +248,11 @@ where
     fn on_ready(&mut self, ready: &master::Ready<'_>) {
         let master::Ready { addresses, workers, accept } = *ready;
         let features = self.features;
-        (self.hooks.on_ready)(&Ready { addresses, workers, accept, features });
+        (self.hooks.ready)(&Ready { addresses, workers, accept, features });
     }
 
     fn read_settings(&mut self) -> std::result::Result<Checked<PoolConfig>, String> {
-        if let Some(on_reload) = &mut self.hooks.on_reload {
+        if let Some(on_reload) = &mut self.hooks.reload {
             let (config, worker) = on_reload().map_err(|error| error.to_string())?;
             let config = config.validate().map_err(|error| error.to_string())?;
             let worker = worker.validate().map_err(|error| error.to_string())?;
@@ -275,7 +272,7 @@ where
     }
 
     fn on_message(&mut self, worker: usize, payload: Value) {
-        (self.hooks.on_message)(worker, payload);
+        (self.hooks.message)(worker, payload);
     }
 }
 

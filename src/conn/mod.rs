@@ -219,7 +219,7 @@ impl Connection {
                     self.refuse(late, Fault::BodyTimeout, is_head, env);
                 }
                 Phase::Idle if env.draining != Draining::Closing => {
-                    self.give_up(Fault::IdleTimeout, env)
+                    self.give_up(Fault::IdleTimeout, env);
                 }
                 Phase::Handling { .. } | Phase::Streaming { .. } => {
                     self.give_up(Fault::WriteTimeout, env);

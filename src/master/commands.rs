@@ -48,12 +48,12 @@ impl Master<'_> {
             Command::DropReload => self.drop_reload(),
             Command::StartUpgrade => events.extend(self.start_upgrade()),
             Command::KillUpgrade => {
-                if let Some(new) = self.new_master.take() {
+                if let Some(new) = self.heir.take() {
                     new.kill();
                 }
             }
             Command::TellUpgradeAcceptAnew => {
-                if let Some(new) = &self.new_master {
+                if let Some(new) = &self.heir {
                     new.say(&Message::AcceptAnew, self.limit, &mut self.ring);
                 }
             }
@@ -196,7 +196,7 @@ impl Master<'_> {
         let addresses = self.listeners.addresses();
         let workers = self.listeners.workers();
         self.handle.set_running(true);
-        if let Some(old) = &self.old_master {
+        if let Some(old) = &self.predecessor {
             old.say_ready(workers, self.limit, &mut self.ring);
             self.scoreboard.pool().upgrades.add(1);
             let replaces = u32::try_from(old.pid.as_raw()).ok();
@@ -296,7 +296,7 @@ impl Master<'_> {
                 self.steering = None;
                 log::info!("upgrading: the new master has pid {}", new.pid);
                 new.begin(self.limit, &mut self.ring);
-                self.new_master = Some(new);
+                self.heir = Some(new);
                 None
             }
             Err(error) => Some(Event::UpgradeFailed(cause_of(&error))),

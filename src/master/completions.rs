@@ -49,7 +49,7 @@ impl Master<'_> {
                     self.children.get_mut(life).expect("just found").is_emptied = true;
                     return Ok(());
                 }
-                self.on_handed_over(life, Parcel::decode(&payload), fds, now);
+                self.on_handed_over(life, Parcel::decode(&payload).as_ref(), fds, now);
                 self.receive_from(life, fd);
             }
             (Tag::Reclaimed(life), Outcome::ReceivedFds { payload, fds, result }) => {
@@ -87,13 +87,13 @@ impl Master<'_> {
             (Tag::NewMasterEnded, Outcome::ChildEnded(result)) => {
                 let end = result.map_or(End::Lost, End::from);
                 events.push(Event::UpgradeFailed(Cause::Ended(end)));
-                self.new_master = None;
+                self.heir = None;
                 if self.accept == Accept::Steered && self.finishing.is_none() {
                     self.begin_steering(); // it may have taken the sockets over
                 }
             }
             (Tag::Forwarded, Outcome::SentFds { result, .. }) => {
-                if let Some(new) = &mut self.new_master {
+                if let Some(new) = &mut self.heir {
                     new.on_forwarded(result);
                 }
             }
@@ -235,7 +235,7 @@ impl Master<'_> {
         result: Result<usize, Errno>,
         events: &mut Vec<Event>,
     ) {
-        let Some(new) = &mut self.new_master else { return };
+        let Some(new) = &mut self.heir else { return };
         if result.is_err() || packet.is_empty() {
             return; // its end is told by the kernel
         }
@@ -256,12 +256,12 @@ impl Master<'_> {
         result: Result<usize, Errno>,
         events: &mut Vec<Event>,
     ) {
-        let Some(old) = &self.old_master else { return };
+        let Some(old) = &self.predecessor else { return };
         if result.is_err() || packet.is_empty() {
             log::info!("the old master (pid {}) has gone", old.pid);
             events.push(Event::AcceptAnew);
             self.scoreboard.release_dead();
-            self.old_master = None;
+            self.predecessor = None;
             return;
         }
         match self.limit.decode(packet) {
@@ -282,7 +282,7 @@ impl Master<'_> {
         result: Result<Arrival, Errno>,
         now: Instant,
     ) {
-        let Some(old) = &self.old_master else { return };
+        let Some(old) = &self.predecessor else { return };
         if matches!(result, Ok(Arrival::End) | Err(_)) {
             return;
         }

@@ -201,7 +201,7 @@ impl Master<'_> {
     pub(super) fn on_handed_over(
         &mut self,
         life: Life,
-        parcel: Option<Parcel>,
+        parcel: Option<&Parcel>,
         connections: Vec<OwnedFd>,
         now: Instant,
     ) {
@@ -211,7 +211,7 @@ impl Master<'_> {
         };
         self.scoreboard.pool().handed_over.add(connections.len() as u64);
         for connection in connections {
-            match &mut self.new_master {
+            match &mut self.heir {
                 Some(new) if new.serves => new.hand_over(connection, Origin::HandedOver),
                 _ => {
                     let origin = dispatch::Origin::HandedOver { by: life };
@@ -317,7 +317,7 @@ impl Master<'_> {
         now: Instant,
     ) {
         self.dispatching.held = self.dispatching.held.saturating_sub(1);
-        match (&mut self.new_master, origin) {
+        match (&mut self.heir, origin) {
             (Some(new), dispatch::Origin::Accepted) if new.serves => {
                 new.hand_over(connection, Origin::Accepted);
             }

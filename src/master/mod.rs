@@ -164,8 +164,8 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         handle,
         on_signal: Vec::new(),
         program: Program::of_this_process(),
-        new_master: None,
-        old_master: old_master
+        heir: None,
+        predecessor: old_master
             .map(|(pid, messages, passing)| OldMaster::new(pid, messages, passing)),
         finishing: None,
         names: Vec::new(),
@@ -237,8 +237,10 @@ struct Master<'a> {
     handle: PoolHandle,
     on_signal: Vec<(Number, OnSignal)>,
     program: Program,
-    new_master: Option<NewMaster>,
-    old_master: Option<OldMaster>,
+    /// The master of another binary that takes over from this one.
+    heir: Option<NewMaster>,
+    /// The master that this one takes over from.
+    predecessor: Option<OldMaster>,
     /// All is over but what is on its way to the new master.
     finishing: Option<Verdict>,
     /// Who has ended in this turn, for the log.
@@ -267,7 +269,7 @@ impl Master<'_> {
         self.push_read(self.signals.as_raw_fd(), signals::read_buffer(), Tag::Signals);
         self.push_read(self.bell.as_raw_fd(), Vec::with_capacity(8), Tag::Bell);
         self.push_read(self.handle.bell(), Vec::with_capacity(8), Tag::Wishes);
-        if let Some(old) = &self.old_master {
+        if let Some(old) = &self.predecessor {
             old.begin(self.limit, &mut self.ring);
         }
         if self.accept == Accept::Dispatch {
@@ -299,7 +301,7 @@ impl Master<'_> {
             self.dispatch(now);
             self.names.clear();
             self.feed_watchdog(now);
-            if let Some(new) = &mut self.new_master {
+            if let Some(new) = &mut self.heir {
                 new.flush(&mut self.ring);
             }
             if self.is_finished()
@@ -324,7 +326,7 @@ impl Master<'_> {
 
     /// Whether nothing is left to be sent to anybody.
     fn is_finished(&self) -> bool {
-        self.new_master.as_ref().is_none_or(NewMaster::is_served) && self.dispatching.is_finished()
+        self.heir.as_ref().is_none_or(NewMaster::is_served) && self.dispatching.is_finished()
     }
 
     fn look_after_workers(&mut self, now: Instant, events: &mut Vec<Event>) {

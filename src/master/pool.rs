@@ -494,7 +494,7 @@ impl Pool {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        delay - delay / 4 * (self.random % 256) as u32 / 256
+        delay.saturating_sub(delay / 4 * (self.random % 256) as u32 / 256)
     }
 }
 

@@ -125,7 +125,7 @@ struct Worker {
     woken: Vec<Woken>,
     page: &'static WorkerPage,
     pool: &'static PoolFigures,
-    worker_id: usize,
+    id: usize,
     /// Of this process alone.
     requests: u64,
     connections: u64,
@@ -219,7 +219,7 @@ impl Worker {
             woken: Vec::new(),
             page,
             pool,
-            worker_id,
+            id: worker_id,
             requests: 0,
             connections: 0,
             anchor: Anchor::new(now, clock::monotonic_nanos()),
@@ -340,7 +340,7 @@ impl Worker {
                 self.on_delivery(Passing::on_received(&payload, fds, result));
             }
             (Tag::HandedOver, Outcome::SentFds { fds, result, .. }) => {
-                self.passing.on_sent(fds, result);
+                self.passing.on_sent(fds.len(), result);
             }
             (Tag::Channel | Tag::Signal, Outcome::Read { buffer, result }) => {
                 let now = self.around.now;
@@ -431,7 +431,7 @@ impl Worker {
     /// What this process has done, while the master still listens.
     fn say_last_words(&mut self) {
         let message = Message::WorkerMetrics {
-            worker_id: self.worker_id,
+            worker_id: self.id,
             total_requests: self.requests,
             total_connections: self.connections,
         };
@@ -579,8 +579,7 @@ impl Worker {
             taker.show(self.table.len() as u64);
         }
         if traffic.closed > 0 && self.pool.listens.read() == Listens::Closings as u64 {
-            let message =
-                Message::ConnectionClosed { worker_id: self.worker_id, open: self.table.len() };
+            let message = Message::ConnectionClosed { worker_id: self.id, open: self.table.len() };
             self.lifecycle.say(&message, &mut self.ring);
         }
         self.page.set_state(if self.lifecycle.draining() != Draining::No {

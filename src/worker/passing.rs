@@ -94,10 +94,9 @@ impl Passing {
     }
 
     /// A message went out, or didn't: then its connections end here.
-    pub(super) fn on_sent(&mut self, connections: Vec<OwnedFd>, result: Result<(), Errno>) {
+    pub(super) fn on_sent(&mut self, count: usize, result: Result<(), Errno>) {
         self.is_sending = false;
         if let Err(errno) = result {
-            let count = connections.len();
             log::warn!("closing {count} idle connections, which nobody takes over: {errno}");
         }
     }

@@ -30,12 +30,11 @@ impl Pool {
     }
 
     pub(super) fn on_reload(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
-        match self.stage {
-            Stage::Stopping { .. } => commands.push(Command::DropReload),
-            _ => {
-                self.next_reload = Some(workers);
-                self.begin_next_change(now, commands);
-            }
+        if let Stage::Stopping { .. } = self.stage {
+            commands.push(Command::DropReload);
+        } else {
+            self.next_reload = Some(workers);
+            self.begin_next_change(now, commands);
         }
     }
 

@@ -293,7 +293,7 @@ impl Listeners {
 
     /// The number of every descriptor.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.sockets().map(|socket| socket.as_raw_fd())
+        self.sockets().map(AsRawFd::as_raw_fd)
     }
 
     fn sockets(&self) -> impl Iterator<Item = &OwnedFd> {

@@ -20,6 +20,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
 }
 
+type OnMessage = Box<dyn FnMut(Value)>;
+
 type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What `rt`'s futures find through the thread that they run on.
@@ -33,7 +35,7 @@ pub(in crate::worker) struct Runtime {
     /// Messages for the master.
     outbox: RefCell<VecDeque<Value>>,
     /// Who hears messages of the master's.
-    on_message: RefCell<Option<Box<dyn FnMut(Value)>>>,
+    on_message: RefCell<Option<OnMessage>>,
 }
 
 impl Runtime {
@@ -135,7 +137,7 @@ impl Runtime {
         self.outbox.borrow_mut().pop_front()
     }
 
-    pub(super) fn set_on_message(&self, on_message: Box<dyn FnMut(Value)>) {
+    pub(super) fn set_on_message(&self, on_message: OnMessage) {
         self.on_message.replace(Some(on_message));
     }
 
