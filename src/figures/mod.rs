@@ -118,6 +118,11 @@ impl Counter {
         self.set(self.read().wrapping_add(count));
     }
 
+    /// As [`add`](Counter::add), while others may do so as well.
+    pub(crate) fn add_among_others(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
     #[inline]
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Relaxed);

@@ -198,7 +198,7 @@ impl Master<'_> {
         self.handle.set_running(true);
         if let Some(old) = &self.predecessor {
             old.say_ready(workers, self.limit, &mut self.ring);
-            self.scoreboard.pool().upgrades.add(1);
+            self.scoreboard.pool().upgrades.add_among_others(1);
             let replaces = u32::try_from(old.pid.as_raw()).ok();
             let pid_file = self.config.pid_file.as_deref();
             match pid_file.map(|path| PidFile::create(path, replaces)).transpose() {
@@ -269,7 +269,7 @@ impl Master<'_> {
         pool.set_rules(Rules::of(&config));
         self.watch.set_timeout(config.hang_timeout, now);
         self.scoreboard.pool().workers.set(listeners.workers() as u64);
-        self.scoreboard.pool().reloads.add(1);
+        self.scoreboard.pool().reloads.add_among_others(1);
         (self.config, self.listeners) = (config, listeners);
     }
 

@@ -20,7 +20,7 @@ use super::{Master, Tag};
 use crate::config::PoolConfig;
 use crate::process::accept::Acceptor;
 use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
-use crate::process::scoreboard::{Listens, PoolFigures, WorkerPage};
+use crate::process::scoreboard::{Listens, Scoreboard, WorkerPage};
 
 /// After workers were asked to ring, what they did while they didn't know yet is looked up once
 /// more: stores of another core are seen within some nanoseconds.
@@ -155,9 +155,9 @@ impl Dispatching {
     }
 
     /// Tells workers what the master wants to hear of.
-    fn update_listens(&mut self, figures: &PoolFigures, now: Instant) {
+    fn update_listens(&mut self, scoreboard: Scoreboard, now: Instant) {
         let waiting = self.dispatcher.queue_len();
-        figures.queue_size.set(waiting as u64);
+        scoreboard.pool().queue_size.set(waiting as u64);
         let wanted = if waiting > 0 {
             Listens::Closings
         } else if self.dispatcher.wants_progress() {
@@ -166,7 +166,7 @@ impl Dispatching {
             Listens::No
         };
         if wanted != self.listens {
-            figures.listens.set(wanted as u64);
+            scoreboard.asks().listens.set(wanted as u64);
             self.look_again_at = (wanted == Listens::Closings).then_some(now + LOOK_AGAIN_AFTER);
             self.listens = wanted;
         }
@@ -185,7 +185,7 @@ impl Master<'_> {
         dispatching.acceptor.on_accepted(listener, &result, more, now);
         if let Ok(connection) = result {
             dispatching.held += 1;
-            self.scoreboard.pool().accepted.add(1);
+            self.scoreboard.pool().accepted.add_among_others(1);
             dispatching.dispatcher.handle_connection(connection, dispatch::Origin::Accepted, now);
         }
         if !more {
@@ -209,7 +209,7 @@ impl Master<'_> {
             log::warn!("{} passed something unknown", self.name_of(life));
             return;
         };
-        self.scoreboard.pool().handed_over.add(connections.len() as u64);
+        self.scoreboard.pool().handed_over.add_among_others(connections.len() as u64);
         for connection in connections {
             match &mut self.heir {
                 Some(new) if new.serves => new.hand_over(connection, Origin::HandedOver),
@@ -280,7 +280,7 @@ impl Master<'_> {
             self.follow(command, now);
         }
         self.dispatching.commands = commands;
-        self.dispatching.update_listens(self.scoreboard.pool(), now);
+        self.dispatching.update_listens(self.scoreboard, now);
     }
 
     fn follow(&mut self, command: Command<OwnedFd>, now: Instant) {
@@ -327,7 +327,7 @@ impl Master<'_> {
             (_, dispatch::Origin::HandedOver { .. }) => drop(connection), // it idles
             (_, dispatch::Origin::Accepted) => {
                 log::debug!("no worker for a connection: {why:?}");
-                self.scoreboard.pool().refused.add(1);
+                self.scoreboard.pool().refused.add_among_others(1);
                 self.dispatching.refusals.begin(connection, now, &mut self.ring);
             }
         }

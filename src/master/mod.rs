@@ -259,8 +259,8 @@ impl Master<'_> {
     fn set_up(&mut self) -> Result<(), MasterError> {
         let figures = self.scoreboard.pool();
         figures.workers.set(self.listeners.workers() as u64);
-        figures.listens.set(0);
-        figures.sleeps.set(0);
+        self.scoreboard.asks().listens.set(0);
+        self.scoreboard.asks().sleeps.set(0);
         self.handle.show(self.scoreboard);
         if self.accept == Accept::Steered {
             self.begin_steering();
@@ -338,7 +338,7 @@ impl Master<'_> {
                 events.push(Event::WorkerHangs(life, lasting));
             }
         }
-        self.scoreboard.pool().sleeps.set(look.is_quiet.into());
+        self.scoreboard.asks().sleeps.set(look.is_quiet.into());
     }
 
     /// Finds out who was stopped, or goes on.

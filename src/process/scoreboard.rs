@@ -86,6 +86,11 @@ impl Scoreboard {
         &self.header.pool
     }
 
+    /// What the master asks of workers.
+    pub(crate) fn asks(&self) -> &'static Asks {
+        &self.header.asks
+    }
+
     /// A page for a new process in the place of `worker`, the one that a process of this worker
     /// had before where possible; none when all are taken.
     pub(crate) fn claim(&self, worker: usize, now: SystemTime) -> Option<&'static WorkerPage> {
@@ -157,9 +162,10 @@ pub(crate) struct Header {
     /// What balancers draw with; the same after an upgrade, so that sticky clients stay.
     seed: AtomicU64,
     pool: CachePadded<PoolFigures>,
+    asks: CachePadded<Asks>,
 }
 
-/// Written by the master.
+/// Written by the master; by two of them for a moment, during an upgrade.
 pub(crate) struct PoolFigures {
     /// Workers that there should be.
     pub(crate) workers: Counter,
@@ -177,6 +183,10 @@ pub(crate) struct PoolFigures {
     pub(crate) reloads: Counter,
     /// Binary upgrades that have succeeded.
     pub(crate) upgrades: Counter,
+}
+
+/// What the master asks of workers, who look with every turn: on a cache line that rarely changes.
+pub(crate) struct Asks {
     /// What the master wants to hear of: the number of a [`Listens`].
     pub(crate) listens: Counter,
     /// Not zero while no timer of the master's looks after the workers: whoever starts to work

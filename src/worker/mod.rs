@@ -29,7 +29,7 @@ use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
 use crate::process::parcel::Origin;
-use crate::process::scoreboard::{Listens, PoolFigures, State, WorkerPage};
+use crate::process::scoreboard::{Asks, Listens, State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
 use entry::{Entry, Receive};
 use lifecycle::{Lifecycle, Order};
@@ -97,7 +97,7 @@ struct Parts {
     settings: Settings,
     connections_max: usize,
     page: &'static WorkerPage,
-    pool: &'static PoolFigures,
+    asks: &'static Asks,
     worker_id: usize,
     runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
@@ -124,7 +124,7 @@ struct Worker {
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
     page: &'static WorkerPage,
-    pool: &'static PoolFigures,
+    asks: &'static Asks,
     id: usize,
     /// Of this process alone.
     requests: u64,
@@ -188,7 +188,7 @@ impl Worker {
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
         let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
-        let Parts { connections_max, worker_id, page, pool, .. } = parts;
+        let Parts { connections_max, worker_id, page, asks, .. } = parts;
         let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
             ring,
@@ -218,7 +218,7 @@ impl Worker {
             queue,
             woken: Vec::new(),
             page,
-            pool,
+            asks,
             id: worker_id,
             requests: 0,
             connections: 0,
@@ -240,8 +240,8 @@ impl Worker {
         let now = clock();
         self.runtime.enter(now);
         self.around.now = now;
-        if self.pool.sleeps.read() != 0 {
-            self.pool.sleeps.set(0);
+        if self.asks.sleeps.read() != 0 {
+            self.asks.sleeps.set(0);
             self.passing.ring_bell(&mut self.ring); // somebody has to look whether this turn ends
         }
         self.around.nanos = self.anchor.nanos(now);
@@ -387,7 +387,7 @@ impl Worker {
                     let message = Message::NotTaken { first: first + count as u64, count: missing };
                     self.lifecycle.say(&message, &mut self.ring);
                 }
-                if self.pool.listens.read() != Listens::No as u64 {
+                if self.asks.listens.read() != Listens::No as u64 {
                     self.passing.ring_bell(&mut self.ring);
                 }
             }
@@ -578,7 +578,7 @@ impl Worker {
         for taker in self.takers.iter().flatten() {
             taker.show(self.table.len() as u64);
         }
-        if traffic.closed > 0 && self.pool.listens.read() == Listens::Closings as u64 {
+        if traffic.closed > 0 && self.asks.listens.read() == Listens::Closings as u64 {
             let message = Message::ConnectionClosed { worker_id: self.id, open: self.table.len() };
             self.lifecycle.say(&message, &mut self.ring);
         }

@@ -95,7 +95,7 @@ fn prepare(
         runtime,
         queue,
         page: seat.page,
-        pool: seat.scoreboard.pool(),
+        asks: seat.scoreboard.asks(),
         worker_id: seat.worker_id,
         listeners: seat.listeners,
         slots: seat.slots,

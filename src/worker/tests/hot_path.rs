@@ -51,7 +51,7 @@ impl Bench {
             settings: settings(),
             connections_max: 1000,
             page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
-            pool: scoreboard.pool(),
+            asks: scoreboard.asks(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,

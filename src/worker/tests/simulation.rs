@@ -41,7 +41,7 @@ impl Stage {
         let [listener_number, channel_number, bell_number, passing_number] =
             [&listener, &channel, &bell, &passing].map(AsRawFd::as_raw_fd);
         let (queue, now) = (WakeQueue::new(bell), world.now());
-        let (page, pool) = board();
+        let (page, asks) = board();
         let parts = Parts {
             buffers: ring.add_buffers(8, 512).unwrap(),
             ring,
@@ -56,7 +56,7 @@ impl Stage {
             settings: settings(),
             connections_max,
             page,
-            pool,
+            asks,
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
@@ -77,9 +77,9 @@ impl Stage {
     }
 }
 
-/// The page of this thread's workers, each the successor of the one before, and that of the pool:
+/// The page of this thread's workers, each the successor of the one before, and what the master asks:
 /// thousands of scoreboards would be much memory.
-fn board() -> (&'static WorkerPage, &'static PoolFigures) {
+fn board() -> (&'static WorkerPage, &'static Asks) {
     thread_local! {
         static SCOREBOARD: Scoreboard =
             Scoreboard::create(1, SystemTime::UNIX_EPOCH).unwrap().0;
@@ -88,7 +88,7 @@ fn board() -> (&'static WorkerPage, &'static PoolFigures) {
         if let Some(page) = scoreboard.newest(0) {
             page.on_end(State::Stopped);
         }
-        (scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(), scoreboard.pool())
+        (scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(), scoreboard.asks())
     })
 }
 
