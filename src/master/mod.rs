@@ -333,9 +333,9 @@ impl Master<'_> {
         let nanos = monotonic_nanos();
         let busy = self.children.iter().map(|(life, child)| (life, child.page.busy_for(nanos)));
         let Some(look) = self.watch.poll_look(now, busy) else { return };
-        for (life, lasting) in look.hanging {
+        for (life, hang, lasting) in look.hanging {
             if !self.children.pid_of(life).is_some_and(is_traced) {
-                events.push(Event::WorkerHangs(life, lasting));
+                events.push(Event::WorkerHangs(life, hang, lasting));
             }
         }
         self.scoreboard.asks().sleeps.set(look.is_quiet.into());

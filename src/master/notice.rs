@@ -8,6 +8,7 @@ use log::Level;
 use uring_ring::Errno;
 
 use super::end::End;
+use super::watch::Hang;
 use crate::process::channel::RecycleReason;
 
 /// What happened to one worker; reads on from "worker 0 (pid 123) ".
@@ -107,8 +108,11 @@ impl fmt::Display for Fate {
             }
             Fate::Ended { end, next } => write!(f, "{end}{next}"),
             Fate::Late => f.write_str("has not finished within its time: killing it"),
-            Fate::Hangs { lasting } => {
+            Fate::Hangs { hang: Hang::Busy, lasting } => {
                 write!(f, "hangs: its loop has not turned for {lasting:.1?}: killing it")
+            }
+            Fate::Hangs { hang: Hang::Stopped, lasting } => {
+                write!(f, "hangs: somebody stopped it (SIGSTOP) {lasting:.1?} ago: killing it")
             }
             Fate::Looping { failures, adopter } => {
                 write!(f, "failed {failures} times in a row before it was ready: ")?;

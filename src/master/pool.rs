@@ -25,6 +25,7 @@ use super::children::Life;
 use super::end::End;
 use super::error::MasterError;
 use super::notice::{Cause, Fate, Hurry, Next, Notice};
+use super::watch::Hang;
 use crate::config::PoolConfig;
 use crate::process::channel::{Message, RecycleReason};
 use crate::process::signals::Signal;
@@ -47,7 +48,7 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// takes to tear it down.
 const CHANNEL_GRACE: Duration = Duration::from_secs(1);
 /// A worker that hangs has so long to write down where.
-const LAST_WORDS_GRACE: Duration = Duration::from_millis(500);
+const LAST_WORDS_GRACE: Duration = Duration::from_millis(250);
 /// A worker that is due to be recycled, but whose successor failed, serves on for so long.
 const RECYCLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -61,7 +62,7 @@ pub(super) enum Event {
     AcceptStopped(Life),
     RecycleDue(Life, RecycleReason),
     /// Its loop has not turned for so long.
-    WorkerHangs(Life, Duration),
+    WorkerHangs(Life, Hang, Duration),
     Signal(Signal),
     /// The settings for so many workers are there, and good.
     Reload {
@@ -274,7 +275,9 @@ impl Pool {
                 self.due.push((life, reason, now));
                 self.begin_next_change(now, commands);
             }
-            Event::WorkerHangs(life, lasting) => self.on_hang(life, lasting, now, commands),
+            Event::WorkerHangs(life, hang, lasting) => {
+                self.on_hang(life, hang, lasting, now, commands);
+            }
             Event::Signal(signal) => self.on_signal(signal, now, commands),
             Event::Reload { workers } => self.on_reload(workers, now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
@@ -457,6 +460,7 @@ impl Pool {
     fn on_hang(
         &mut self,
         life: Life,
+        hang: Hang,
         lasting: Duration,
         now: Instant,
         commands: &mut Vec<Command>,
@@ -467,9 +471,18 @@ impl Pool {
         };
         if let Phase::Ready { .. } = place.phase {
             place.forgive_if_healthy(now);
-            place.phase = Phase::Hanging { kill_at: now + LAST_WORDS_GRACE };
-            commands.push(Command::TellOf(life, Fate::Hangs { lasting }));
-            commands.extend([Command::Retire(life), Command::Examine(life)]);
+            commands.push(Command::TellOf(life, Fate::Hangs { hang, lasting }));
+            commands.push(Command::Retire(life));
+            match hang {
+                Hang::Busy => {
+                    place.phase = Phase::Hanging { kill_at: now + LAST_WORDS_GRACE };
+                    commands.push(Command::Examine(life));
+                }
+                Hang::Stopped => {
+                    place.phase = Phase::Killed; // it can't say anything
+                    commands.push(Command::Kill(life));
+                }
+            }
         }
     }
 

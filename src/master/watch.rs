@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::children::Life;
 
-/// Looks within the time after which a worker hangs: the more there are, the sooner it is noticed
-/// after that.
+/// Looks within the time after which a worker hangs. A turn that one of them finds unfinished is
+/// looked at again exactly when it has lasted too long.
 const LOOKS: u32 = 4;
 
 /// The master's eye on its workers.
@@ -19,11 +19,20 @@ pub(super) struct Watch {
     stopped: Vec<(Life, Instant)>,
 }
 
+/// Why a worker's loop doesn't turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hang {
+    /// A turn of it doesn't end.
+    Busy,
+    /// Somebody has stopped the process (SIGSTOP).
+    Stopped,
+}
+
 /// What one look says.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Look {
-    /// Who hangs, and for how long.
-    pub(super) hanging: Vec<(Life, Duration)>,
+    /// Who hangs, how, and for how long.
+    pub(super) hanging: Vec<(Life, Hang, Duration)>,
     /// Nobody worked: whoever begins to shall ring.
     pub(super) is_quiet: bool,
 }
@@ -72,17 +81,24 @@ impl Watch {
             Some(now.saturating_duration_since(since))
         };
         let mut hanging = Vec::new();
-        let mut is_quiet = true;
+        let mut longest = None;
         for (life, busy_for) in busy {
-            let Some(lasting) = busy_for.max(stopped_for(life)) else { continue };
-            is_quiet = false;
+            let (hang, lasting) = match (busy_for, stopped_for(life)) {
+                (_, Some(lasting)) => (Hang::Stopped, lasting),
+                (Some(lasting), None) => (Hang::Busy, lasting),
+                (None, None) => continue,
+            };
+            longest = longest.max(Some(lasting));
             if lasting >= self.timeout {
-                hanging.push((life, lasting));
+                hanging.push((life, hang, lasting));
             }
         }
+        let is_quiet = longest.is_none();
+        let left = self.timeout.saturating_sub(longest.unwrap_or_default());
+        let pause = if left.is_zero() { self.timeout } else { left }.min(self.timeout / LOOKS);
         // A worker that began between our look and our asking to be rung is seen by the second.
         let may_sleep = is_quiet && std::mem::replace(&mut self.was_quiet, is_quiet);
-        self.next_look = (!may_sleep).then(|| now + self.timeout / LOOKS);
+        self.next_look = (!may_sleep).then(|| now + pause);
         Some(Look { hanging, is_quiet })
     }
 
@@ -120,10 +136,12 @@ mod tests {
     fn a_turn_that_lasts_too_long_is_told_and_a_short_one_is_not() {
         let now = Instant::now();
         let mut watch = Watch::new(secs(4), now);
-        let look = watch.poll_look(now + secs(1), [(LIFE, Some(secs(3)))].into_iter()).unwrap();
+        let almost = Duration::from_millis(3500);
+        let look = watch.poll_look(now + secs(1), [(LIFE, Some(almost))].into_iter()).unwrap();
         assert_eq!(look, Look { hanging: vec![], is_quiet: false });
+        assert_eq!(watch.poll_timeout(), Some(now + Duration::from_millis(1500)), "in time");
         let look = watch.poll_look(now + secs(2), [(LIFE, Some(secs(4)))].into_iter()).unwrap();
-        assert_eq!(look.hanging, [(LIFE, secs(4))]);
+        assert_eq!(look.hanging, [(LIFE, Hang::Busy, secs(4))]);
         assert_eq!(watch.poll_timeout(), Some(now + secs(3)), "it goes on looking");
     }
 
@@ -139,7 +157,7 @@ mod tests {
         while hanging.is_empty() {
             hanging = watch.poll_look(watch.poll_timeout().unwrap(), idle()).unwrap().hanging;
         }
-        assert_eq!(hanging, [(LIFE, secs(4))]);
+        assert_eq!(hanging, [(LIFE, Hang::Stopped, secs(4))]);
         watch.handle_stopped(&[], now + secs(20));
         let look = watch.poll_look(watch.poll_timeout().unwrap(), idle()).unwrap();
         assert!(look.hanging.is_empty(), "it goes on");

@@ -470,12 +470,21 @@ fn a_worker_whose_successor_fails_serves_on_and_is_recycled_later() {
 fn a_worker_that_hangs_writes_down_where_and_is_replaced() {
     let mut scene = Scene::running(2);
     let hung = scene.life(1);
-    assert_eq!(scene.event(Event::WorkerHangs(hung, secs(30))), [Examine(1)]);
-    assert_eq!(scene.event(Event::WorkerHangs(hung, secs(31))), [], "it is seen to");
+    assert_eq!(scene.event(Event::WorkerHangs(hung, Hang::Busy, secs(30))), [Examine(1)]);
+    assert_eq!(scene.event(Event::WorkerHangs(hung, Hang::Busy, secs(31))), [], "it is seen to");
     assert_eq!(scene.serving, [scene.life(0)]);
     assert_eq!(scene.pass(LAST_WORDS_GRACE), [Kill(1)]);
     scene.ended(1, KILLED);
     assert_eq!(scene.pass(Duration::ZERO), [Fork(1)]);
+}
+
+#[test]
+fn a_worker_that_was_stopped_can_say_nothing_and_is_replaced() {
+    let mut scene = Scene::running(1);
+    let stopped = Event::WorkerHangs(scene.life(0), Hang::Stopped, secs(30));
+    assert_eq!(scene.event(stopped), [Kill(0)]);
+    scene.ended(0, KILLED);
+    assert_eq!(scene.pass(Duration::ZERO), [Fork(0)]);
 }
 
 #[test]
@@ -577,7 +586,10 @@ fn any_order_of_events_keeps_the_invariants() {
                 }
                 (12, Some(life)) => Some(Event::AcceptStopped(life)),
                 (13, Some(life)) => Some(Event::RecycleDue(life, RecycleReason::Lifetime)),
-                (14, Some(life)) => Some(Event::WorkerHangs(life, secs(9))),
+                (14, Some(life)) => {
+                    let hang = [Hang::Busy, Hang::Stopped][pick(2) as usize];
+                    Some(Event::WorkerHangs(life, hang, secs(9)))
+                }
                 (15, _) => Some(Event::Reload { workers: 1 + pick(4) as usize }),
                 (16, _) => Some(UPGRADE),
                 (17, _) if world.upgrades => {
