@@ -28,6 +28,7 @@ pub(super) enum Fate {
     /// It should have left by now.
     Late,
     Hangs {
+        hang: Hang,
         lasting: Duration,
     },
     /// It fails before it gets ready, again and again.
