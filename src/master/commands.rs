@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::process;
 use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal as Number;
@@ -12,7 +13,7 @@ use super::birth::{self, Birth};
 use super::children::{Child, Life};
 use super::end::End;
 use super::handle::Wish;
-use super::notice::{Fate, Notice};
+use super::notice::{Cause, Fate, Notice};
 use super::pool::{Command, Event, Pool, Rules, Verdict};
 use super::{Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
@@ -207,7 +208,7 @@ impl Master<'_> {
             }
         }
         let status = format!("{workers} workers serve");
-        let own = Word::MainPid(std::process::id());
+        let own = Word::MainPid(process::id());
         self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
         self.around.on_ready(&Ready { addresses: &addresses, workers, accept: self.accept });
     }
@@ -290,6 +291,9 @@ impl Master<'_> {
     }
 
     fn start_upgrade(&mut self) -> Option<Event> {
+        if process::id() == 1 {
+            return Some(Event::UpgradeFailed(Cause::IsInit));
+        }
         match self.program.start(&self.listeners, &self.memory) {
             Ok(new) => {
                 // What steers goes on until the new master replaces it; but a socket can't have two.

@@ -330,6 +330,9 @@ impl Master<'_> {
     }
 
     fn look_after_workers(&mut self, now: Instant, events: &mut Vec<Event>) {
+        if self.watch.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
         let nanos = monotonic_nanos();
         let busy = self.children.iter().map(|(life, child)| (life, child.page.busy_for(nanos)));
         let Some(look) = self.watch.poll_look(now, busy) else { return };

@@ -53,6 +53,8 @@ pub(super) enum Cause {
     },
     /// It couldn't even begin.
     System(Errno),
+    /// With this master, which is process 1, the whole container would end.
+    IsInit,
 }
 
 /// What follows from a worker's end.
@@ -146,6 +148,9 @@ impl fmt::Display for Cause {
             Cause::Ended(end) => end.fmt(f),
             Cause::NotReady { within } => write!(f, "was not ready within {within:?}"),
             Cause::System(errno) => write!(f, "could not be started: {errno}"),
+            Cause::IsInit => f.write_str(
+                "was not started: this one is process 1, with which the container would end",
+            ),
         }
     }
 }
