@@ -242,7 +242,7 @@ impl Worker {
         self.around.now = now;
         if self.asks.sleeps.read() != 0 {
             self.asks.sleeps.set(0);
-            self.passing.ring_bell(&mut self.ring); // somebody has to look whether this turn ends
+            self.passing.ring_bell_now(); // somebody has to look whether this turn ends
         }
         self.around.nanos = self.anchor.nanos(now);
         self.page.traffic.busy_since.set(self.around.nanos);
