@@ -3,13 +3,20 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod load;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
@@ -20,8 +27,14 @@ pub(crate) struct Server {
     pub(crate) child: Child,
     /// What it said when it was ready.
     pub(crate) line: String,
-    log: BufReader<ChildStderr>,
+    /// The master that has taken over from it.
+    successor: Option<i32>,
+    /// Read as it is written, so that nobody ever waits for a reader.
+    log: Receiver<String>,
 }
+
+/// How connections reach the workers: `--accept`.
+pub(crate) const MODES: [&str; 3] = ["shared", "dispatch", "steered"];
 
 impl Server {
     /// Starts it on a free port of loopback, and waits until it is ready.
@@ -32,28 +45,54 @@ impl Server {
     pub(crate) fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
         let has_address = flags.contains(&"--listen");
         let default = if has_address { &[][..] } else { &["--listen", "127.0.0.1:0"][..] };
-        let mut child = program()
-            .arg("serve")
-            .args(default)
-            .args(flags)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        if line.is_empty() {
-            let mut reason = String::new();
-            log.read_to_string(&mut reason).unwrap();
-            panic!("the server did not start: {reason}");
-        }
-        Server { child, line, log }
+        let mut command = program();
+        command.arg("serve").args(default).args(flags).envs(variables.iter().copied());
+        Server::of(command)
     }
 
+    /// Starts this program, which says a line when it is ready.
+    pub(crate) fn of(mut command: Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, log) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let reason: Vec<String> = log.iter().collect();
+            panic!("the server did not start: {}", reason.join("\n"));
+        }
+        Server { child, line, successor: None, log }
+    }
+
+    /// The master's.
     pub(crate) fn pid(&self) -> i32 {
-        self.child.id() as i32
+        self.successor.unwrap_or(self.child.id() as i32)
+    }
+
+    /// Has the master replaced by one of another binary (`SIGUSR2`), and waits until the old one has
+    /// gone. Only in a process that is a [`foster_parent`].
+    pub(crate) fn upgrade(&mut self) {
+        let old = self.pid();
+        self.signal(Signal::SIGUSR2);
+        let line = self.wait_for_log("upgrading: the new master has pid ");
+        let (_, new) = line.rsplit_once(' ').unwrap();
+        self.wait_for_log("upgraded: the new master serves");
+        let status = self.wait_for_end();
+        assert!(status.success(), "the old master ({old}): {status}");
+        self.successor = Some(new.parse().unwrap());
+    }
+
+    /// Waits for the end of the master.
+    fn wait_for_end(&mut self) -> ExitStatus {
+        let Some(pid) = self.successor else { return self.child.wait().unwrap() };
+        match waitpid(Pid::from_raw(pid), None).unwrap() {
+            WaitStatus::Exited(_, code) => ExitStatus::from_raw(code << 8),
+            WaitStatus::Signaled(_, signal, _) => ExitStatus::from_raw(signal as i32),
+            other => panic!("{other:?} is no end"),
+        }
     }
 
     /// The first TCP address that it says it serves.
@@ -85,30 +124,62 @@ impl Server {
 
     /// Reads the log up to a line with this text.
     pub(crate) fn wait_for_log(&mut self, text: &str) -> String {
-        let mut seen = String::new();
-        while !seen.lines().last().is_some_and(|line| line.contains(text)) {
-            assert!(self.log.read_line(&mut seen).unwrap() > 0, "no `{text}` in the log:\n{seen}");
+        let mut seen = Vec::new();
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("no `{text}` in the log ({error}):\n{}", seen.join("\n")),
+            }
         }
-        seen.lines().last().unwrap().to_owned()
+    }
+
+    /// What was logged since it was last read.
+    pub(crate) fn log(&self) -> String {
+        self.log.try_iter().collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until it has ended, and returns how, with the rest of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
-        let mut log = String::new();
-        self.log.read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap(), log)
+        let log: Vec<String> = self.log.iter().collect();
+        (self.wait_for_end(), log.join("\n"))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         let workers = self.workers();
+        if let Some(pid) = self.successor {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = waitpid(Pid::from_raw(pid), None);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         for worker in workers {
             let _ = kill(Pid::from_raw(worker), Signal::SIGKILL);
         }
+        if thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
     }
+}
+
+/// Makes this process the parent of what its children leave behind, as the master of an upgrade is.
+pub(crate) fn foster_parent() {
+    prctl::set_child_subreaper(true).unwrap();
+}
+
+/// Sends SIGKILL.
+pub(crate) fn kill_hard(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// Processor time that a process has used so far, in ticks of a hundredth of a second.
+pub(crate) fn processor_ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return 0 };
+    // utime and stime, and those of children that were waited for: 14 to 17 of proc(5).
+    rest.split_whitespace().skip(11).take(4).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 /// The program, unstarted.
@@ -129,7 +200,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < give_up, "in vain: {what}");
-        std::thread::yield_now();
+        thread::sleep(Duration::from_millis(1)); // for whoever has to make it hold
     }
 }
 
