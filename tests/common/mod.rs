@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub(crate) mod load;
+pub(crate) mod observer;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -82,7 +83,12 @@ impl Server {
         self.wait_for_log("upgraded: the new master serves");
         let status = self.wait_for_end();
         assert!(status.success(), "the old master ({old}): {status}");
-        self.successor = Some(new.parse().unwrap());
+        self.succeed(new.parse().unwrap());
+    }
+
+    /// This process is the master from now on.
+    pub(crate) fn succeed(&mut self, pid: i32) {
+        self.successor = Some(pid);
     }
 
     /// Waits for the end of the master.
@@ -193,6 +199,12 @@ pub(crate) fn program() -> Command {
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 /// Waits until something holds.

@@ -1,0 +1,82 @@
+//! Somebody who looks at the figures all the time, and notices when one goes back.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+
+use super::Client;
+
+/// Values of `/status` that may go down: what there is now, rates and quantiles.
+const NO_COUNTERS: [&str; 18] = [
+    "active_workers",
+    "alive_workers",
+    "requests_per_second",
+    "avg_request_duration_ms",
+    "min_request_duration_ms",
+    "p50_request_duration_ms",
+    "p90_request_duration_ms",
+    "p99_request_duration_ms",
+    "p999_request_duration_ms",
+    "active_connections",
+    "queue_size",
+    "pid",
+    "core",
+    "connections",
+    "idle_time",
+    "memory_usage",
+    "loop_delay_ms",
+    "uptime",
+];
+
+/// Reads `/status` over and over, on one connection, and compares each counter to what it was.
+pub(crate) struct Observer {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Observer {
+    pub(crate) fn start(address: SocketAddr) -> Observer {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let mut client = Client::connect(address);
+            let mut last = BTreeMap::new();
+            while !ends.load(Ordering::Relaxed) {
+                let status = serde_json::from_str(client.get("/status").body()).unwrap();
+                let mut now = BTreeMap::new();
+                collect("", &status, &mut now);
+                for (key, before) in &last {
+                    let after: f64 = now.get(key).copied().unwrap_or_default();
+                    assert!(after >= *before, "{key} went from {before} to {after}: {status}");
+                }
+                last = now;
+            }
+        });
+        Observer { is_over, thread }
+    }
+
+    pub(crate) fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Every counter below a value, by its path.
+fn collect(path: &str, value: &Value, counters: &mut BTreeMap<String, f64>) {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(key, _)| !NO_COUNTERS.contains(&key.as_str()) && !key.ends_with("_at"))
+            .for_each(|(key, value)| collect(&format!("{path}/{key}"), value, counters)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .for_each(|(at, value)| collect(&format!("{path}/{at}"), value, counters)),
+        Value::Number(number) => _ = counters.insert(path.to_owned(), number.as_f64().unwrap()),
+        _ => {}
+    }
+}
