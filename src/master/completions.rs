@@ -261,8 +261,7 @@ impl Master<'_> {
             log::info!("the old master (pid {}) has gone", old.pid);
             events.push(Event::AcceptAnew);
             self.scoreboard.release_dead();
-            self.predecessor = None;
-            return;
+            return; // what it passed may still be unread
         }
         match self.limit.decode(packet) {
             Ok(Message::AcceptAnew) => {
@@ -284,6 +283,7 @@ impl Master<'_> {
     ) {
         let Some(old) = &self.predecessor else { return };
         if matches!(result, Ok(Arrival::End) | Err(_)) {
+            self.predecessor = None;
             return;
         }
         old.receive(&mut self.ring);
