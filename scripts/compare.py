@@ -139,14 +139,14 @@ class Server:
         return pids
 
     def cpu_ns(self):
-        """Run time of every thread of the tree, by process."""
-        by_pid = {}
+        """Run time of every thread of the tree, by process and thread."""
+        by_thread = {}
         for pid in self.pids():
-            by_pid[pid] = 0
             for schedstat in glob.glob(f"/proc/{pid}/task/*/schedstat"):
                 with contextlib.suppress(OSError):
-                    by_pid[pid] += int(Path(schedstat).read_text().split()[0])
-        return by_pid
+                    thread = schedstat.split("/")[4]
+                    by_thread[pid, thread] = int(Path(schedstat).read_text().split()[0])
+        return by_thread
 
     def status(self):
         """What the server says of its workers, if it is one that does: their figures by pid."""
@@ -263,7 +263,9 @@ def observe(server, commands, seconds):
     time.sleep(0.05)  # the server sees the clients leave
     took, load = time.monotonic() - began, load_cpu_seconds() - load
     busy, cpu_after = busy_seconds() - busy, server.cpu_ns()
-    by_pid = {pid: (ns - cpu.get(pid, 0)) / 1e9 for pid, ns in cpu_after.items()}
+    by_pid = {}
+    for (pid, thread), ns in cpu_after.items():  # a kernel helper that has left had nothing to do
+        by_pid[pid] = by_pid.get(pid, 0.0) + (ns - cpu.get((pid, thread), 0)) / 1e9
     cpu = sum(by_pid.values())
 
     if any(wrk.returncode != 0 for wrk in running):
