@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import dataclasses
 import glob
+import http.client
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "target/peers/release"
+URING_POOL = [ROOT / "target/release/uring-pool", "serve", "--demo"]
 SERVER_CPU, LOAD_CPU = "0", "1"
 START_SECONDS_MAX = 10
 STOP_SECONDS_MAX = 5
@@ -75,11 +77,13 @@ class Unfit(Exception):
 class Server:
     """A running server, pinned; ended by its pid when the `with` block ends."""
 
+    cpus = SERVER_CPU
+
     def __init__(self, name, workload, run):
         self.name = name
         self.log = run / f"{name}.log"
         command, port = self.command(workload, run)
-        pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", SERVER_CPU, *command]
+        pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", self.cpus, *command]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 pinned, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -102,8 +106,7 @@ class Server:
             churn = ["--churn"] if workload.close else []
             return [PEERS / "ceiling", *listen, "--body", workload.ceiling, *churn], None
         if self.name == "uring-pool":
-            serve = [ROOT / "target/release/uring-pool", "serve", "--demo", "--workers", "1"]
-            return [*serve, *listen], None
+            return [*URING_POOL, "--workers", "1", *listen], None
         return [PEERS / f"peer-{self.name}", *listen], None
 
     def wait_for_port_line(self):
@@ -136,13 +139,23 @@ class Server:
         return pids
 
     def cpu_ns(self):
-        """Run time of every thread of the tree."""
-        total = 0
+        """Run time of every thread of the tree, by process and thread."""
+        by_thread = {}
         for pid in self.pids():
             for schedstat in glob.glob(f"/proc/{pid}/task/*/schedstat"):
                 with contextlib.suppress(OSError):
-                    total += int(Path(schedstat).read_text().split()[0])
-        return total
+                    thread = schedstat.split("/")[4]
+                    by_thread[pid, thread] = int(Path(schedstat).read_text().split()[0])
+        return by_thread
+
+    def status(self):
+        """What the server says of its workers, if it is one that does: their figures by pid."""
+        if URING_POOL[0] not in self.process.args:
+            return {}
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        client.request("GET", "/status", headers={"Connection": "close"})
+        answer = json.load(client.getresponse())
+        return {worker["pid"]: worker for worker in answer["workers"]}
 
     def stop(self):
         self.pids()
@@ -222,8 +235,7 @@ def load_cpu_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def window(server, workload, seconds):
-    """Loads one server for some seconds; everything known about that window."""
+def wrk_command(server, workload, seconds):
     wrk = ["taskset", "-c", LOAD_CPU, "wrk", "--latency", "-t", "1", "-d", f"{seconds}s"]
     wrk += ["-c", str(workload.connections)]
     if workload.close:
@@ -234,24 +246,36 @@ def window(server, workload, seconds):
     wrk.append(f"http://127.0.0.1:{server.port}{workload.path}")
     if workload.varied or workload.pipelined:
         wrk += ["--", "16" if workload.pipelined else "1"]
+    return wrk
 
-    tree, cpu = set(server.pids()), server.cpu_ns()
+
+def window(server, workload, seconds):
+    """Loads one server for some seconds; everything known about that window."""
+    return observe(server, [wrk_command(server, workload, seconds)], seconds)
+
+
+def observe(server, commands, seconds):
+    """Runs these wrk at once. Requests are those of all; latencies those of the first."""
+    tree, status, cpu = set(server.pids()), server.status(), server.cpu_ns()
     busy, load, began = busy_seconds(), load_cpu_seconds(), time.monotonic()
-    ran = subprocess.run(wrk, capture_output=True, text=True, timeout=seconds + 30)
+    running = [subprocess.Popen(wrk, stdout=subprocess.PIPE, text=True) for wrk in commands]
+    outputs = [wrk.communicate(timeout=seconds + 30)[0] for wrk in running]
     time.sleep(0.05)  # the server sees the clients leave
     took, load = time.monotonic() - began, load_cpu_seconds() - load
-    busy, cpu = busy_seconds() - busy, (server.cpu_ns() - cpu) / 1e9
+    busy, cpu_after = busy_seconds() - busy, server.cpu_ns()
+    by_pid = {}
+    for (pid, thread), ns in cpu_after.items():  # a kernel helper that has left had nothing to do
+        by_pid[pid] = by_pid.get(pid, 0.0) + (ns - cpu.get((pid, thread), 0)) / 1e9
+    cpu = sum(by_pid.values())
 
-    if ran.returncode != 0:
-        raise SystemExit(f"compare: wrk failed: {ran.stdout}{ran.stderr}")
-    requests, wrk_seconds = re.search(r"(\d+) requests in ([\d.]+\w+),", ran.stdout).groups()
-    requests, wrk_seconds = int(requests), microseconds(wrk_seconds) / 1e6
-    p50, p99 = (re.search(rf"^ +{p}% +(\S+)$", ran.stdout, re.M)[1] for p in (50, 99))
-    errors = [line.strip() for line in re.findall(r"^ *(?:Non-2xx|Socket err).*", ran.stdout, re.M)]
+    if any(wrk.returncode != 0 for wrk in running):
+        raise SystemExit(f"compare: wrk failed: {''.join(outputs)}")
+    wrks = [wrk_figures(output) for output in outputs]
+    requests, wrk_seconds = sum(wrk["requests"] for wrk in wrks), wrks[0]["seconds"]
+    errors = [error for wrk in wrks for error in wrk["errors"]]
     if not tree <= set(server.pids()):
         errors.append("a process of the server ended during the window: its CPU time is missing")
-    if requests == 0:
-        errors.append("no request was answered")
+    workers = worker_figures(status, server.status(), by_pid)
     return {
         "requests": requests,
         "seconds": wrk_seconds,
@@ -261,10 +285,47 @@ def window(server, workload, seconds):
         "server_cpu_share": cpu / wrk_seconds,
         "load_cpu_share": load / wrk_seconds,
         "foreign_cpu_share": max(0.0, (busy - cpu - load) / took),
+        "p50_us": wrks[0]["p50_us"],
+        "p99_us": wrks[0]["p99_us"],
+        "workers": workers,
+        "errors": errors,
+    }
+
+
+def wrk_figures(output):
+    requests, seconds = re.search(r"(\d+) requests in ([\d.]+\w+),", output).groups()
+    p50, p99 = (re.search(rf"^ +{p}% +(\S+)$", output, re.M)[1] for p in (50, 99))
+    errors = [line.strip() for line in re.findall(r"^ *(?:Non-2xx|Socket err).*", output, re.M)]
+    if requests == "0":
+        errors.append("no request was answered")
+    return {
+        "requests": int(requests),
+        "seconds": microseconds(seconds) / 1e6,
         "p50_us": microseconds(p50),
         "p99_us": microseconds(p99),
         "errors": errors,
     }
+
+
+def worker_figures(before, after, cpu_seconds):
+    """What each worker did meanwhile, by its own account."""
+    counters = {"connections": "total_connections", "requests": "total_requests", "enters": "turns"}
+    return [
+        {name: worker[key] - before[pid][key] for name, key in counters.items()}
+        | {"cpu_seconds": cpu_seconds.get(pid, 0.0)}
+        for pid, worker in after.items()
+        if pid in before
+    ]
+
+
+def enters_per_request(windows):
+    """Of the workers' rings (median), if the server counts them."""
+    figures = [
+        sum(worker["enters"] for worker in w["workers"])
+        / max(1, sum(worker["requests"] for worker in w["workers"]))
+        for w in windows
+    ]
+    return f"{statistics.median(figures):.3f}" if windows[0]["workers"] else "-"
 
 
 def microseconds(text):
@@ -324,7 +385,7 @@ def print_table(windows):
     best = max(peers, key=lambda p: median_of(p, "requests_per_cpu_second"), default=None)
     print(
         f"  {'server':<11}{'requests/s':>11}{'per CPU-second (min to max)':>38}"
-        f"{'of ceiling':>12}{'of best peer':>14}{'CPU 0':>7}{'p99':>10}"
+        f"{'of ceiling':>12}{'of best peer':>14}{'CPU 0':>7}{'p99':>10}{'enters/request':>16}"
     )
     for server, mine in windows.items():
         figures = [w["requests_per_cpu_second"] for w in mine]
@@ -335,8 +396,13 @@ def print_table(windows):
             f"  {server:<11}{median_of(mine, 'requests_per_second'):>11,.0f}"
             f"{statistics.median(figures):>14,.0f} {spread:>23}"
             f"{ratio(mine, windows.get('ceiling')):>12}{ratio(mine, best):>14}"
-            f"{median_of(mine, 'server_cpu_share'):>7.0%}{p99:>10}"
+            f"{median_of(mine, 'server_cpu_share'):>7.0%}{p99:>10}{enters_per_request(mine):>16}"
         )
+    return print_doubts(windows)
+
+
+def print_doubts(windows):
+    """What makes these figures worth less. True if something failed."""
     failed = False
     for server, mine in windows.items():
         for round_, w in enumerate(mine, 1):
@@ -356,7 +422,8 @@ def print_table(windows):
 def arguments():
     parser = argparse.ArgumentParser(
         prog="scripts/compare.sh",
-        description="Compares HTTP servers by requests per second of server CPU, on loopback.",
+        description="Compares HTTP servers by requests per second of server CPU, on loopback. "
+        "`modes` instead of workloads compares this server's accept modes (modes --help).",
     )
     parser.add_argument(
         "workloads",

@@ -5,14 +5,21 @@
 #
 #   scripts/compare.sh                                  plaintext, pipelined, json
 #   scripts/compare.sh --servers ceiling,nginx churn    only these, only that
+#   scripts/compare.sh modes                            this server's accept modes, side by side
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 servers=ceiling,uring-pool,nginx,hyper,may
+measure=(python3 "$root/scripts/compare.py")
+if [[ ${1:-} == modes ]]; then
+    shift
+    servers=uring-pool
+    measure=(python3 "$root/scripts/modes.py")
+fi
 args=("$@")
 for i in "${!args[@]}"; do
     case ${args[i]} in
-        -h | --help) exec python3 "$root/scripts/compare.py" --help ;;
+        -h | --help) exec "${measure[@]}" --help ;;
         --servers) servers=${args[i + 1]:-} ;;
         --servers=*) servers=${args[i]#*=} ;;
     esac
@@ -62,4 +69,5 @@ if wanted uring-pool; then
         die "uring-pool doesn't build; leave it out: --servers ceiling,nginx,hyper,may"
     fi
 fi
-exec python3 "$root/scripts/compare.py" "$@" --servers "$servers"
+[[ ${measure[1]} == */modes.py ]] || measure+=(--servers "$servers")
+exec "${measure[@]}" "$@"
