@@ -85,6 +85,7 @@ impl Birth {
         let own = listeners.iter().chain([&channel, &passing, &bell]).map(AsRawFd::as_raw_fd);
         sys::close_all_but((0..=2).chain(foreign).chain(own).collect());
         let signals = signals::of_new_worker()?;
+        sys::set_patient(false)?;
         let core = core.filter(|core| pin(*core));
         page.on_birth(process::id(), core);
         Ok(Seat {

@@ -273,6 +273,10 @@ impl Master<'_> {
             old.begin(self.limit, &mut self.ring);
         }
         if self.accept == Accept::Dispatch {
+            // What arrives while a worker works can be accepted and passed together after it.
+            if let Err(error) = sys::set_patient(true) {
+                log::debug!("the master stays impatient: {error}");
+            }
             let sockets =
                 self.listeners.all().map_err(MasterError::system("duplicate the listeners"))?;
             self.dispatching.listen(sockets, &mut self.ring);

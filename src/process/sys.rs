@@ -179,6 +179,28 @@ pub(crate) fn ignore_signal(which: Signal) -> io::Result<()> {
     set_signal(which, SigHandler::SigIgn)
 }
 
+/// Lets this process wait for others on its core when it wakes up, instead of interrupting them
+/// (`SCHED_BATCH`, sched(7)); or not any more. One that somebody has given a policy of its own keeps
+/// that.
+///
+/// # Errors
+///
+/// A security module forbids it.
+pub(crate) fn set_patient(is_patient: bool) -> io::Result<()> {
+    let wanted = if is_patient { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
+    // SAFETY: takes an integer; 0 is the calling thread.
+    let current = unsafe { libc::sched_getscheduler(0) };
+    if current == wanted || ![libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&current) {
+        return Ok(());
+    }
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: takes integers, and `parameters`, which it reads.
+    match unsafe { libc::sched_setscheduler(0, wanted, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Undoes an inherited setting for this signal.
 pub(crate) fn reset_signal(which: Signal) -> io::Result<()> {
     set_signal(which, SigHandler::SigDfl)
