@@ -248,12 +248,18 @@ impl<F> Dispatcher<F> {
         due.chain(self.ends.queue.first_deadline()).min()
     }
 
+    /// For each worker the highest number up to which the master holds no copies, once it has done
+    /// what it was told: a worker's own descriptor is the only one then.
+    pub(super) fn released(&self) -> impl Iterator<Item = (Life, u64)> {
+        self.workers.iter().map(Worker::released)
+    }
+
     /// Connections that wait for a worker.
     pub(super) fn queue_len(&self) -> usize {
         self.ends.queue.len()
     }
 
-    /// Whether a worker's progress would change anything, so that workers should ring.
+    /// Whether a worker's progress would change anything, so that pages should be looked at.
     pub(super) fn wants_progress(&self) -> bool {
         !self.ends.queue.is_empty() || self.workers.iter().any(Worker::owes_progress)
     }

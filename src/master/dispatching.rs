@@ -20,9 +20,9 @@ use super::{Master, Tag};
 use crate::config::PoolConfig;
 use crate::process::accept::Acceptor;
 use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
-use crate::process::scoreboard::{Listens, Scoreboard, WorkerPage};
+use crate::process::scoreboard::{Scoreboard, WorkerPage};
 
-/// After workers were asked to ring, what they did while they didn't know yet is looked up once
+/// After workers were asked to tell, what they did while they didn't know yet is looked up once
 /// more: stores of another core are seen within some nanoseconds.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
@@ -42,7 +42,7 @@ pub(super) struct Dispatching {
     connections_max: BTreeMap<Life, usize>,
     /// Messages that are being read back, and what has been found in them.
     reclaimed: BTreeMap<Life, Vec<Range<u64>>>,
-    listens: Listens,
+    waits_for_room: bool,
     look_again_at: Option<Instant>,
     /// Sockets have another descriptor, and both were armed for a moment.
     owes_anew: bool,
@@ -60,7 +60,7 @@ impl Dispatching {
             refusals: Refusals::default(),
             connections_max: BTreeMap::new(),
             reclaimed: BTreeMap::new(),
-            listens: Listens::No,
+            waits_for_room: false,
             look_again_at: None,
             owes_anew: false,
             held: 0,
@@ -154,21 +154,15 @@ impl Dispatching {
         due.into_iter().flatten().min()
     }
 
-    /// Tells workers what the master wants to hear of.
-    fn update_listens(&mut self, scoreboard: Scoreboard, now: Instant) {
+    /// Tells workers whether the master waits for room.
+    fn update_asks(&mut self, scoreboard: Scoreboard, now: Instant) {
         let waiting = self.dispatcher.queue_len();
         scoreboard.pool().queue_size.set(waiting as u64);
-        let wanted = if waiting > 0 {
-            Listens::Closings
-        } else if self.dispatcher.wants_progress() {
-            Listens::Takings
-        } else {
-            Listens::No
-        };
-        if wanted != self.listens {
-            scoreboard.asks().listens.set(wanted as u64);
-            self.look_again_at = (wanted == Listens::Closings).then_some(now + LOOK_AGAIN_AFTER);
-            self.listens = wanted;
+        let waits = waiting > 0;
+        if waits != self.waits_for_room {
+            scoreboard.asks().closings.set(waits.into());
+            self.look_again_at = waits.then_some(now + LOOK_AGAIN_AFTER);
+            self.waits_for_room = waits;
         }
     }
 }
@@ -280,7 +274,13 @@ impl Master<'_> {
             self.follow(command, now);
         }
         self.dispatching.commands = commands;
-        self.dispatching.update_listens(self.scoreboard, now);
+        self.dispatching.update_asks(self.scoreboard, now);
+        for (life, released) in self.dispatching.dispatcher.released() {
+            let page = self.children.get(life).map(|child| child.page);
+            if let Some(page) = page.filter(|page| page.orders.released.read() != released) {
+                page.orders.released.set(released);
+            }
+        }
     }
 
     fn follow(&mut self, command: Command<OwnedFd>, now: Instant) {
@@ -304,7 +304,9 @@ impl Master<'_> {
             Command::Refuse { conn, origin, why } => self.refuse(conn, origin, why, now),
             Command::Release(copies) => {
                 self.dispatching.held = self.dispatching.held.saturating_sub(copies.len());
-                drop(copies);
+                for fd in copies {
+                    self.ring.push(Op::Close { fd, cancel: false }, Tag::Closed);
+                }
             }
         }
     }

@@ -259,7 +259,7 @@ impl Master<'_> {
     fn set_up(&mut self) -> Result<(), MasterError> {
         let figures = self.scoreboard.pool();
         figures.workers.set(self.listeners.workers() as u64);
-        self.scoreboard.asks().listens.set(0);
+        self.scoreboard.asks().closings.set(0);
         self.scoreboard.asks().sleeps.set(0);
         self.handle.show(self.scoreboard);
         if self.accept == Accept::Steered {

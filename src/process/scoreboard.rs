@@ -105,6 +105,7 @@ impl Scoreboard {
         page.life.restarts.store(restarts, Relaxed);
         page.life.started_at.store(unix_seconds(now), Relaxed);
         page.life.core.store(0, Relaxed);
+        page.orders.released.set(0);
         page.life.last_activity_at.set(0);
         page.traffic.loop_delay_max.set(0);
         page.figures.black_box.clear();
@@ -187,21 +188,11 @@ pub(crate) struct PoolFigures {
 
 /// What the master asks of workers, who look with every turn: on a cache line that rarely changes.
 pub(crate) struct Asks {
-    /// What the master wants to hear of: the number of a [`Listens`].
-    pub(crate) listens: Counter,
+    /// Not zero while connections wait for room: whoever closes one tells the master.
+    pub(crate) closings: Counter,
     /// Not zero while no timer of the master's looks after the workers: whoever starts to work
     /// rings its bell.
     pub(crate) sleeps: Counter,
-}
-
-/// What the master wants to hear of at once, and doesn't just look up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Listens {
-    No,
-    /// Connections that a worker has taken: its bell is rung.
-    Takings,
-    /// Connections that close, too: by a message.
-    Closings,
 }
 
 /// What one worker process shows of itself, in groups that share no cache line. It outlives the
@@ -211,6 +202,7 @@ pub(crate) struct WorkerPage {
     pub(crate) life: CachePadded<Life>,
     pub(crate) traffic: CachePadded<Traffic>,
     pub(crate) figures: CachePadded<Figures>,
+    pub(crate) orders: CachePadded<Orders>,
     /// Where the process was when it was asked, before it had to be killed.
     last_words: CachePadded<LastWords>,
 }
@@ -243,6 +235,13 @@ pub(crate) struct Life {
     pub(crate) last_activity_at: Counter,
     /// Bytes in RAM when it was last active.
     pub(crate) memory: Counter,
+}
+
+/// Written by the master while there is a worker.
+pub(crate) struct Orders {
+    /// The highest sequence number up to which the master holds no copy of a passed connection. A
+    /// socket of a later one doesn't end by being closed here.
+    pub(crate) released: Counter,
 }
 
 impl Life {

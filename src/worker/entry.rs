@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) alarm: Option<Instant>,
     /// Gone once it has moved into the operation that closes it.
     socket: Option<OwnedFd>,
+    /// The number under which the master passed it; zero when it was accepted here.
+    passed_as: u64,
 }
 
 /// What receives.
@@ -38,7 +40,7 @@ pub(super) enum Receive {
 }
 
 impl Entry {
-    pub(super) fn new(socket: OwnedFd, connection: Connection) -> Entry {
+    pub(super) fn new(socket: OwnedFd, connection: Connection, passed_as: u64) -> Entry {
         Entry {
             connection,
             receive: Receive::Off,
@@ -46,6 +48,7 @@ impl Entry {
             closed: false,
             alarm: None,
             socket: Some(socket),
+            passed_as,
         }
     }
 
@@ -78,10 +81,22 @@ impl Entry {
             // Fails for what is no TCP socket, and then there is no reset to be had.
             let _ = setsockopt(socket, Linger, &at_once);
         }
-        self.begin_close(id, ring);
+        self.close(id, ring);
     }
 
-    pub(super) fn begin_close(&mut self, id: ConnId, ring: &mut Ring<Tag>) {
+    /// Closes. The peer has to hear of it even while the master holds a copy of the socket: of those
+    /// that it passed after the number `released`.
+    pub(super) fn begin_close(&mut self, id: ConnId, released: u64, ring: &mut Ring<Tag>) {
+        if self.passed_as > released
+            && let Some(socket) = &self.socket
+        {
+            // Fails when the peer has gone, and then there is nobody to tell.
+            let _ = ring.shutdown(socket.as_fd(), Shutdown::Both);
+        }
+        self.close(id, ring);
+    }
+
+    fn close(&mut self, id: ConnId, ring: &mut Ring<Tag>) {
         let Some(fd) = self.socket.take() else { return };
         let cancel = self.sending || self.receive != Receive::Off;
         ring.push(Op::Close { fd, cancel }, Tag::Close(id));

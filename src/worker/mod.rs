@@ -29,7 +29,7 @@ use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
 use crate::process::parcel::Origin;
-use crate::process::scoreboard::{Asks, Listens, State, WorkerPage};
+use crate::process::scoreboard::{Asks, State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
 use entry::{Entry, Receive};
 use lifecycle::{Lifecycle, Order};
@@ -65,8 +65,6 @@ enum Tag {
     Arrived,
     /// Descriptors to the master.
     HandedOver,
-    /// The master's bell.
-    Rung,
 }
 
 /// How the loop goes on.
@@ -242,7 +240,7 @@ impl Worker {
         self.around.now = now;
         if self.asks.sleeps.read() != 0 {
             self.asks.sleeps.set(0);
-            self.passing.ring_bell_now(); // somebody has to look whether this turn ends
+            self.passing.ring_bell(); // somebody has to look whether this turn ends
         }
         self.around.nanos = self.anchor.nanos(now);
         self.page.traffic.busy_since.set(self.around.nanos);
@@ -323,7 +321,7 @@ impl Worker {
                         if let Some(Some(taker)) = self.takers.get_mut(listener) {
                             taker.on_accept(1, self.around.now);
                         }
-                        self.on_connection(socket, Origin::Accepted);
+                        self.on_connection(socket, Origin::Accepted, 0);
                     }
                     Err(Errno::CANCELED) => {}
                     Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
@@ -335,7 +333,6 @@ impl Worker {
                 Err(errno) => self.lifecycle.on_failure(errno),
             },
             (Tag::Cancel, Outcome::Cancelled(_)) | (Tag::Said, Outcome::Sent { .. }) => {}
-            (Tag::Rung, Outcome::Written { .. }) => self.passing.on_rung(),
             (Tag::Arrived, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_delivery(Passing::on_received(&payload, fds, result));
             }
@@ -354,7 +351,8 @@ impl Worker {
         }
     }
 
-    fn on_connection(&mut self, socket: OwnedFd, origin: Origin) {
+    /// A connection that was accepted here, or passed under this number.
+    fn on_connection(&mut self, socket: OwnedFd, origin: Origin, passed_as: u64) {
         let fd = socket.as_raw_fd();
         let connection = match origin {
             Origin::Accepted => {
@@ -365,7 +363,7 @@ impl Worker {
                 Connection::resumed(fd, self.around.now + self.around.settings.idle_timeout)
             }
         };
-        let id = self.table.insert(Entry::new(socket, connection));
+        let id = self.table.insert(Entry::new(socket, connection, passed_as));
         self.settle(id);
     }
 
@@ -379,16 +377,13 @@ impl Worker {
                 shown.connections.set((self.table.len() + count) as u64);
                 shown.not_taken.add(missing as u64);
                 shown.taken.set(first + (count + missing) as u64 - 1);
-                for (socket, origin) in connections {
-                    self.on_connection(socket, origin);
+                for ((socket, origin), number) in connections.into_iter().zip(first..) {
+                    self.on_connection(socket, origin, number);
                 }
                 if missing > 0 {
                     log::warn!("no descriptor was left for {missing} connections (`ulimit -n`)");
                     let message = Message::NotTaken { first: first + count as u64, count: missing };
                     self.lifecycle.say(&message, &mut self.ring);
-                }
-                if self.asks.listens.read() != Listens::No as u64 {
-                    self.passing.ring_bell(&mut self.ring);
                 }
             }
             Delivery::Listeners(listeners) => {
@@ -448,7 +443,10 @@ impl Worker {
                 Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
                 Action::Abort => entry.begin_abort(id, &mut self.ring),
-                Action::Close => entry.begin_close(id, &mut self.ring),
+                Action::Close => {
+                    let released = self.page.orders.released.read();
+                    entry.begin_close(id, released, &mut self.ring);
+                }
             }
         }
         if entry.is_closing() {
@@ -578,7 +576,7 @@ impl Worker {
         for taker in self.takers.iter().flatten() {
             taker.show(self.table.len() as u64);
         }
-        if traffic.closed > 0 && self.asks.listens.read() == Listens::Closings as u64 {
+        if traffic.closed > 0 && self.asks.closings.read() != 0 {
             let message = Message::ConnectionClosed { worker_id: self.id, open: self.table.len() };
             self.lifecycle.say(&message, &mut self.ring);
         }

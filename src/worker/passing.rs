@@ -18,7 +18,6 @@ pub(super) struct Passing {
     /// Connections for somebody else.
     outbox: Vec<OwnedFd>,
     is_sending: bool,
-    is_ringing: bool,
 }
 
 /// What arrived.
@@ -36,7 +35,7 @@ pub(super) enum Delivery {
 
 impl Passing {
     pub(super) fn new(socket: OwnedFd, bell: OwnedFd) -> Passing {
-        Passing { socket, bell, outbox: Vec::new(), is_sending: false, is_ringing: false }
+        Passing { socket, bell, outbox: Vec::new(), is_sending: false }
     }
 
     pub(super) fn receive(&self, ring: &mut Ring<Tag>) {
@@ -107,21 +106,10 @@ impl Passing {
         !self.is_sending && self.outbox.is_empty()
     }
 
-    /// Wakes the master, who will look at the scoreboard.
-    pub(super) fn ring_bell(&mut self, ring: &mut Ring<Tag>) {
-        if !mem::replace(&mut self.is_ringing, true) {
-            let buffer = 1_u64.to_ne_bytes().to_vec();
-            ring.push(Op::Write { fd: self.bell.as_raw_fd(), buffer }, Tag::Rung);
-        }
-    }
-
-    /// Wakes the master without the ring, which would do so at the end of the turn: it may have none.
-    pub(super) fn ring_bell_now(&self) {
+    /// Wakes the master. Not through the ring, which would do so at the end of the turn: there may be
+    /// no end to it.
+    pub(super) fn ring_bell(&self) {
         // Fails only when it has rung 2^64 - 1 times unheard.
         let _ = unistd::write(&self.bell, &1_u64.to_ne_bytes());
-    }
-
-    pub(super) fn on_rung(&mut self) {
-        self.is_ringing = false;
     }
 }

@@ -134,6 +134,11 @@ impl<F> Ledger<F> {
         self.unconfirmed
     }
 
+    /// The highest number up to which no copies are left here.
+    pub(super) fn released(&self) -> u64 {
+        self.entries.front().map_or(self.next_seq, |entry| entry.seq) - 1
+    }
+
     /// The highest number so far.
     pub(super) fn last_seq(&self) -> u64 {
         self.next_seq - 1

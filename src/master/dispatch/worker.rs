@@ -110,6 +110,11 @@ impl<F> Worker<F> {
         matches!(self.standing, Standing::Stalled { .. }) && self.owes_progress()
     }
 
+    /// See [`Dispatcher::released`](super::Dispatcher::released).
+    pub(super) fn released(&self) -> (Life, u64) {
+        (self.life, self.ledger.released())
+    }
+
     /// It has been passed something, and hasn't shown that it took it.
     pub(super) fn owes_progress(&self) -> bool {
         !self.is_gone() && self.ledger.unconfirmed() > 0
