@@ -18,6 +18,7 @@
 //! - [`Pool`] starts it all; [`config`] has what can be set.
 //! - [`Handler`] answers a [`Request`] with a [`Response`]; [`app`] has some that are ready.
 //! - [`balance`] picks the worker for a connection, where the master accepts.
+//! - [`system`] says what this machine offers to a pool.
 //! - [`rt`] is for handlers that wait: sleep, time-outs, tasks.
 //!
 //! ARCHITECTURE.md in the repository tells how the parts fit.
@@ -46,3 +47,8 @@ pub use process::{
 };
 pub use uring_ring::{Features, Mask, Unavailable};
 pub use worker::rt;
+
+/// What the machine offers.
+pub mod system {
+    pub use crate::process::system::Info;
+}

@@ -1,6 +1,7 @@
 //! The command line: flags to settings, errors to words and exit statuses. Serves nothing itself.
 
 mod check;
+mod doctor;
 mod file;
 mod flags;
 mod identity;
@@ -35,6 +36,8 @@ enum Command {
     Serve(flags::Flags),
     /// Say whether `serve` would take these settings, and which are in effect.
     Check(flags::Flags),
+    /// Say what this machine offers, what is in the way, and which accept mode fits.
+    Doctor,
 }
 
 /// Runs the program.
@@ -50,6 +53,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match &command {
         Command::Serve(flags) => serve::run(flags),
         Command::Check(flags) => check::run(flags),
+        Command::Doctor => doctor::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use uring_pool::Mask;
 use uring_pool::config::{
     Buffers, ConfigError, Limits, PoolConfig, Recycle, Timeouts, WorkerConfig,
 };
@@ -35,6 +36,17 @@ pub(super) struct SiteSettings {
     pub(super) demo: bool,
 }
 
+/// The features of the kernel that the environment says to do without.
+///
+/// # Errors
+///
+/// There is no feature of that name.
+pub(super) fn feature_mask() -> Result<Mask, Failure> {
+    let names = env::var(MASK_VARIABLE).unwrap_or_default();
+    let wrong = |error| Failure::new(EX_USAGE, format_args!("{MASK_VARIABLE}: {error}"));
+    names.parse().map_err(wrong)
+}
+
 impl Settings {
     /// The defaults, over them what the file sets, over that what the flags set. May be called
     /// again: the file is read anew.
@@ -51,10 +63,7 @@ impl Settings {
         flags.apply(&mut settings).map_err(usage)?;
         settings.check().map_err(usage)?;
         settings.site.demo |= settings.site.root.is_none();
-        let mask = env::var(MASK_VARIABLE).unwrap_or_default();
-        settings.pool.mask = mask
-            .parse()
-            .map_err(|error| Failure::new(EX_USAGE, format_args!("{MASK_VARIABLE}: {error}")))?;
+        settings.pool.mask = feature_mask()?;
         Ok(settings)
     }
 

@@ -28,6 +28,16 @@ impl Cpus {
         }
     }
 
+    /// How many cores the affinity mask has; [`CORES_FALLBACK`] where they can't be counted.
+    pub(crate) fn cores(&self) -> usize {
+        if self.cores.is_empty() { CORES_FALLBACK } else { self.cores.len() }
+    }
+
+    /// CPU time that control groups grant, in cores.
+    pub(crate) fn quota(&self) -> Option<usize> {
+        self.quota
+    }
+
     /// How many workers to start.
     pub(crate) fn worker_count(&self, wanted: WorkerCount) -> usize {
         match wanted {
@@ -46,8 +56,7 @@ impl Cpus {
     }
 
     fn available(&self) -> usize {
-        let cores = if self.cores.is_empty() { CORES_FALLBACK } else { self.cores.len() };
-        self.quota.map_or(cores, |quota| quota.min(cores))
+        self.quota.map_or(self.cores(), |quota| quota.min(self.cores()))
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod signals;
 pub(crate) mod status;
 pub(crate) mod steer;
 pub(crate) mod sys;
+pub(crate) mod system;
 
 pub use activation::ActivationError;
 pub use listen::ListenError;

@@ -8,6 +8,7 @@ mod unix;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -69,6 +70,15 @@ pub(crate) struct Handed {
     is_common: bool,
     is_activated: bool,
     descriptors: Vec<RawFd>,
+}
+
+/// Whether several sockets can listen on one port: tried with two on loopback.
+///
+/// # Errors
+///
+/// Why not, in the kernel's words.
+pub(crate) fn try_port_sharing() -> io::Result<()> {
+    tcp::bind_all((Ipv4Addr::LOCALHOST, 0).into(), 2, 1).map(drop)
 }
 
 impl Listeners {

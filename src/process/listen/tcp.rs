@@ -53,7 +53,8 @@ pub(super) fn bind_more(
     Reason::checked(bind_all(address, count, backlog)).map(|(_, sockets)| sockets)
 }
 
-fn bind_all(
+/// `workers` sockets that listen on one address, whoever else does.
+pub(super) fn bind_all(
     mut address: SocketAddr,
     workers: usize,
     backlog: u32,
