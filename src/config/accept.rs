@@ -14,7 +14,7 @@ pub enum Accept {
     /// The master accepts, a [`Balance`] picks the worker, and the descriptor is passed to it.
     Dispatch,
     /// As `Shared`, but a program in the kernel sends each new connection to the less loaded of
-    /// two workers. Needs the right to load one (`CAP_BPF` and `CAP_NET_ADMIN`); else as `Shared`.
+    /// two workers. Needs the right to load one (`CAP_BPF`, capabilities(7)); else as `Shared`.
     Steered,
 }
 
