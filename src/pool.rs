@@ -167,6 +167,7 @@ impl Pool {
         privileges::raise_limits(config.descriptors_max, config.core_bytes_max)?;
         let features = Features::probe(config.mask)?;
         let workers = Cpus::detect().worker_count(config.workers);
+        privileges::check_descriptors(&config, workers)?;
         let inheritance = Inheritance::take().map_err(Error::Inheritance)?;
         let (listeners, memory, old_master) = if let Some(mut left) = inheritance {
             let listeners = mem::take(&mut left.listeners).renewed(&config, workers)?;
@@ -417,6 +418,10 @@ impl Error {
         match self {
             Error::Config(_) => EX_USAGE,
             Error::Ring(_) | Error::Listen(_) | Error::Activation(_) => EX_UNAVAILABLE,
+            Error::Privileges(PrivilegeError::TooFewDescriptors { .. })
+            | Error::Scoreboard(_)
+            | Error::Inheritance(_)
+            | Error::Handle(_) => EX_OSERR,
             Error::PidFile(_) => EX_CANTCREAT,
             Error::Privileges(_) => EX_NOPERM,
             Error::Scoreboard(_) | Error::Inheritance(_) | Error::Handle(_) => EX_OSERR,
