@@ -122,6 +122,7 @@ impl Master<'_> {
                     dumps_core: self.config.core_bytes_max.is_some(),
                     master,
                     foreign: foreign.collect(),
+                    signals: self.on_signal.iter().map(|(number, _)| *number).collect(),
                 };
                 birth::become_worker(birth, &|seat| self.around.work(seat))
             }
