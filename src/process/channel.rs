@@ -18,7 +18,8 @@ pub(crate) enum Message {
     WorkerMetrics { worker_id: usize, total_requests: u64, total_connections: u64 },
     /// Worker to master, when the master waits for room: so many are open now.
     ConnectionClosed { worker_id: usize, open: usize },
-    /// Worker to master: it has had its share, and wants a successor.
+    /// Worker to master: it has had its share, or was told to end by somebody else, and wants a
+    /// successor.
     RecycleDue { reason: RecycleReason },
     /// Worker to master: no connection comes in any more by the listeners that it had to leave.
     AcceptStopped,
@@ -44,6 +45,7 @@ pub(crate) enum RecycleReason {
     Requests,
     Lifetime,
     Memory,
+    Signal,
 }
 
 impl fmt::Display for RecycleReason {
@@ -52,6 +54,7 @@ impl fmt::Display for RecycleReason {
             RecycleReason::Requests => "has served its share of requests",
             RecycleReason::Lifetime => "has served its time",
             RecycleReason::Memory => "takes more memory than it should",
+            RecycleReason::Signal => "was told to end by a signal",
         })
     }
 }

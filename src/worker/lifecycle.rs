@@ -7,12 +7,16 @@ use uring_ring::{Errno, Op, Ring};
 
 use super::Tag;
 use crate::conn::Draining;
-use crate::process::channel::{Limit, Message};
+use crate::process::channel::{Limit, Message, RecycleReason};
+use crate::process::outbox::Outbox;
 use crate::process::signals;
 
 /// How long a worker drains when nobody says how long: after a signal that it got itself, or when
 /// the master is gone. As the default of `stop_timeout`.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// What idles is handed over even when what is open is given no time: two turns, on a busy machine.
+const HAND_OVER_MIN: Duration = Duration::from_millis(200);
 
 /// What a worker is told, and what it does about it.
 pub(super) struct Lifecycle {
@@ -90,11 +94,13 @@ impl Lifecycle {
                 return None;
             }
             (_, Ok(_)) => {
-                // The whole process group got the signal, it seems. How much time there is, the
-                // master will say.
-                let is_signal = signals::decode(packet).next().is_some();
-                let is_news = is_signal && self.deadline.is_none();
-                is_news.then(|| self.drain(Draining::Closing, DRAIN_MAX, now)).flatten()
+                // Whether this worker alone got the signal, or the whole process group, the master
+                // knows: it has a successor take over, or says that all shall end.
+                let is_news = self.deadline.is_none() && signals::decode(packet).next().is_some();
+                if is_news {
+                    self.say(&Message::RecycleDue { reason: RecycleReason::Signal }, ring);
+                }
+                None
             }
         };
         self.listen(tag, ring);
@@ -149,6 +155,10 @@ impl Lifecycle {
     pub(super) fn draining(&self) -> Draining {
         self.draining
     }
+        let within = match how {
+            Draining::HandingOver => within.max(HAND_OVER_MIN),
+            Draining::Closing | Draining::No => within,
+        };
 
     /// Whether there is nothing left to do, or no time.
     pub(super) fn is_over(&self, now: Instant, is_idle: bool) -> bool {
