@@ -326,14 +326,13 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// It is longer than [`PoolConfig::message_bytes_max`].
+    /// It is longer than [`PoolConfig::message_bytes_max`], or too many wait already, since the
+    /// master doesn't read: it was stopped, or its callback takes its time.
     pub fn send(&self, payload: Value) -> std::result::Result<(), MessageError> {
         let message = Message::User { payload };
         self.limit.encode(&message).map_err(MessageError)?;
-        if let Message::User { payload } = message {
-            rt::send_message(payload);
-        }
-        Ok(())
+        let Message::User { payload } = message else { unreachable!("just made") };
+        rt::send_message(payload).map_err(|_| MessageError(ChannelError::Backlog))
     }
 
     /// Calls this in the worker's thread with each message that the master sends
@@ -418,13 +417,12 @@ impl Error {
         match self {
             Error::Config(_) => EX_USAGE,
             Error::Ring(_) | Error::Listen(_) | Error::Activation(_) => EX_UNAVAILABLE,
+            Error::PidFile(_) => EX_CANTCREAT,
             Error::Privileges(PrivilegeError::TooFewDescriptors { .. })
             | Error::Scoreboard(_)
             | Error::Inheritance(_)
             | Error::Handle(_) => EX_OSERR,
-            Error::PidFile(_) => EX_CANTCREAT,
             Error::Privileges(_) => EX_NOPERM,
-            Error::Scoreboard(_) | Error::Inheritance(_) | Error::Handle(_) => EX_OSERR,
             Error::Master(error) => error.exit_code(),
         }
     }

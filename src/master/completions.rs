@@ -106,6 +106,7 @@ impl Master<'_> {
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
             }
+            (Tag::Said(life), Outcome::Sent { .. }) => self.on_said(life),
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
                 log::debug!("somebody was told nothing: {errno}"); // who is gone
             }
@@ -217,7 +218,6 @@ impl Master<'_> {
         }
     }
 
-    /// What a worker was doing when it died.
     /// As process 1 of a container the master is the parent of whoever has lost his own, and the one
     /// who has to collect him.
     fn bury_orphans(&self) {
@@ -237,6 +237,7 @@ impl Master<'_> {
         }
     }
 
+    /// What a worker was doing when it died.
     fn tell_last_words(&self, life: Life) {
         let Some(child) = self.children.get(life) else { return };
         let name = self.name_of(life);

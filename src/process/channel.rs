@@ -104,13 +104,15 @@ impl Limit {
     }
 }
 
-/// A packet that carries no message.
+/// A packet that carries no message, or a message that isn't sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ChannelError {
     /// Longer than allowed.
     TooLong(Limit),
     /// No JSON, no known type, or fields that don't fit; says which.
     Malformed(String),
+    /// Too many wait to be sent.
+    Backlog,
 }
 
 impl fmt::Display for ChannelError {
@@ -120,6 +122,7 @@ impl fmt::Display for ChannelError {
                 write!(f, "it is longer than {bytes} bytes (`message_bytes_max`)")
             }
             ChannelError::Malformed(why) => write!(f, "it is no message: {why}"),
+            ChannelError::Backlog => f.write_str("too many wait to be read at the other end"),
         }
     }
 }

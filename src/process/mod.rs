@@ -11,6 +11,7 @@ mod last_words;
 pub(crate) mod listen;
 pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod outbox;
 pub(crate) mod parcel;
 pub(crate) mod pid_file;
 pub(crate) mod privileges;
