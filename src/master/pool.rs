@@ -58,6 +58,9 @@ pub(super) enum Event {
     WorkerReady(Life),
     WorkerEnded(Life, End),
     ChannelClosed(Life),
+    /// Nothing is left in the kernel of a process that has ended: it may have been told of
+    /// connections meanwhile, in the others' stead.
+    EstateGone,
     /// No connection comes to it any more.
     AcceptStopped(Life),
     RecycleDue(Life, RecycleReason),
@@ -270,6 +273,7 @@ impl Pool {
             Event::WorkerReady(life) => self.on_ready(life, now, commands),
             Event::WorkerEnded(life, end) => self.on_end(life, end, now, commands),
             Event::ChannelClosed(life) => self.on_channel_closed(life, now),
+            Event::EstateGone => self.have_all_accept_anew(commands),
             Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
             Event::RecycleDue(life, reason) => {
                 self.due.push((life, reason, now));

@@ -35,18 +35,35 @@ const NO_COUNTERS: [&str; 18] = [
 /// Reads `/status` over and over, on one connection, and compares each counter to what it was.
 pub(crate) struct Observer {
     is_over: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<u64>,
 }
 
 impl Observer {
+    /// One whose connection lasts.
     pub(crate) fn start(address: SocketAddr) -> Observer {
+        Observer::with(address, 1)
+    }
+
+    /// One that comes back when its worker dies.
+    pub(crate) fn start_patient(address: SocketAddr) -> Observer {
+        Observer::with(address, u64::MAX)
+    }
+
+    fn with(address: SocketAddr, connections_max: u64) -> Observer {
         let is_over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
             let mut client = Client::connect(address);
+            let mut connections = 1;
             let mut last = BTreeMap::new();
             while !ends.load(Ordering::Relaxed) {
-                let status = serde_json::from_str(client.get("/status").body()).unwrap();
+                let Some(answer) = client.try_get("/status") else {
+                    assert!(connections < connections_max, "the observer was cut off");
+                    client = Client::connect(address);
+                    connections += 1;
+                    continue;
+                };
+                let status = serde_json::from_str(answer.body()).unwrap();
                 let mut now = BTreeMap::new();
                 collect("", &status, &mut now);
                 for (key, before) in &last {
@@ -55,13 +72,15 @@ impl Observer {
                 }
                 last = now;
             }
+            connections
         });
         Observer { is_over, thread }
     }
 
-    pub(crate) fn end(self) {
+    /// Returns how many connections it has made.
+    pub(crate) fn end(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
+        self.thread.join().unwrap()
     }
 }
 
