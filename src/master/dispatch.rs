@@ -49,10 +49,10 @@ const BATCH_MAX: usize = 253;
 const UNCONFIRMED_MAX: usize = 512;
 /// A worker's turn takes some hundred microseconds under full load. One that has taken nothing for
 /// this long is busy with something else, and a client would notice no less than this anyway.
-const STALLED_AFTER: Duration = Duration::from_millis(10);
+pub(super) const STALLED_AFTER: Duration = Duration::from_millis(10);
 /// How long a worker gets nothing whose channel is full, that is out of descriptors, or that has
-/// nothing left to show that it takes again; it is tried with one connection then. Of the clients
-/// of a worker that hangs, ten a second lose [`STALLED_AFTER`].
+/// nothing left to show that it takes again; it is tried with one connection then, unless it is
+/// known to hang.
 const REST: Duration = Duration::from_millis(100);
 
 /// How a connection came to the master.
@@ -181,6 +181,14 @@ impl<F> Dispatcher<F> {
     /// A connection needs a worker.
     pub(super) fn handle_connection(&mut self, conn: F, origin: Origin, now: Instant) {
         self.ends.queue.push(conn, origin, now + self.queue_timeout);
+    }
+
+    /// Whether a worker's loop is known not to turn: one that leaves what it was passed isn't tried
+    /// again then. Told before [`poll_commands`](Dispatcher::poll_commands), as pages are read.
+    pub(super) fn handle_stuck(&mut self, life: Life, is_stuck: bool) {
+        if let Some(index) = self.index_of(life) {
+            self.workers[index].on_stuck(is_stuck);
+        }
     }
 
     /// A worker's page shows this.

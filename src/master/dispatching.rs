@@ -14,11 +14,12 @@ use uring_ring::{Arrival, Errno, Op, Ring};
 
 use super::balance::Balancer;
 use super::children::Life;
-use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal};
+use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal, STALLED_AFTER};
 use super::refusal::Refusals;
 use super::{Master, Tag};
 use crate::config::PoolConfig;
 use crate::process::accept::Acceptor;
+use crate::process::clock::monotonic_nanos;
 use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
 use crate::process::scoreboard::{Scoreboard, WorkerPage};
 
@@ -263,7 +264,11 @@ impl Master<'_> {
             dispatching.look_again_at = None;
         }
         if dispatching.dispatcher.wants_progress() {
+            let nanos = monotonic_nanos();
             for (life, child) in self.children.iter() {
+                let is_busy = child.page.busy_for(nanos).is_some_and(|it| it >= STALLED_AFTER);
+                let is_stuck = is_busy || self.watch.is_stopped(life);
+                dispatching.dispatcher.handle_stuck(life, is_stuck);
                 let progress = progress_of(child.page, child.closed_before);
                 dispatching.dispatcher.handle_progress(life, progress, now);
             }

@@ -323,6 +323,27 @@ fn one_that_has_nothing_left_to_take_is_tried_with_one_connection() {
 }
 
 #[test]
+fn one_that_is_known_to_hang_is_not_tried() {
+    let mut scene = Scene::with(&[A, B], 100);
+    scene.arrive([1]);
+    scene.sent(A, [1]);
+    scene.pass(STALLED_AFTER);
+    scene.dispatcher.handle_stuck(A, true);
+    assert_eq!(scene.reclaimed(A, 1..2), [pass(B, 1, [1])]);
+    scene.sent(B, [1]);
+    scene.shows(B, 1, 0);
+    for conn in 2..20 {
+        scene.pass(REST);
+        assert_eq!(scene.arrive([conn]), [pass(B, conn.into(), [conn])], "B alone");
+        scene.sent(B, [conn]);
+        scene.shows(B, conn.into(), 0);
+    }
+    scene.dispatcher.handle_stuck(A, false);
+    scene.pass(REST);
+    assert_eq!(scene.arrive([20]), [pass(A, 2, [20])], "it is tried");
+}
+
+#[test]
 fn a_worker_that_stalls_is_asked_again_but_not_in_haste() {
     let mut scene = Scene::with(&[A, B], 1000);
     scene.arrive([0]);

@@ -18,6 +18,8 @@ pub(super) struct Worker<F> {
     connections_max: u64,
     phase: Phase,
     standing: Standing,
+    /// Its loop doesn't turn.
+    is_stuck: bool,
     /// Chosen for it, and not sent yet.
     next: VecDeque<Waiting<F>>,
     ledger: Ledger<F>,
@@ -69,6 +71,7 @@ impl<F> Worker<F> {
             connections_max,
             phase: Phase::Ready,
             standing: Standing::Good,
+            is_stuck: false,
             next: VecDeque::new(),
             ledger: Ledger::new(),
             is_passing: false,
@@ -139,6 +142,10 @@ impl<F> Worker<F> {
             self.phase = Phase::Gone;
         }
         self.shown.taken = taken.max(self.shown.taken);
+    }
+
+    pub(super) fn on_stuck(&mut self, is_stuck: bool) {
+        self.is_stuck = is_stuck;
     }
 
     /// Whether anything is new.
@@ -224,7 +231,13 @@ impl<F> Worker<F> {
     /// Does what is due by now.
     pub(super) fn handle_timeout(&mut self, now: Instant, queue: &mut Queue<F>) {
         match self.standing {
-            Standing::Resting { until, .. } if until <= now => self.standing = Standing::Tried,
+            Standing::Resting { until, is_out } if until <= now => {
+                self.standing = if self.is_stuck {
+                    Standing::Resting { until: now + REST, is_out }
+                } else {
+                    Standing::Tried
+                };
+            }
             _ => {}
         }
         if self.stalls_at().is_some_and(|at| at <= now) {
