@@ -7,8 +7,11 @@
 //! touch /tmp/broken             # with `--broken-if /tmp/broken 1`, the factory of worker 1 panics
 //! ```
 
+use std::cell::RefCell;
 use std::env;
+use std::fs::File;
 use std::hint::black_box;
+use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,6 +34,7 @@ fn main() -> uring_pool::Result<()> {
             "--workers" => config.workers = value().parse().expect("a number"),
             "--hang-timeout-ms" => config.hang_timeout = millis(value()),
             "--restart-delay-ms" => config.restart_delay = millis(value()),
+            "--descriptors-max" => config.descriptors_max = value().parse().ok(),
             // The factory panics while this file is there; all workers', or that of one.
             "--broken-if" => {
                 broken_if = value();
@@ -57,12 +61,23 @@ fn main() -> uring_pool::Result<()> {
         if is_meant && Path::new(&broken_if).exists() {
             panic!("the database is not there");
         }
-        let worker = *worker;
+        let (worker, hoard) = (*worker, RefCell::new(Vec::new()));
         async move |request: &Request| match request.path() {
             "/busy" => count_to_infinity(),
             path if path.starts_with("/wait") => {
                 rt::sleep(Duration::from_secs(3600)).await;
                 Response::text("it was worth it\n")
+            }
+            // As many descriptors as there are, but for a few.
+            "/hoard" => {
+                hoard.borrow_mut().extend(iter::from_fn(|| File::open("/dev/null").ok()));
+                let left = hoard.borrow().len().saturating_sub(4);
+                hoard.borrow_mut().truncate(left);
+                Response::text("mine\n")
+            }
+            "/release" => {
+                hoard.borrow_mut().clear();
+                Response::text("yours\n")
             }
             "/worker" => Response::text(worker.id().to_string()),
             "/status" => Response::json(&worker.pool_status()),
