@@ -31,6 +31,12 @@ fn main() -> uring_pool::Result<()> {
         match flag.as_str() {
             "--listen" => config.listen = vec![value().parse().expect("an address")],
             "--accept" => config.accept = value().parse().expect("a mode"),
+            "--balance" => config.balance = value().parse().expect("a balancer"),
+            "--weights" => {
+                let weights = value();
+                let weights = weights.split(',').map(|text| text.parse().expect("a number"));
+                config.weights = weights.collect();
+            }
             "--workers" => config.workers = value().parse().expect("a number"),
             "--hang-timeout-ms" => config.hang_timeout = millis(value()),
             "--restart-delay-ms" => config.restart_delay = millis(value()),

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::load::Load;
-use common::{MODES, Server, embedded, eventually, kill_hard, processor_ticks};
+use common::{Server, embedded, eventually, in_every_mode, kill_hard, processor_ticks};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -45,7 +45,7 @@ fn restarts(server: &Server, worker: usize) -> u64 {
 
 #[test]
 fn a_worker_that_cannot_start_busies_no_core_and_another_serves_its_clients() {
-    for mode in MODES {
+    in_every_mode(|mode| {
         let trouble = Trouble::new();
         let mut server = trouble.start(mode, "1");
         let healthy = server.status()["workers"][0]["pid"].as_i64().unwrap() as i32;
@@ -83,12 +83,12 @@ fn a_worker_that_cannot_start_busies_no_core_and_another_serves_its_clients() {
             served == [true; 2]
         });
         load.end().assert_flawless(mode);
-    }
+    });
 }
 
 #[test]
 fn a_reload_whose_workers_cannot_start_changes_nothing() {
-    for mode in MODES {
+    in_every_mode(|mode| {
         let trouble = Trouble::new();
         let mut server = trouble.start(mode, "all");
         let workers = server.workers();
@@ -111,7 +111,7 @@ fn a_reload_whose_workers_cannot_start_changes_nothing() {
         server.wait_for_log("reloaded: 2 new workers serve");
         load.wait_for_answers(50);
         load.end().assert_flawless(mode);
-    }
+    });
 }
 
 #[test]

@@ -40,6 +40,15 @@ pub(crate) struct Server {
 /// How connections reach the workers: `--accept`.
 pub(crate) const MODES: [&str; 3] = ["shared", "dispatch", "steered"];
 
+/// Tests every mode, all at once: for tests that mostly wait.
+pub(crate) fn in_every_mode(test: impl Fn(&'static str) + Sync) {
+    thread::scope(|scope| {
+        for mode in MODES {
+            scope.spawn(|| test(mode));
+        }
+    });
+}
+
 impl Server {
     /// Starts it on a free port of loopback, and waits until it is ready.
     pub(crate) fn start(flags: &[&str]) -> Server {
@@ -291,7 +300,10 @@ impl Answer {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
+        Client::of(TcpStream::connect(address).unwrap())
+    }
+
+    pub(crate) fn of(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Client { stream, heard: Vec::new() }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::balance::Candidate;
 use super::super::children::Life;
@@ -16,6 +16,7 @@ pub(super) struct Worker<F> {
     life: Life,
     weight: u32,
     connections_max: u64,
+    patience: Duration,
     phase: Phase,
     standing: Standing,
     /// Its loop doesn't turn.
@@ -64,11 +65,17 @@ enum Standing {
 }
 
 impl<F> Worker<F> {
-    pub(super) fn new(life: Life, weight: u32, connections_max: u64) -> Worker<F> {
+    pub(super) fn new(
+        life: Life,
+        weight: u32,
+        connections_max: u64,
+        patience: Duration,
+    ) -> Worker<F> {
         Worker {
             life,
             weight,
             connections_max,
+            patience,
             phase: Phase::Ready,
             standing: Standing::Good,
             is_stuck: false,
@@ -314,7 +321,7 @@ impl<F> Worker<F> {
         }
         let waits_since = self.ledger.oldest()?;
         let since = self.taken_at.map_or(waits_since, |taken_at| taken_at.max(waits_since));
-        Some(since + STALLED_AFTER)
+        Some(since + self.patience)
     }
 
     fn give_back(&mut self, queue: &mut Queue<F>) {
