@@ -13,6 +13,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::iter;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use uring_pool::config::{PoolConfig, WorkerConfig, WorkerCount};
@@ -23,7 +24,7 @@ fn main() -> uring_pool::Result<()> {
     log::set_max_level(log::LevelFilter::Info);
     let mut config = PoolConfig { workers: WorkerCount::Fixed(2), ..PoolConfig::default() };
     let (mut broken_if, mut broken_worker) = (String::new(), None);
-    let mut scale_to = None;
+    let (mut scale_to, mut messages) = (None, 0_u64);
     let mut flags = env::args().skip(1);
     while let Some(flag) = flags.next() {
         let mut value = || flags.next().expect("a value follows");
@@ -46,6 +47,8 @@ fn main() -> uring_pool::Result<()> {
                 broken_if = value();
                 broken_worker = value().parse().ok();
             }
+            // SIGWINCH sends all workers so many messages.
+            "--tell" => messages = value().parse().expect("a number"),
             // SIGWINCH scales the pool to so many workers.
             "--scale-to" => scale_to = value().parse().ok(),
             other => panic!("{other} is no flag of this program"),
@@ -58,6 +61,7 @@ fn main() -> uring_pool::Result<()> {
         let (scaled, scale_to) = (handle.clone(), scale_to);
         const SIGWINCH: i32 = 28;
         let scale = move |_| {
+            (0..messages).for_each(|number| scaled.send(None, number.into()));
             scale_to.inspect(|workers| scaled.scale(*workers).expect("not too many"));
         };
         handle.on_signal(SIGWINCH, scale).expect("it can be caught");
@@ -67,6 +71,9 @@ fn main() -> uring_pool::Result<()> {
         if is_meant && Path::new(&broken_if).exists() {
             panic!("the database is not there");
         }
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hears = Rc::clone(&heard);
+        worker.on_message(move |number| hears.borrow_mut().push(number.as_u64()));
         let (worker, hoard) = (*worker, RefCell::new(Vec::new()));
         async move |request: &Request| match request.path() {
             "/busy" => count_to_infinity(),
@@ -84,6 +91,12 @@ fn main() -> uring_pool::Result<()> {
             "/release" => {
                 hoard.borrow_mut().clear();
                 Response::text("yours\n")
+            }
+            // How many messages it has heard, and whether in order.
+            "/heard" => {
+                let heard = heard.borrow();
+                let how = if heard.is_sorted() { "in order" } else { "out of order" };
+                Response::text(format!("{} {how}", heard.len()))
             }
             "/worker" => Response::text(worker.id().to_string()),
             "/status" => Response::json(&worker.pool_status()),

@@ -144,6 +144,7 @@ fn steered_mode_without_the_right_to_says_so_and_serves() {
     let load = Load::start(server.address(), 4, 4);
     load.wait_for_answers(100);
     kill_hard(server.workers()[0]);
+    server.wait_for_log("was killed by SIGKILL; restarting at once");
     eventually("it is replaced", || server.status()["workers"][0]["restarts"] != 0);
     server.signal(nix::sys::signal::Signal::SIGHUP);
     server.wait_for_log("reloaded: 2 new workers serve");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Answer, Client, MODES, Server, embedded, eventually, freeze, processor_ticks};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 const REQUEST: &str = "GET /plaintext HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
 
@@ -65,7 +66,7 @@ fn who_finds_the_queue_full_or_waits_too_long_is_told_to_come_back() {
         let begun = Instant::now();
         let mut waiting = ask_all(&server, 3);
         eventually("they wait", || {
-            let status = serde_json::from_str::<serde_json::Value>(open[0].get("/status").body());
+            let status = serde_json::from_str::<Value>(open[0].get("/status").body());
             status.unwrap()["queue_size"] == 3
         });
         let mut refused = server.connect();
@@ -87,8 +88,7 @@ fn who_finds_the_queue_full_or_waits_too_long_is_told_to_come_back() {
         assert_refused(&late.hear());
         assert!(since.elapsed() >= Duration::from_secs(1), "it had its time");
         assert!(late.is_closed_by_server());
-        let status: serde_json::Value =
-            serde_json::from_str(open[0].get("/status").body()).unwrap();
+        let status: Value = serde_json::from_str(open[0].get("/status").body()).unwrap();
         assert_eq!((&status["refused"], &status["queue_size"]), (&2.into(), &0.into()), "{status}");
     }
 }
@@ -172,5 +172,40 @@ fn a_worker_that_reads_nothing_keeps_nobody_waiting_and_loses_nothing() {
         let status = server.status();
         assert_eq!((&status["refused"], &status["dispatched"]), (&0.into(), &1601.into()));
         assert_eq!(status["total_connections"], 1601);
+    }
+}
+
+/// The memory that a process occupies, in KiB.
+fn resident_kib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+#[test]
+fn messages_to_a_worker_that_reads_none_wait_in_order_and_not_without_bound() {
+    for (count, all_arrive) in [("5000", true), ("100000", false)] {
+        let mut server = embedded::start(&["--workers", "1", "--tell", count]);
+        let mut client = server.connect();
+        assert_eq!(client.get("/heard").body(), "0 in order");
+        let [worker] = server.workers()[..] else { panic!("one worker") };
+        freeze(worker);
+        let before = resident_kib(server.pid());
+        server.signal(Signal::SIGWINCH);
+        if !all_arrive {
+            server.wait_for_log("reads none of its messages: dropping new ones");
+        }
+        let used = used_in_a_second(&[server.pid()]);
+        assert!(used < Duration::from_millis(700), "it spins: {used:?} of a second");
+        let grown = resident_kib(server.pid()).saturating_sub(before);
+        assert!(all_arrive || grown < 64 << 10, "{grown} KiB more");
+        go_on(worker);
+        let sent: u64 = count.parse().unwrap();
+        eventually("all has been heard", || {
+            let status: Value = serde_json::from_str(client.get("/status").body()).unwrap();
+            let dropped = status["dropped_messages"].as_u64().unwrap();
+            assert_eq!(dropped == 0, all_arrive, "{dropped}");
+            client.get("/heard").body() == format!("{} in order", sent - dropped)
+        });
     }
 }

@@ -103,6 +103,15 @@ impl Master<'_> {
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
             }
+            (Tag::Said(life), Outcome::Sent { result, .. }) => {
+                if let Err(errno) = result {
+                    log::debug!("worker {} was told nothing: {errno}", life.worker); // it is gone
+                }
+                if let Some(child) = self.children.get_mut(life) {
+                    child.outbox.on_sent();
+                    self.flush_outbox(life);
+                }
+            }
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
                 log::debug!("somebody was told nothing: {errno}"); // who is gone
             }
@@ -221,7 +230,9 @@ impl Master<'_> {
             self.ring.push(Op::Close { fd: child.passing, cancel: true }, Tag::Closed);
             if child.is_heard {
                 self.ring.push(Op::Close { fd: child.channel, cancel: true }, Tag::Closed);
-                events.push(Event::EstateGone);
+                if !end.is_clean() {
+                    events.push(Event::EstateGone);
+                }
             } else {
                 // The ring of a process outlives it by the time that the kernel takes to clear it
                 // away. Until then its accepts are told of connections, and its read of the

@@ -273,7 +273,7 @@ impl Pool {
             Event::WorkerReady(life) => self.on_ready(life, now, commands),
             Event::WorkerEnded(life, end) => self.on_end(life, end, now, commands),
             Event::ChannelClosed(life) => self.on_channel_closed(life, now),
-            Event::EstateGone => self.have_all_accept_anew(commands),
+            Event::EstateGone => self.on_estate_gone(commands),
             Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
             Event::RecycleDue(life, reason) => {
                 self.due.push((life, reason, now));

@@ -475,7 +475,9 @@ fn the_fewest_connections_are_by_the_page_and_what_is_on_its_way() {
 #[test]
 fn a_sticky_client_rather_waits_for_its_worker() {
     let mut scene = Scene::new(Sticky::new(1));
-    [A, B].map(|life| scene.dispatcher.handle_worker_ready(life, 1, 1000));
+    for life in [A, B] {
+        scene.dispatcher.handle_worker_ready(life, 1, 1000);
+    }
     let arrived = scene.arrive([1]);
     let Command::Pass { life, .. } = arrived[0] else { panic!("{arrived:?}") };
     scene.sent(life, [1]);

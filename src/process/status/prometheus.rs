@@ -45,6 +45,8 @@ impl Status {
         text.counter("handed_over_total", "Connections that changed their worker.", handed_over);
         let lost = self.lost_connections;
         text.counter("lost_connections_total", "Connections that a worker's death ended.", lost);
+        let dropped = self.dropped_messages;
+        text.counter("dropped_messages_total", "Messages that no worker read.", dropped);
         text.counter("reloads_total", "Reloads that succeeded.", self.reloads);
         text.counter("upgrades_total", "Binary upgrades that succeeded.", self.upgrades);
     }
