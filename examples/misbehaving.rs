@@ -68,12 +68,10 @@ fn main() -> uring_pool::Result<()> {
     })
     .serve(move |worker| {
         let is_meant = broken_worker.is_none_or(|id: usize| id == worker.id());
-        if is_meant && Path::new(&broken_if).exists() {
-            panic!("the database is not there");
-        }
-        let heard = Rc::new(RefCell::new(Vec::new()));
-        let hears = Rc::clone(&heard);
-        worker.on_message(move |number| hears.borrow_mut().push(number.as_u64()));
+        assert!(!is_meant || !Path::new(&broken_if).exists(), "the database is not there");
+        let messages = Rc::new(RefCell::new(Vec::new()));
+        let inbox = Rc::clone(&messages);
+        worker.on_message(move |number| inbox.borrow_mut().push(number.as_u64()));
         let (worker, hoard) = (*worker, RefCell::new(Vec::new()));
         async move |request: &Request| match request.path() {
             "/busy" => count_to_infinity(),
@@ -94,9 +92,9 @@ fn main() -> uring_pool::Result<()> {
             }
             // How many messages it has heard, and whether in order.
             "/heard" => {
-                let heard = heard.borrow();
-                let how = if heard.is_sorted() { "in order" } else { "out of order" };
-                Response::text(format!("{} {how}", heard.len()))
+                let read = messages.borrow();
+                let how = if read.is_sorted() { "in order" } else { "out of order" };
+                Response::text(format!("{} {how}", read.len()))
             }
             "/worker" => Response::text(worker.id().to_string()),
             "/status" => Response::json(&worker.pool_status()),

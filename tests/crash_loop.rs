@@ -76,11 +76,11 @@ fn a_worker_that_cannot_start_busies_no_core_and_another_serves_its_clients() {
         trouble.end();
         eventually("all is well again", || server.status()["active_workers"] == 2);
         let load = Load::start(server.address(), 4, 4);
-        let mut served = [false; 2];
+        let mut seen = [false; 2];
         eventually("both serve", || {
             let worker = server.connect().get("/worker").body().parse::<usize>().unwrap();
-            served[worker] = true;
-            served == [true; 2]
+            seen[worker] = true;
+            seen == [true; 2]
         });
         load.end().assert_flawless(mode);
     });

@@ -130,13 +130,12 @@ impl Tally {
         text: &str,
         keeps: bool,
     ) -> Result<(), (Failure, String)> {
-        let mut stream = match kept.take() {
-            Some(stream) => stream,
-            None => {
-                let stream = connect(address)?;
-                self.connections.fetch_add(1, Ordering::Relaxed);
-                stream
-            }
+        let mut stream = if let Some(stream) = kept.take() {
+            stream
+        } else {
+            let stream = connect(address)?;
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            stream
         };
         exchange(&mut stream, text, keeps)?;
         *kept = keeps.then_some(stream);
@@ -166,7 +165,7 @@ fn exchange(stream: &mut TcpStream, text: &str, keeps: bool) -> Result<(), (Fail
     let mut heard = Vec::new();
     let end = format!("\r\n\r\n{text}");
     let mut buffer = [0; 2048];
-    while keeps && !heard.ends_with(end.as_bytes()) || !keeps {
+    while !keeps || !heard.ends_with(end.as_bytes()) {
         match stream.read(&mut buffer).map_err(|error| failure_of("read", &error))? {
             0 => break,
             count => heard.extend_from_slice(&buffer[..count]),
@@ -207,10 +206,10 @@ pub(crate) fn latencies(address: SocketAddr, count: u32, every: Duration) -> Vec
         .map(|number| {
             thread::sleep((begin + every * number).saturating_duration_since(Instant::now()));
             thread::spawn(move || {
-                let begun = Instant::now();
+                let opened = Instant::now();
                 let mut stream = connect(address).unwrap();
                 exchange(&mut stream, &format!("latency/{number}"), false).unwrap();
-                begun.elapsed()
+                opened.elapsed()
             })
         })
         .collect();
