@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal as Number;
 use nix::unistd::Pid;
-use uring_ring::{Errno, Op};
+use uring_ring::{Errno, Op, SendBuffer};
 
 use super::birth::{self, Birth};
 use super::children::{Child, Life};
@@ -20,7 +20,7 @@ use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
 use crate::process::listen::Listener;
 use crate::process::notify::{self, Notice as Word};
-use crate::process::outbox::{Outbox, Refused};
+use crate::process::outbox::{Booked, Outbox};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
 use crate::process::pid_file::PidFile;
 use crate::process::scoreboard::State;
@@ -155,28 +155,33 @@ impl Master<'_> {
         let packet = match self.limit.encode(message) {
             Ok(packet) => packet,
             Err(error) => {
-                return log::error!("cannot send a message to {}: {error}", self.name_of(life));
+                let name = self.name_of(life);
+                return log::error!("cannot send a message to {name}: {error}");
             }
         };
         let Some(child) = self.children.get_mut(life) else { return };
-        let refused = if let Message::User { .. } = message {
-            child.outbox.try_push(packet).err()
+        let booked = if let Message::User { .. } = message {
+            child.outbox.offer(packet)
         } else {
             child.outbox.push(packet);
-            None
+            Booked::Waits
         };
-        child.outbox.flush(child.channel.as_raw_fd(), Tag::Said(life), &mut self.ring);
-        if let Some(Refused { is_first: true }) = refused {
-            let name = self.name_of(life);
-            log::warn!("{name} doesn't read its messages: it gets no more until it does");
+        match booked {
+            Booked::Waits => return self.flush_outbox(life),
+            Booked::RefusedFirst => {
+                log::warn!("{} reads none of its messages: dropping new ones", self.name_of(life));
+            }
+            Booked::Refused => {}
         }
+        self.scoreboard.pool().dropped_messages.add_among_others(1);
     }
 
-    /// A message to a worker went out, or never will.
-    pub(super) fn on_said(&mut self, life: Life) {
+    pub(super) fn flush_outbox(&mut self, life: Life) {
         let Some(child) = self.children.get_mut(life) else { return };
-        child.outbox.on_sent();
-        child.outbox.flush(child.channel.as_raw_fd(), Tag::Said(life), &mut self.ring);
+        if let Some(packet) = child.outbox.poll() {
+            let fd = child.channel.as_raw_fd();
+            self.ring.push(Op::Send { fd, buffer: SendBuffer::new(packet) }, Tag::Said(life));
+        }
     }
 
     fn on_serving(&mut self, life: Life) {

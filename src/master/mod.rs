@@ -189,7 +189,7 @@ enum Tag {
     Message(Life),
     /// A message to a worker went out, or didn't.
     Said(Life),
-    /// A message to another master went out, or didn't.
+    /// One to another master.
     Told,
     Ended(Life),
     Closed,

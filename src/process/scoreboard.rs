@@ -23,7 +23,7 @@ use super::sys;
 use crate::figures::{Counter, Figures, Unfinished};
 
 /// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"urpool04");
+const MAGIC: u64 = u64::from_be_bytes(*b"urpool05");
 
 /// Processes that one place may have at a time: one that serves, one that starts, and some that
 /// still drain after earlier reloads. Memory of pages that were never used is never touched.
@@ -180,6 +180,10 @@ pub(crate) struct PoolFigures {
     pub(crate) refused: Counter,
     /// Idle connections that went from one worker to another.
     pub(crate) handed_over: Counter,
+    /// Connections that ended with a worker that died.
+    pub(crate) lost: Counter,
+    /// Messages of the embedder's that a worker had no room for, since it read none.
+    pub(crate) dropped_messages: Counter,
     /// Reloads that have succeeded.
     pub(crate) reloads: Counter,
     /// Binary upgrades that have succeeded.

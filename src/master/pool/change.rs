@@ -219,7 +219,15 @@ impl Pool {
         }
     }
 
-    pub(super) fn have_all_accept_anew(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn on_estate_gone(&self, commands: &mut Vec<Command>) {
+        if let Stage::Stopping { verdict: Verdict::Upgraded, .. } = self.stage {
+            commands.push(Command::TellUpgradeAcceptAnew);
+        } else {
+            self.have_all_accept_anew(commands);
+        }
+    }
+
+    pub(super) fn have_all_accept_anew(&self, commands: &mut Vec<Command>) {
         let listening = self.places.iter().filter(|place| place.phase.listens());
         commands.extend(listening.map(|place| Command::Send(place.life, Message::AcceptAnew)));
     }
