@@ -180,7 +180,7 @@ impl Pool {
             (Some(path), None) => Some(PidFile::create(path, None)?),
             _ => None, // the old master has it until this one is ready
         };
-        let (scoreboard, memory) = scoreboard(memory, workers).map_err(Error::Scoreboard)?;
+        let (scoreboard, memory) = scoreboard(memory).map_err(Error::Scoreboard)?;
         let start = Start {
             features,
             listeners,
@@ -207,14 +207,14 @@ impl Pool {
 }
 
 /// The figures of the pool that goes on here, or new ones.
-fn scoreboard(memory: Option<OwnedFd>, workers: usize) -> io::Result<(Scoreboard, OwnedFd)> {
+fn scoreboard(memory: Option<OwnedFd>) -> io::Result<(Scoreboard, OwnedFd)> {
     if let Some(memory) = memory {
         match Scoreboard::inherit(&memory) {
             Ok(scoreboard) => return Ok((scoreboard, memory)),
             Err(error) => log::warn!("the figures begin anew: the old ones can't be read: {error}"),
         }
     }
-    Scoreboard::create(workers, SystemTime::now())
+    Scoreboard::create(SystemTime::now())
 }
 
 /// The program around the pool, as the master calls it.

@@ -16,7 +16,7 @@ use uring_ring::Features;
 
 use crate::config::Identity;
 use crate::process::channel::Limit;
-use crate::process::scoreboard::{Scoreboard, WorkerPage};
+use crate::process::scoreboard::WorkerPage;
 use crate::process::seat::Seat;
 use crate::process::steer::Slot;
 use crate::process::{EXIT_CANNOT_START, EXIT_PANIC, signals, sys};
@@ -33,7 +33,6 @@ pub(super) struct Birth {
     pub(super) listeners: Vec<OwnedFd>,
     /// Where their loads are shown.
     pub(super) slots: Vec<Option<&'static Slot>>,
-    pub(super) scoreboard: Scoreboard,
     pub(super) page: &'static WorkerPage,
     pub(super) features: Features,
     pub(super) identity: Option<Identity>,
@@ -64,7 +63,7 @@ pub(super) fn become_worker(birth: Birth, worker: &dyn Fn(Seat) -> i32) -> ! {
 
 impl Birth {
     fn take_seat(self) -> io::Result<Seat> {
-        let Birth { worker_id, core, channel, listeners, scoreboard, page, .. } = self;
+        let Birth { worker_id, core, channel, listeners, page, .. } = self;
         let Birth {
             identity,
             no_new_privs,
@@ -98,7 +97,6 @@ impl Birth {
             limit,
             slots,
             signals,
-            scoreboard,
             page,
             features,
             identity,

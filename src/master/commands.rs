@@ -1,13 +1,13 @@
 //! What the pool has decided, done. Decides nothing.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::process;
+use std::ptr;
 use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal as Number;
 use nix::unistd::Pid;
-use uring_ring::{Errno, Op, SendBuffer};
+use uring_ring::{Op, SendBuffer};
 
 use super::birth::{self, Birth};
 use super::children::{Child, Life};
@@ -22,7 +22,7 @@ use crate::process::listen::Listener;
 use crate::process::notify::{self, Notice as Word};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
 use crate::process::pid_file::PidFile;
-use crate::process::scoreboard::State;
+use crate::process::scoreboard::{State, WorkerPage};
 use crate::process::signals::Signal;
 use crate::process::sys::{self, Fork};
 
@@ -35,7 +35,7 @@ impl Master<'_> {
         events: &mut Vec<Event>,
     ) {
         match command {
-            Command::Fork(life) => events.extend(self.fork(life)),
+            Command::Fork(life) => events.extend(self.fork(life, now)),
             Command::Send(life, message) => self.send(life, &message),
             Command::Kill(life) => self.children.signal(life, Number::SIGKILL),
             Command::Examine(life) => self.examine(life),
@@ -71,13 +71,25 @@ impl Master<'_> {
     }
 
     /// Starts a worker; that it failed to is an event of its own.
-    fn fork(&mut self, life: Life) -> Option<Event> {
-        let error = self.try_fork(life).err()?;
-        let errno = Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN));
-        Some(Event::WorkerEnded(life, End::NotForked(errno)))
+    fn fork(&mut self, life: Life, now: Instant) -> Option<Event> {
+        let end = self.try_fork(life, now).err()?;
+        Some(Event::WorkerEnded(life, end))
     }
 
-    fn try_fork(&mut self, life: Life) -> io::Result<()> {
+    fn claim_page(&self, worker: usize) -> Option<&'static WorkerPage> {
+        self.scoreboard.claim(worker, SystemTime::now()).or_else(|| {
+            self.release_dead();
+            self.scoreboard.claim(worker, SystemTime::now())
+        })
+    }
+
+    /// Frees the pages of other masters' workers that have ended.
+    pub(super) fn release_dead(&self) {
+        let is_own = |page: &WorkerPage| self.children.iter().any(|(_, it)| ptr::eq(it.page, page));
+        self.scoreboard.release_dead(is_own);
+    }
+
+    fn try_fork(&mut self, life: Life, now: Instant) -> Result<(), End> {
         let (channel, its_channel) = channel::pair()?;
         let (passing, passing_far) = channel::pair()?;
         let worker = life.worker;
@@ -97,9 +109,8 @@ impl Master<'_> {
         let bell = self.bell.as_fd().try_clone_to_owned()?;
         let core = self.cpus.core_of(worker);
         let master = Pid::this();
-        let no_page = || io::Error::from_raw_os_error(libc::EAGAIN);
-        let page = self.scoreboard.claim(worker, SystemTime::now()).ok_or_else(no_page)?;
-        let forked = sys::fork().inspect_err(|_| page.on_end(State::Failed))?;
+        let page = self.claim_page(worker).ok_or(End::NoPage)?;
+        let forked = sys::fork().inspect_err(|_| page.on_end(process::id(), State::Failed))?;
         match forked {
             Fork::Child => {
                 let mut pools = [&channel, &passing, &passing_far].map(AsRawFd::as_raw_fd).to_vec();
@@ -114,7 +125,6 @@ impl Master<'_> {
                     limit: self.limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
                     slots,
-                    scoreboard: self.scoreboard,
                     page,
                     features: self.features,
                     identity: self.config.identity,
@@ -126,6 +136,9 @@ impl Master<'_> {
                 birth::become_worker(birth, &|seat| self.around.work(seat))
             }
             Fork::Parent { child: pid } => {
+                page.on_fork(pid.as_raw().unsigned_abs());
+                page.asks.closings.set(self.dispatching.waits_for_room.into());
+                self.watch.handle_work(now);
                 let message_fd = channel.as_raw_fd();
                 let closed_before = page.traffic.connections_closed.read();
                 let child = Child {
@@ -161,6 +174,7 @@ impl Master<'_> {
 
     fn on_serving(&mut self, life: Life) {
         self.serving.insert(life.worker, life);
+        self.show_serving(life, true);
         self.steer(life.worker, true);
         let weight = self.config.weights.get(life.worker).copied().unwrap_or(1);
         self.dispatching.on_serving(life, weight);
@@ -169,9 +183,16 @@ impl Master<'_> {
     fn on_leaving(&mut self, life: Life) {
         if self.serving.get(&life.worker) == Some(&life) {
             self.serving.remove(&life.worker);
+            self.show_serving(life, false);
             self.steer(life.worker, false);
         }
         self.dispatching.on_leaving(life);
+    }
+
+    fn show_serving(&self, life: Life, serves: bool) {
+        if let Some(child) = self.children.get(life) {
+            child.page.set_serving(serves);
+        }
     }
 
     fn adopt(&mut self, worker: usize, by: Life) {

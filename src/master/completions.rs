@@ -203,7 +203,8 @@ impl Master<'_> {
             events.push(Event::WorkerEnded(life, end));
             let Some(child) = self.children.remove(life) else { return };
             self.dispatching.on_gone(life, child.page);
-            child.page.on_end(if end.is_clean() { State::Stopped } else { State::Failed });
+            let state = if end.is_clean() { State::Stopped } else { State::Failed };
+            child.page.on_end(child.pid.as_raw().unsigned_abs(), state);
             self.names.push((life, child.pid));
             for fd in [child.channel, child.passing] {
                 self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
@@ -260,7 +261,7 @@ impl Master<'_> {
         if result.is_err() || packet.is_empty() {
             log::info!("the old master (pid {}) has gone", old.pid);
             events.push(Event::AcceptAnew);
-            self.scoreboard.release_dead();
+            self.release_dead();
             return; // what it passed may still be unread
         }
         match self.limit.decode(packet) {

@@ -259,8 +259,6 @@ impl Master<'_> {
     fn set_up(&mut self) -> Result<(), MasterError> {
         let figures = self.scoreboard.pool();
         figures.workers.set(self.listeners.workers() as u64);
-        self.scoreboard.asks().closings.set(0);
-        self.scoreboard.asks().sleeps.set(0);
         self.handle.show(self.scoreboard);
         if self.accept == Accept::Steered {
             self.begin_steering();
@@ -345,7 +343,7 @@ impl Master<'_> {
                 events.push(Event::WorkerHangs(life, hang, lasting));
             }
         }
-        self.scoreboard.asks().sleeps.set(look.is_quiet.into());
+        self.children.iter().for_each(|(_, it)| it.page.asks.sleeps.set(look.is_quiet.into()));
     }
 
     /// Finds out who was stopped, or goes on.

@@ -607,7 +607,7 @@ mod tests {
 
     #[test]
     fn pages_are_shared_with_children() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let code = exit_code(|| {
             page.figures.requests.add(7);
@@ -631,7 +631,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_worker_was_doing_is_known_until_its_successor_begins() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let child = forked(page, || {
             let black_box = &page.figures.black_box;
@@ -643,7 +643,7 @@ mod tests {
         });
         nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
         waitpid(child, None).unwrap();
-        page.on_end(crate::process::scoreboard::State::Failed);
+        page.on_end(std::process::id(), crate::process::scoreboard::State::Failed);
         let requests = page.in_flight(3_000).requests;
         let shown: Vec<_> = requests
             .iter()
@@ -664,7 +664,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_hangs_says_where() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let child = forked(page, || {
             install_stack_dump(page).unwrap();
@@ -680,7 +680,7 @@ mod tests {
         let words = page.last_words().expect("it can still speak");
         assert!(words.contains("a_loop_without_an_end"), "{words}");
         assert!(ask_for_stack(child).is_err(), "there is nobody left");
-        page.on_end(crate::process::scoreboard::State::Failed);
+        page.on_end(std::process::id(), crate::process::scoreboard::State::Failed);
         scoreboard.claim(0, UNIX_EPOCH).unwrap();
         assert_eq!(page.last_words(), None, "a successor has its own");
     }
