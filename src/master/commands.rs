@@ -14,11 +14,11 @@ use super::children::{Child, Life};
 use super::end::End;
 use super::handle::Wish;
 use super::notice::{Cause, Fate, Notice};
-use super::pool::{Command, Event, Pool, Rules, Verdict};
+use super::pool::{Command, Event, Pool, Rules, Verdict, Wanted};
 use super::{Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
-use crate::process::listen::Listener;
+use crate::process::listen::{Listener, Listeners};
 use crate::process::notify::{self, Notice as Word};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
 use crate::process::pid_file::PidFile;
@@ -35,7 +35,8 @@ impl Master<'_> {
         events: &mut Vec<Event>,
     ) {
         match command {
-            Command::Fork(life) => events.extend(self.fork(life, now)),
+            Command::Fork(life) => events.extend(self.fork(life, false, now)),
+            Command::ForkNext(life) => events.extend(self.fork(life, true, now)),
             Command::Send(life, message) => self.send(life, &message),
             Command::Kill(life) => self.children.signal(life, Number::SIGKILL),
             Command::Examine(life) => self.examine(life),
@@ -44,7 +45,7 @@ impl Master<'_> {
             Command::Adopt { worker, by } => self.adopt(worker, by),
             Command::TakeBack { worker } => self.take_back(worker),
             Command::ReportReady => self.report_ready(),
-            Command::ReadSettings => events.extend(self.read_settings()),
+            Command::ReadSettings(wanted) => events.push(self.prepare_reload(wanted)),
             Command::SettleReload => self.settle_reload(pool, now),
             Command::DropReload => self.drop_reload(),
             Command::StartUpgrade => events.extend(self.start_upgrade()),
@@ -71,8 +72,8 @@ impl Master<'_> {
     }
 
     /// Starts a worker; that it failed to is an event of its own.
-    fn fork(&mut self, life: Life, now: Instant) -> Option<Event> {
-        let end = self.try_fork(life, now).err()?;
+    fn fork(&mut self, life: Life, is_next: bool, now: Instant) -> Option<Event> {
+        let end = self.try_fork(life, is_next, now).err()?;
         Some(Event::WorkerEnded(life, end))
     }
 
@@ -89,16 +90,19 @@ impl Master<'_> {
         self.scoreboard.release_dead(is_own);
     }
 
-    fn try_fork(&mut self, life: Life, now: Instant) -> Result<(), End> {
+    fn try_fork(&mut self, life: Life, is_next: bool, now: Instant) -> Result<(), End> {
         let (channel, its_channel) = channel::pair()?;
         let (passing, passing_far) = channel::pair()?;
         let worker = life.worker;
-        let listeners = match (&self.next, self.accept) {
-            (_, Accept::Dispatch) => Vec::new(),
-            (Some((_, listeners)), _) if listeners.workers() > worker => {
-                listeners.of_worker(worker)?
-            }
-            _ => self.listeners.of_worker(worker)?,
+        let (config, listeners) = match &self.next {
+            Some((config, listeners)) if is_next => (config, listeners),
+            _ => (&self.config, &self.listeners),
+        };
+        let (identity, no_new_privs) = (config.identity, config.no_new_privs);
+        let dumps_core = config.core_bytes_max.is_some();
+        let listeners = match self.accept {
+            Accept::Dispatch => Vec::new(),
+            Accept::Shared | Accept::Steered => listeners.of_worker(worker)?,
         };
         let slot = |listener: &Listener| {
             let slots = self.steering.as_ref()?.slots();
@@ -115,7 +119,7 @@ impl Master<'_> {
             Fork::Child => {
                 let mut pools = [&channel, &passing, &passing_far].map(AsRawFd::as_raw_fd).to_vec();
                 pools.extend(self.children.descriptors());
-                let foreign = self.foreign.iter().copied().filter(|fd| !pools.contains(fd));
+                let foreign = self.foreign.iter().filter(|fd| !pools.contains(fd));
                 let birth = Birth {
                     worker_id: worker,
                     core,
@@ -127,13 +131,13 @@ impl Master<'_> {
                     slots,
                     page,
                     features: self.features,
-                    identity: self.config.identity,
-                    no_new_privs: self.config.no_new_privs,
-                    dumps_core: self.config.core_bytes_max.is_some(),
+                    identity,
+                    no_new_privs,
+                    dumps_core,
                     master,
                     foreign: foreign.collect(),
                 };
-                birth::become_worker(birth, &|seat| self.around.work(seat))
+                birth::become_worker(birth, &|seat| self.around.work(seat, is_next))
             }
             Fork::Parent { child: pid } => {
                 page.on_fork(pid.as_raw().unsigned_abs());
@@ -231,61 +235,69 @@ impl Master<'_> {
         let status = format!("{workers} workers serve");
         let own = Word::MainPid(process::id());
         self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
-        self.around.on_ready(&Ready { addresses: &addresses, workers, accept: self.accept });
+        let ready = Ready { addresses: &addresses, workers, accept: self.accept };
+        self.foreign.watch(|| self.around.on_ready(&ready));
     }
 
-    /// Reads the settings, and prepares the sockets that they need. What is wrong with them
+    /// Finds the settings of new workers, and the sockets that they need. What is wrong with them
     /// changes nothing.
-    fn read_settings(&mut self) -> Option<Event> {
-        self.begin_reload();
-        let config = match self.around.read_settings() {
-            Ok(config) => config,
-            Err(reason) => {
-                log::error!("the settings can't be used, and nothing changes: {reason}");
-                self.end_reload();
-                return None;
-            }
-        };
-        self.prepare(config)
-    }
-
-    fn prepare(&mut self, config: Checked<PoolConfig>) -> Option<Event> {
-        let workers = self.cpus.worker_count(config.workers);
-        let prepared = if config.accept == self.config.accept {
-            self.listeners.renewed(&config, workers).map_err(|error| error.to_string())
-        } else {
-            Err("`accept` can't change by a reload: stop and start, or upgrade".to_owned())
-        };
-        match prepared {
-            Ok(listeners) => {
-                if let Some(steering) = &mut self.steering {
-                    let slots = steering.slots().len();
-                    for group in listeners.groups().filter(|group| group.len() <= slots) {
-                        if let Err(error) = steering.attach(&group) {
-                            log::warn!("new sockets get connections by hash: {error}");
-                        }
-                    }
-                }
+    fn prepare_reload(&mut self, wanted: Wanted) -> Event {
+        self.release_dead();
+        self.notifier.tell(&[Word::Reloading(notify::monotonic()), Word::Status("reloading")]);
+        match self.try_prepare(wanted) {
+            Ok((config, listeners)) => {
+                let workers = listeners.workers();
                 self.next = Some((config, listeners));
-                Some(Event::Reload { workers })
+                Event::Reload { workers }
             }
             Err(reason) => {
                 log::error!("the settings can't be used, and nothing changes: {reason}");
-                self.around.settle_settings(false);
-                self.end_reload();
-                None
+                self.drop_reload();
+                Event::ReloadRefused
             }
         }
     }
 
+    fn try_prepare(
+        &mut self,
+        Wanted { reads, workers }: Wanted,
+    ) -> Result<(Checked<PoolConfig>, Listeners), String> {
+        let mut config = self.config.clone();
+        if reads {
+            config = self.foreign.watch(|| self.around.read_settings())?;
+        }
+        if let Some(workers) = workers {
+            let mut scaled = config.into_inner();
+            scaled.workers = match workers {
+                0 => WorkerCount::Auto,
+                count => WorkerCount::Fixed(count),
+            };
+            config = scaled.validate().map_err(|error| error.to_string())?;
+        }
+        if config.accept != self.config.accept {
+            return Err("`accept` can't change by a reload: stop and start, or upgrade".to_owned());
+        }
+        let workers = self.cpus.worker_count(config.workers);
+        let listeners =
+            self.listeners.renewed(&config, workers).map_err(|error| error.to_string())?;
+        Ok((config, listeners))
+    }
+
     fn settle_reload(&mut self, pool: &mut Pool, now: Instant) {
-        self.around.settle_settings(true);
+        self.foreign.watch(|| self.around.settle_settings(true));
         self.end_reload();
         let Some((config, listeners)) = self.next.take() else { return };
         if self.accept == Accept::Dispatch && listeners.addresses() != self.listeners.addresses() {
             match listeners.all() {
                 Ok(sockets) => self.dispatching.listen(sockets, &mut self.ring),
                 Err(error) => log::error!("cannot listen on what is new: {error}"),
+            }
+        }
+        if let Some(steering) = &mut self.steering {
+            for group in listeners.groups() {
+                if let Err(error) = steering.attach(&group) {
+                    log::warn!("connections to new sockets go by their hash, not by load: {error}");
+                }
             }
         }
         pool.set_rules(Rules::of(&config));
@@ -297,17 +309,11 @@ impl Master<'_> {
 
     fn drop_reload(&mut self) {
         self.next = None;
-        self.around.settle_settings(false);
+        self.foreign.watch(|| self.around.settle_settings(false));
         self.end_reload();
     }
 
-    fn begin_reload(&self) {
-        self.handle.set_reload_requested(true);
-        self.notifier.tell(&[Word::Reloading(notify::monotonic()), Word::Status("reloading")]);
-    }
-
     fn end_reload(&self) {
-        self.handle.set_reload_requested(false);
         self.notifier.tell(&[Word::Ready, Word::Status("serving")]);
     }
 
@@ -338,16 +344,7 @@ impl Master<'_> {
             Wish::Reload => {
                 events.push(Event::Signal(Signal::Reload { name: "PoolHandle::reload" }));
             }
-            Wish::Scale(workers) => {
-                self.begin_reload();
-                let mut config = self.config.clone().into_inner();
-                config.workers = match workers {
-                    0 => WorkerCount::Auto,
-                    count => WorkerCount::Fixed(count),
-                };
-                let config = config.validate().expect("only a checked number has changed");
-                events.extend(self.prepare(config));
-            }
+            Wish::Scale(workers) => events.push(Event::Scale { workers }),
             Wish::Send(to, payload) => {
                 let message = Message::User { payload };
                 let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();

@@ -121,7 +121,7 @@ impl Master<'_> {
             let number = received.number;
             let custom = self.on_signal.iter_mut().find(|(known, _)| *known == number);
             match custom {
-                Some((_, handler)) => handler(number as i32),
+                Some((_, handler)) => self.foreign.watch(|| handler(number as i32)),
                 None if number == Number::SIGCHLD => self.look_for_stopped(now),
                 None => events.extend(received.signal().map(Event::Signal)),
             }
@@ -171,7 +171,9 @@ impl Master<'_> {
                 "{} has served {total_requests} requests of {total_connections} connections",
                 self.name_of(life)
             ),
-            Message::User { payload } => self.around.on_message(life.worker, payload),
+            Message::User { payload } => {
+                self.foreign.watch(|| self.around.on_message(life.worker, payload));
+            }
             Message::Shutdown { .. } | Message::AcceptAnew | Message::ListenersBack => {
                 log::warn!("{} said {message:?}, which is the master's", self.name_of(life));
             }

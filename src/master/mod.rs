@@ -35,7 +35,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use uring_ring::{Features, Op, Ring, Setup};
 
-use crate::config::{Accept, Address, Checked, PoolConfig};
+use crate::config::{Accept, Address, Checked, PoolConfig, WORKERS_MAX};
 use crate::process::channel::Limit;
 use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
@@ -50,6 +50,7 @@ use crate::process::steer::Steering;
 use crate::process::sys;
 
 use balance::Balancer;
+use birth::Foreign;
 use children::{Children, Life};
 use dispatching::Dispatching;
 use handle::OnSignal;
@@ -101,12 +102,13 @@ impl Start {
 pub(crate) trait Surroundings {
     /// Runs a worker in a child; the result is its exit code: 0 after a drain,
     /// [`EXIT_CANNOT_START`](crate::process::EXIT_CANNOT_START) when trying again makes no sense.
-    fn work(&self, seat: Seat) -> i32;
+    /// It has the settings that were read last, if it `is_next`, or else those in use.
+    fn work(&self, seat: Seat, is_next: bool) -> i32;
     /// All workers are ready, for the first time.
     fn on_ready(&mut self, ready: &Ready<'_>);
-    /// Reads the settings anew, for workers that are forked from now on.
+    /// Reads the settings anew, for the next workers.
     fn read_settings(&mut self) -> Result<Checked<PoolConfig>, String>;
-    /// The settings that were read last are in use from now on, or else those of before.
+    /// The settings that were read last are in use from now on, or of no use.
     fn settle_settings(&mut self, are_new: bool);
     /// A worker sent a message of the embedder's own.
     fn on_message(&mut self, worker: usize, payload: Value);
@@ -121,7 +123,6 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
     let Start { config, features, listeners, scoreboard, memory, .. } = start;
     let Start { old_master, pid_file, handle, balancer, .. } = start;
     let now = Instant::now();
-    let mut foreign = birth::open_descriptors();
     let ours = listeners.descriptors().chain([memory.as_raw_fd(), handle.bell()]);
     let ours: Vec<RawFd> = match &old_master {
         Some((_, messages, passing)) => {
@@ -129,7 +130,7 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         }
         None => ours.collect(),
     };
-    foreign.retain(|fd| !ours.contains(fd));
+    let foreign = Foreign::but(&ours);
     warn_of_threads();
     // An ignored SIGCHLD, inherited from whoever started us, would reap the workers unseen.
     sys::reset_signal(Number::SIGCHLD).map_err(MasterError::system("reset SIGCHLD"))?;
@@ -230,8 +231,8 @@ struct Master<'a> {
     memory: OwnedFd,
     features: Features,
     cpus: Cpus,
-    /// Open before the pool was, and none of its business.
-    foreign: Vec<RawFd>,
+    /// None of the pool's business.
+    foreign: Foreign,
     /// Workers ring it when there is something to see on the scoreboard.
     bell: OwnedFd,
     handle: PoolHandle,
@@ -300,6 +301,7 @@ impl Master<'_> {
             for command in commands.drain(..) {
                 self.act(command, &mut pool, now, &mut events);
             }
+            self.handle.set_reload_requested(pool.is_reloading());
             self.dispatch(now);
             self.names.clear();
             self.feed_watchdog(now);
@@ -378,8 +380,7 @@ impl Master<'_> {
     }
 
     fn begin_steering(&mut self) {
-        let slots = (self.listeners.workers() * 4).max(64);
-        let steering = Steering::new(slots).and_then(|mut steering| {
+        let steering = Steering::new(WORKERS_MAX).and_then(|mut steering| {
             self.listeners.groups().try_for_each(|group| steering.take_over(&group))?;
             Ok(steering)
         });
@@ -396,9 +397,7 @@ impl Master<'_> {
     fn steer(&self, worker: usize, is_welcome: bool) {
         let Some(steering) = &self.steering else { return };
         for slot in self.listeners.slots_of(worker) {
-            if slot < steering.slots().len() {
-                steering.slot(slot).set_away(!is_welcome);
-            }
+            steering.slot(slot).set_away(!is_welcome);
         }
     }
 

@@ -12,7 +12,8 @@
 //!   cannot start, or fails [`START_TRIES_MAX`] times, makes the pool give up. After that, nothing does.
 //! - A reload starts a successor in every place, and a recycling in one. Only when all of them are
 //!   ready are the old workers told to leave; when one fails, all of them go, and the old ones stay.
-//!   There is one such change at a time.
+//!   There is one such change at a time, and settings are read when theirs begins: whoever is
+//!   started for something else has those that are in use.
 //! - An upgrade is a new master with workers of its own. Once it is ready, ours leave.
 //! - The first signal to stop passes on to the workers; a second one, or the deadline, kills them.
 
@@ -64,10 +65,16 @@ pub(super) enum Event {
     /// Its loop has not turned for so long.
     WorkerHangs(Life, Hang, Duration),
     Signal(Signal),
-    /// The settings for so many workers are there, and good.
+    /// Somebody wants so many workers; 0 is one a core.
+    Scale {
+        workers: usize,
+    },
+    /// The settings that were to be read are there, for so many workers, and good.
     Reload {
         workers: usize,
     },
+    /// They are of no use.
+    ReloadRefused,
     /// The master of the new binary has its workers ready.
     UpgradeReady,
     /// It has ended instead.
@@ -80,6 +87,8 @@ pub(super) enum Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Command {
     Fork(Life),
+    /// With the settings that were read last.
+    ForkNext(Life),
     Send(Life, Message),
     /// By `SIGKILL`.
     Kill(Life),
@@ -100,8 +109,8 @@ pub(super) enum Command {
     },
     /// All workers are ready, for the first time.
     ReportReady,
-    /// Read the settings again.
-    ReadSettings,
+    /// Find out what new workers shall be like.
+    ReadSettings(Wanted),
     /// The settings that were read last are those of the workers now.
     SettleReload,
     /// They are not.
@@ -117,6 +126,16 @@ pub(super) enum Command {
     TellOf(Life, Fate),
     /// No process is left; the last command.
     Finish(Verdict),
+}
+
+/// What a reload is to bring about. Looked up when it begins, not when it is asked for: the last
+/// word counts, and what is read is used at once or not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    /// Settings that are read anew.
+    pub(super) reads: bool,
+    /// So many workers, whatever the settings say; 0 is one a core.
+    pub(super) workers: Option<usize>,
 }
 
 /// How it all ended.
@@ -151,8 +170,8 @@ pub(super) struct Pool {
     change: Option<Change>,
     /// Listeners may have gone to a place of another number.
     was_resized: bool,
-    /// A reload that has to wait for the change under way, for so many workers.
-    next_reload: Option<usize>,
+    /// A reload that has to wait for the change under way.
+    wanted: Option<Wanted>,
     /// Workers that want a successor, and the earliest time for it.
     due: Vec<(Life, RecycleReason, Instant)>,
     /// Until when the new binary's master has to be ready.
@@ -247,7 +266,7 @@ impl Pool {
             leaving: Vec::new(),
             change: None,
             was_resized: false,
-            next_reload: None,
+            wanted: None,
             due: Vec::new(),
             upgrade_by: None,
             births: 0,
@@ -262,6 +281,12 @@ impl Pool {
     /// Other settings from now on.
     pub(super) fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+    }
+
+    /// Whether a reload was asked for that has not ended yet.
+    pub(super) fn is_reloading(&self) -> bool {
+        let is_reload = |change| matches!(change, Change::Prepare | Change::Reload { .. });
+        self.wanted.is_some() || self.change.is_some_and(is_reload)
     }
 
     /// Takes in what happened.
@@ -279,7 +304,9 @@ impl Pool {
                 self.on_hang(life, hang, lasting, now, commands);
             }
             Event::Signal(signal) => self.on_signal(signal, now, commands),
+            Event::Scale { workers } => self.on_scale(workers, now, commands),
             Event::Reload { workers } => self.on_reload(workers, now, commands),
+            Event::ReloadRefused => self.on_reload_refused(now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
             Event::UpgradeFailed(cause) => self.on_upgrade_failed(cause, now, commands),
             Event::AcceptAnew => self.have_all_accept_anew(commands),
@@ -492,7 +519,10 @@ impl Pool {
             (Signal::Reload { name }, Stage::Stopping { .. }) => {
                 commands.push(Command::Tell(Notice::Ignored { signal: name }));
             }
-            (Signal::Reload { .. }, _) => commands.push(Command::ReadSettings),
+            (Signal::Reload { .. }, _) => {
+                self.wanted = Some(Wanted { reads: true, workers: None });
+                self.begin_next_change(now, commands);
+            }
             (Signal::Upgrade { name }, _) => self.on_upgrade(name, now, commands),
         }
     }

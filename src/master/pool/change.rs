@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{
     Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE, Stage,
-    Successor, Verdict,
+    Successor, Verdict, Wanted,
 };
 use crate::master::end::End;
 use crate::master::notice::{Cause, Fate, Next};
@@ -14,6 +14,8 @@ use crate::process::channel::{Message, RecycleReason};
 /// What successors are started for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
+    /// A reload whose settings are being read.
+    Prepare,
     /// All workers, so many of them from then on.
     Reload {
         workers: usize,
@@ -30,12 +32,31 @@ impl Pool {
     }
 
     pub(super) fn on_reload(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { .. } = self.stage {
-            commands.push(Command::DropReload);
-        } else {
-            self.next_reload = Some(workers);
+        if self.change != Some(Change::Prepare) {
+            return commands.push(Command::DropReload); // the pool stops
+        }
+        commands.push(Command::Tell(Notice::Reloading { workers }));
+        self.was_resized |= workers != self.places.len();
+        for worker in self.places.len()..workers {
+            self.places.push(Place::new(worker, Phase::Gone));
+        }
+        self.change = Some(Change::Reload { workers });
+        (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
+    }
+
+    pub(super) fn on_reload_refused(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        if self.change.take_if(|change| *change == Change::Prepare).is_some() {
             self.begin_next_change(now, commands);
         }
+    }
+
+    pub(super) fn on_scale(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
+        if let Stage::Stopping { .. } = self.stage {
+            return;
+        }
+        let reads = self.wanted.is_some_and(|wanted| wanted.reads);
+        self.wanted = Some(Wanted { reads, workers: Some(workers) });
+        self.begin_next_change(now, commands);
     }
 
     /// Begins what had to wait, if it still has to be.
@@ -43,15 +64,9 @@ impl Pool {
         if !self.may_change() {
             return;
         }
-        if let Some(workers) = self.next_reload.take() {
-            commands.push(Command::Tell(Notice::Reloading { workers }));
-            self.was_resized |= workers != self.places.len();
-            for worker in self.places.len()..workers {
-                self.places.push(Place::new(worker, Phase::Gone));
-            }
-            self.change = Some(Change::Reload { workers });
-            (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
-            return;
+        if let Some(wanted) = self.wanted.take() {
+            self.change = Some(Change::Prepare);
+            return commands.push(Command::ReadSettings(wanted));
         }
         let is_due = |(.., at): &&(Life, RecycleReason, Instant)| *at <= now;
         while let Some(&(life, reason, _)) = self.due.iter().find(is_due) {
@@ -72,7 +87,10 @@ impl Pool {
         let life = Life { worker, number: self.births };
         let ready_by = Some(now + self.rules.ready_timeout);
         self.places[worker].successor = Some(Successor { life, ready_by });
-        commands.push(Command::Fork(life));
+        commands.push(match self.change {
+            Some(Change::Reload { .. }) => Command::ForkNext(life),
+            _ => Command::Fork(life),
+        });
     }
 
     pub(super) fn on_successor_ready(
@@ -173,6 +191,7 @@ impl Pool {
             }
         }
         match change {
+            Change::Prepare => unreachable!("nobody was started"),
             Change::Reload { .. } => {
                 // Places that it would have added.
                 while self

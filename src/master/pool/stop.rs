@@ -37,7 +37,8 @@ impl Pool {
         if self.upgrade_by.take().is_some() {
             commands.push(Command::KillUpgrade);
         }
-        if self.change.take().is_some() || self.next_reload.take().is_some() {
+        self.wanted = None;
+        if self.change.take().is_some() {
             commands.push(Command::DropReload);
         }
         self.due.clear();

@@ -9,6 +9,8 @@ use Act::{DropReload, KillUpgrade, ReadSettings, SettleReload, TellUpgradeAccept
 
 const STOP: Event = Event::Signal(Signal::Stop { name: "SIGTERM" });
 const UPGRADE: Event = Event::Signal(Signal::Upgrade { name: "SIGUSR2" });
+const HUP: Event = Event::Signal(Signal::Reload { name: "SIGHUP" });
+const READ: Wanted = Wanted { reads: true, workers: None };
 const CRASHED: End = End::Killed { signal: 11, core_dumped: false };
 const KILLED: End = End::Killed { signal: 9, core_dumped: false };
 const CLEAN: End = End::Exited { code: 0 };
@@ -26,7 +28,7 @@ enum Act {
     Adopt(usize, usize),
     TakeBack(usize),
     ReportReady,
-    ReadSettings,
+    ReadSettings(Wanted),
     SettleReload,
     DropReload,
     StartUpgrade,
@@ -89,7 +91,7 @@ impl Scene {
         let mut acts = Vec::new();
         for command in commands {
             acts.push(match command {
-                Command::Fork(life) => {
+                Command::Fork(life) | Command::ForkNext(life) => {
                     self.newest.insert(life.worker, life);
                     Fork(life.worker)
                 }
@@ -109,7 +111,7 @@ impl Scene {
                 Command::Adopt { worker, by } => Adopt(worker, by.worker),
                 Command::TakeBack { worker } => TakeBack(worker),
                 Command::ReportReady => ReportReady,
-                Command::ReadSettings => ReadSettings,
+                Command::ReadSettings(wanted) => ReadSettings(wanted),
                 Command::SettleReload => SettleReload,
                 Command::DropReload => DropReload,
                 Command::StartUpgrade => StartUpgrade,
@@ -131,6 +133,12 @@ impl Scene {
 
     fn ended(&mut self, id: usize, end: End) -> Vec<Act> {
         self.event(Event::WorkerEnded(self.life(id), end))
+    }
+
+    /// Somebody wants a reload, and the settings are good, for so many workers.
+    fn reload(&mut self, workers: usize) -> Vec<Act> {
+        let acts = self.event(HUP);
+        if acts == [ReadSettings(READ)] { self.event(Event::Reload { workers }) } else { acts }
     }
 
     fn closed(&mut self, id: usize) -> Vec<Act> {
@@ -368,7 +376,7 @@ fn a_second_signal_kills_at_once_and_a_third_changes_nothing() {
 fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
     let mut scene = Scene::running(2);
     let old = [scene.life(0), scene.life(1)];
-    assert_eq!(scene.event(Event::Signal(Signal::Reload { name: "SIGHUP" })), [ReadSettings]);
+    assert_eq!(scene.event(HUP), [ReadSettings(READ)]);
     assert_eq!(scene.event(Event::Reload { workers: 2 }), [Fork(0), Fork(1)]);
     assert_eq!(scene.ready(1), []);
     assert_eq!(scene.serving, old, "not before all are ready");
@@ -386,7 +394,7 @@ fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
 fn a_reload_with_more_or_fewer_workers_changes_their_number() {
     for workers in [1, 3] {
         let mut scene = Scene::running(2);
-        assert_eq!(scene.event(Event::Reload { workers }).len(), workers);
+        assert_eq!(scene.reload(workers).len(), workers);
         (0..workers).for_each(|id| drop(scene.ready(id)));
         assert_eq!(scene.serving.len(), workers);
         assert_eq!(scene.pool.leaving.len(), 2);
@@ -400,7 +408,7 @@ fn a_reload_that_fails_leaves_the_old_workers() {
     for fails in [0, 1, 2] {
         let mut scene = Scene::running(2);
         let old = scene.serving.clone();
-        scene.event(Event::Reload { workers: 3 });
+        scene.reload(3);
         assert_eq!(scene.ready(2), []);
         let acts = match fails {
             0 => scene.ended(1, CANNOT_START),
@@ -414,7 +422,7 @@ fn a_reload_that_fails_leaves_the_old_workers() {
         assert_eq!((kills, acts.last()), (if fails == 0 { 2 } else { 3 }, Some(&DropReload)));
         assert_eq!(scene.serving, old);
         assert_eq!(scene.pool.places.len(), 2);
-        assert_eq!(scene.event(Event::Reload { workers: 2 }), [Fork(0), Fork(1)], "once more");
+        assert_eq!(scene.reload(2), [Fork(0), Fork(1)], "once more");
     }
 }
 
@@ -422,7 +430,7 @@ fn a_reload_that_fails_leaves_the_old_workers() {
 fn a_worker_that_crashes_meanwhile_is_restarted_and_leaves_with_the_others() {
     let mut scene = Scene::running(2);
     let old = scene.life(0);
-    scene.event(Event::Reload { workers: 2 });
+    scene.reload(2);
     let successors = scene.newest.clone();
     scene.event(Event::WorkerEnded(old, CRASHED));
     assert_eq!(scene.pass(Duration::ZERO), [Fork(0)]);
@@ -434,13 +442,48 @@ fn a_worker_that_crashes_meanwhile_is_restarted_and_leaves_with_the_others() {
 }
 
 #[test]
-fn reloads_come_one_after_the_other_and_the_last_word_counts() {
+fn reloads_come_one_after_the_other_and_settings_are_read_when_their_turn_comes() {
     let mut scene = Scene::running(1);
-    assert_eq!(scene.event(Event::Reload { workers: 1 }), [Fork(0)]);
-    assert_eq!(scene.event(Event::Reload { workers: 3 }), []);
-    assert_eq!(scene.event(Event::Reload { workers: 2 }), []);
-    let acts = scene.ready(0);
-    assert_eq!(acts.iter().filter(|act| matches!(act, Fork(_))).count(), 2, "{acts:?}");
+    assert_eq!(scene.reload(1), [Fork(0)]);
+    assert!(scene.pool.is_reloading());
+    assert_eq!(scene.event(HUP), []);
+    assert_eq!(scene.event(HUP), []);
+    let settled = [SettleReload, Send(0, RELOAD), ReadSettings(READ)];
+    assert_eq!(scene.ready(0), settled, "read once, and only now");
+    assert_eq!(scene.event(Event::ReloadRefused), []);
+    assert!(!scene.pool.is_reloading());
+    assert_eq!(scene.reload(2), [Fork(0), Fork(1)], "bad settings keep nothing from changing");
+}
+
+#[test]
+fn the_last_word_about_the_number_of_workers_counts() {
+    let scale = |workers| Event::Scale { workers };
+    for (events, wanted) in [
+        ([scale(3), scale(2)], Wanted { reads: false, workers: Some(2) }),
+        ([HUP, scale(2)], Wanted { reads: true, workers: Some(2) }),
+        ([scale(2), HUP], READ),
+    ] {
+        let mut scene = Scene::running(1);
+        scene.reload(1);
+        events.into_iter().for_each(|event| drop(scene.event(event)));
+        assert_eq!(scene.ready(0).last(), Some(&ReadSettings(wanted)), "{events:?}");
+    }
+}
+
+#[test]
+fn who_is_restarted_during_a_reload_has_the_settings_in_use() {
+    let mut scene = Scene::running(2);
+    let mut commands = Vec::new();
+    scene.event(HUP);
+    scene.pool.handle(Event::Reload { workers: 2 }, scene.now, &mut commands);
+    let next = commands.iter().filter(|command| matches!(command, Command::ForkNext(_))).count();
+    assert_eq!(next, 2, "{commands:?}");
+    commands.clear();
+    let old = scene.life(0);
+    scene.pool.handle(Event::WorkerEnded(old, CRASHED), scene.now, &mut commands);
+    scene.pool.handle_timeout(scene.now, &mut commands);
+    let restarts = |command: &Command| matches!(command, Command::Fork(life) if life.worker == 0);
+    assert!(commands.iter().any(restarts), "{commands:?}");
 }
 
 #[test]
@@ -508,8 +551,8 @@ fn an_upgrade_hands_over_once_the_new_master_is_ready() {
     let mut scene = Scene::running(2);
     assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
     assert_eq!(scene.event(UPGRADE), [], "one at a time");
-    assert_eq!(scene.event(Event::Reload { workers: 2 }), [], "nor a reload");
-    let handed_over = [DropReload, Send(0, RELOAD), Send(1, RELOAD)];
+    assert_eq!(scene.reload(2), [], "nor a reload");
+    let handed_over = [Send(0, RELOAD), Send(1, RELOAD)];
     assert_eq!(scene.event(Event::UpgradeReady), handed_over);
     let stopped = Event::AcceptStopped(scene.life(0));
     assert_eq!(scene.event(stopped), [TellUpgradeAcceptAnew]);
@@ -527,14 +570,14 @@ fn an_upgrade_that_fails_changes_nothing() {
     assert_eq!(scene.pass(secs(60)), [KillUpgrade]);
     assert_eq!(scene.event(Event::UpgradeFailed(cause)), [], "it was killed");
     assert_eq!(scene.event(Event::UpgradeReady), [], "too late");
-    assert_eq!(scene.event(Event::Reload { workers: 1 }), [Fork(0)]);
+    assert_eq!(scene.reload(1), [Fork(0)]);
 }
 
 #[test]
 fn a_stop_ends_what_is_under_way() {
     let mut scene = Scene::running(1);
     let old = scene.life(0);
-    scene.event(Event::Reload { workers: 1 });
+    scene.reload(1);
     let acts = scene.event(STOP);
     assert_eq!(acts, [DropReload, Send(0, SHUTDOWN), Send(0, SHUTDOWN)]);
     assert_eq!(scene.ended(0, CLEAN), []);
@@ -568,7 +611,8 @@ fn any_order_of_events_keeps_the_invariants() {
             random ^= random << 17;
             random % count
         };
-        let mut world = World { scene: Scene::new(3), alive: Vec::new(), upgrades: false };
+        let mut world =
+            World { scene: Scene::new(3), alive: Vec::new(), upgrades: false, reads: false };
         let mut finished = false;
         for step in 0..300 {
             let end = [CRASHED, CLEAN, CANNOT_START, KILLED][pick(4) as usize];
@@ -590,7 +634,11 @@ fn any_order_of_events_keeps_the_invariants() {
                     let hang = [Hang::Busy, Hang::Stopped][pick(2) as usize];
                     Some(Event::WorkerHangs(life, hang, secs(9)))
                 }
-                (15, _) => Some(Event::Reload { workers: 1 + pick(4) as usize }),
+                (15, _) if std::mem::take(&mut world.reads) => Some(match pick(4) {
+                    0 => Event::ReloadRefused,
+                    workers => Event::Reload { workers: workers as usize },
+                }),
+                (15, _) => Some(HUP),
                 (16, _) => Some(UPGRADE),
                 (17, _) if world.upgrades => {
                     world.upgrades = false;
@@ -631,6 +679,8 @@ struct World {
     scene: Scene,
     alive: Vec<Life>,
     upgrades: bool,
+    /// Settings are being read.
+    reads: bool,
 }
 
 impl World {
@@ -654,7 +704,7 @@ impl World {
             let is_told = matches!(command, Command::Tell(_) | Command::TellOf(..));
             assert!(!finished || is_told, "seed {seed}: {command:?} after the end");
             match command {
-                Command::Fork(life) => {
+                Command::Fork(life) | Command::ForkNext(life) => {
                     assert!(!self.alive.contains(life), "seed {seed}");
                     self.alive.push(*life);
                 }
@@ -662,6 +712,7 @@ impl World {
                     assert!(self.alive.contains(life), "seed {seed}: {command:?}");
                 }
                 Command::Adopt { by, .. } => assert!(self.alive.contains(by), "seed {seed}"),
+                Command::ReadSettings(_) => self.reads = true,
                 Command::StartUpgrade => self.upgrades = true,
                 Command::KillUpgrade => self.upgrades = false,
                 Command::Finish(_) => finished = true,
@@ -681,6 +732,10 @@ impl World {
 
     /// From now on everybody behaves: who was killed or told to leave ends, who starts gets ready.
     fn settle(&mut self, seed: u64) {
+        if std::mem::take(&mut self.reads) {
+            let commands = self.step(Some(Event::Reload { workers: 2 }), Duration::ZERO);
+            self.check(commands, false, seed);
+        }
         if std::mem::take(&mut self.upgrades) {
             let cause = Cause::NotReady { within: secs(1) };
             let commands = self.step(Some(Event::UpgradeFailed(cause)), Duration::ZERO);

@@ -192,7 +192,7 @@ struct Program<'a> {
 }
 
 impl Surroundings for Program<'_> {
-    fn work(&self, seat: Seat) -> i32 {
+    fn work(&self, seat: Seat, _is_next: bool) -> i32 {
         (self.worker)(seat)
     }
 
