@@ -4,7 +4,6 @@ use std::any::Any;
 use std::error;
 use std::fmt;
 use std::io;
-use std::mem;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -168,14 +167,14 @@ impl Pool {
         let features = Features::probe(config.mask)?;
         let workers = Cpus::detect().worker_count(config.workers);
         let inheritance = Inheritance::take().map_err(Error::Inheritance)?;
-        let (listeners, memory, old_master) = if let Some(mut left) = inheritance {
-            let listeners = mem::take(&mut left.listeners).renewed(&config, workers)?;
+        let (listeners, memory) = if let Some(left) = &inheritance {
             let memory = left.scoreboard.try_clone().map_err(Error::Inheritance)?;
-            (listeners, Some(memory), Some(Start::lines(left)))
+            (left.listeners.renewed(&config, workers)?, Some(memory))
         } else {
             let activated = activation::take_inherited()?;
-            (Listeners::activated(activated).renewed(&config, workers)?, None, None)
+            (Listeners::activated(activated).renewed(&config, workers)?, None)
         };
+        let old_master = inheritance;
         let pid_file = match (&config.pid_file, &old_master) {
             (Some(path), None) => Some(PidFile::create(path, None)?),
             _ => None, // the old master has it until this one is ready

@@ -144,3 +144,26 @@ fn settings_of_a_reload_that_fails_are_nobodys() {
     kill_the_only_worker(&server);
     assert_eq!(served(&server), "new");
 }
+
+#[test]
+fn a_pool_grows_and_shrinks_as_often_as_one_likes() {
+    let directory = tempfile::tempdir().unwrap();
+    let conf = directory.path().join("conf");
+    let configure = |workers: usize| {
+        let text =
+            format!("listen = [\"127.0.0.1:0\"]\naccept = \"steered\"\nworkers = {workers}\n");
+        fs::write(&conf, text).unwrap();
+    };
+    configure(1);
+    let mut command = program();
+    command.arg("serve").arg("-c").arg(&conf);
+    let mut server = Server::of(command);
+    for workers in [40, 1, 40, 1] {
+        configure(workers);
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log(&format!("reloaded: {workers} new workers serve"));
+        let status = server.status();
+        assert_eq!(status["active_workers"], workers);
+        eventually("nobody else is left", || server.workers().len() == workers);
+    }
+}

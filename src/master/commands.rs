@@ -1,5 +1,6 @@
 //! What the pool has decided, done. Decides nothing.
 
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::process;
 use std::ptr;
@@ -49,11 +50,11 @@ impl Master<'_> {
             Command::SettleReload => self.settle_reload(pool, now),
             Command::DropReload => self.drop_reload(),
             Command::StartUpgrade => events.extend(self.start_upgrade()),
-            Command::KillUpgrade => {
-                if let Some(new) = self.heir.take() {
-                    new.kill();
-                }
-            }
+            Command::OfferUpgrade => self.offer_upgrade(),
+            Command::StopUpgrade => self.signal_heir(Number::SIGTERM),
+            Command::KillUpgrade => self.signal_heir(Number::SIGKILL),
+            Command::ForwardReload => self.signal_heir(Number::SIGHUP),
+            Command::Resume => self.resume(),
             Command::TellUpgradeAcceptAnew => {
                 if let Some(new) = &self.heir {
                     new.say(&Message::AcceptAnew, self.limit, &mut self.ring);
@@ -193,9 +194,9 @@ impl Master<'_> {
         self.dispatching.on_leaving(life);
     }
 
-    fn show_serving(&self, life: Life, serves: bool) {
+    pub(super) fn show_serving(&self, life: Life, serves: bool) {
         if let Some(child) = self.children.get(life) {
-            child.page.set_serving(serves);
+            child.page.set_serving(serves && self.is_in_charge);
         }
     }
 
@@ -219,19 +220,61 @@ impl Master<'_> {
     }
 
     fn report_ready(&mut self) {
+        match &mut self.predecessor {
+            Some(old) if !old.is_gone => {
+                old.say_ready(self.listeners.workers(), self.limit, &mut self.ring);
+            }
+            Some(_) => self.take_over(),
+            None => self.announce(),
+        }
+    }
+
+    /// Goes on where the old master has ended, or is about to.
+    pub(super) fn take_over(&mut self) {
+        let Some(old) = &mut self.predecessor else { return };
+        // What the settings don't name any more goes with it.
+        let left = mem::take(&mut old.listeners);
+        left.own_files();
+        drop(left);
+        let replaces = old.pid;
+        self.take_charge_of(replaces);
+        self.scoreboard.pool().upgrades.add_among_others(1);
+        self.announce();
+        if let Some(old) = self.predecessor.as_ref().filter(|old| !old.is_gone) {
+            old.say(&Message::TakenOver, self.limit, &mut self.ring);
+        }
+    }
+
+    /// Goes on after the new master has ended, although it had taken over.
+    fn resume(&mut self) {
+        let Some(heir) = self.lost_heir.take() else { return };
+        match self.listeners.repaired(&self.config) {
+            Ok(listeners) => self.listeners = listeners,
+            Err(error) => log::error!("{error}"),
+        }
+        self.dispatching.resume();
+        self.take_charge_of(heir);
+        self.announce();
+    }
+
+    /// As [`take_charge`](Master::take_charge), also of the file that names the master.
+    fn take_charge_of(&mut self, other: Pid) {
+        if let Err(error) = self.take_charge() {
+            log::error!("cannot listen on all addresses: {error}");
+        }
+        self.pid_file = None; // it would remove a new one
+        let replaces = u32::try_from(other.as_raw()).ok();
+        let path = self.config.pid_file.as_deref();
+        match path.map(|path| PidFile::create(path, replaces)).transpose() {
+            Ok(pid_file) => self.pid_file = pid_file,
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    fn announce(&mut self) {
         let addresses = self.listeners.addresses();
         let workers = self.listeners.workers();
         self.handle.set_running(true);
-        if let Some(old) = &self.predecessor {
-            old.say_ready(workers, self.limit, &mut self.ring);
-            self.scoreboard.pool().upgrades.add_among_others(1);
-            let replaces = u32::try_from(old.pid.as_raw()).ok();
-            let pid_file = self.config.pid_file.as_deref();
-            match pid_file.map(|path| PidFile::create(path, replaces)).transpose() {
-                Ok(pid_file) => self.pid_file = pid_file,
-                Err(error) => log::error!("{error}"),
-            }
-        }
         let status = format!("{workers} workers serve");
         let own = Word::MainPid(process::id());
         self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
@@ -321,16 +364,30 @@ impl Master<'_> {
         if process::id() == 1 {
             return Some(Event::UpgradeFailed(Cause::IsInit));
         }
-        match self.program.start(&self.listeners, &self.memory) {
+        self.upgrades += 1;
+        match self.program.start(self.upgrades, &self.listeners, &self.memory) {
             Ok(new) => {
-                // What steers goes on until the new master replaces it; but a socket can't have two.
-                self.steering = None;
                 log::info!("upgrading: the new master has pid {}", new.pid);
                 new.begin(self.limit, &mut self.ring);
                 self.heir = Some(new);
                 None
             }
             Err(error) => Some(Event::UpgradeFailed(cause_of(&error))),
+        }
+    }
+
+    fn offer_upgrade(&mut self) {
+        if let Some(steering) = &mut self.steering {
+            steering.let_go(); // a socket can't have two that steer
+        }
+        if let Some(new) = &self.heir {
+            new.say(&Message::TakeOver, self.limit, &mut self.ring);
+        }
+    }
+
+    fn signal_heir(&self, signal: Number) {
+        if let Some(new) = &self.heir {
+            new.signal(signal);
         }
     }
 

@@ -83,6 +83,12 @@ impl Dispatching {
         self.dispatcher.begin_stop();
     }
 
+    /// The pool doesn't stop after all.
+    pub(super) fn resume(&mut self) {
+        self.acceptor.resume();
+        self.dispatcher.end_stop();
+    }
+
     /// Whether every client that is here has heard what it has to.
     pub(super) fn is_finished(&self) -> bool {
         self.refusals.is_empty() && self.acceptor.is_off()

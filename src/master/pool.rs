@@ -14,23 +14,28 @@
 //!   ready are the old workers told to leave; when one fails, all of them go, and the old ones stay.
 //!   There is one such change at a time, and settings are read when theirs begins: whoever is
 //!   started for something else has those that are in use.
-//! - An upgrade is a new master with workers of its own. Once it is ready, ours leave.
-//! - The first signal to stop passes on to the workers; a second one, or the deadline, kills them.
+//! - An upgrade is a new master with workers of its own. Once it is ready, everything is offered to
+//!   it; once it has taken over, our workers leave. Until it has ended nobody else is started in its
+//!   stead; when it ends after all, whatever it had is ours again.
+//! - The first signal to stop passes on to the workers, and to a new master that serves nobody yet; a
+//!   second one, or the deadline, kills them.
 
 mod change;
 mod stop;
+mod upgrade;
 
 use std::time::{Duration, Instant};
 
 use super::children::Life;
 use super::end::End;
 use super::error::MasterError;
-use super::notice::{Cause, Fate, Hurry, Next, Notice};
+use super::notice::{Busy, Cause, Fate, Hurry, Next, Notice};
 use super::watch::Hang;
 use crate::config::PoolConfig;
 use crate::process::channel::{Message, RecycleReason};
 use crate::process::signals::Signal;
 use change::Change;
+use upgrade::Upgrade;
 
 /// A worker that was ready this long didn't fail because of how it starts.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
@@ -77,8 +82,12 @@ pub(super) enum Event {
     ReloadRefused,
     /// The master of the new binary has its workers ready.
     UpgradeReady,
-    /// It has ended instead.
+    /// Everything is its own now.
+    UpgradeServes,
+    /// There is none.
     UpgradeFailed(Cause),
+    /// Its process has ended.
+    UpgradeEnded(End),
     /// The new master's workers should look at their listeners again: the old ones have let go.
     AcceptAnew,
 }
@@ -117,7 +126,15 @@ pub(super) enum Command {
     DropReload,
     /// Start the new binary.
     StartUpgrade,
+    /// Have it take over.
+    OfferUpgrade,
+    /// Have it stop; at once, when it was told before.
+    StopUpgrade,
     KillUpgrade,
+    /// It shall read its settings again.
+    ForwardReload,
+    /// What the new master had taken over is this one's again.
+    Resume,
     /// The new master's workers are alone at the listeners.
     TellUpgradeAcceptAnew,
     /// The master itself accepts nothing more.
@@ -174,8 +191,8 @@ pub(super) struct Pool {
     wanted: Option<Wanted>,
     /// Workers that want a successor, and the earliest time for it.
     due: Vec<(Life, RecycleReason, Instant)>,
-    /// Until when the new binary's master has to be ready.
-    upgrade_by: Option<Instant>,
+    /// The new binary's master, as long as there is one.
+    upgrade: Option<Upgrade>,
     /// Processes so far.
     births: u32,
     random: u64,
@@ -199,6 +216,8 @@ enum Stage {
     Stopping {
         kill_at: Option<Instant>,
         verdict: Verdict,
+        /// By somebody, and not by the pool itself.
+        is_asked: bool,
     },
 }
 
@@ -268,7 +287,7 @@ impl Pool {
             was_resized: false,
             wanted: None,
             due: Vec::new(),
-            upgrade_by: None,
+            upgrade: None,
             births: 0,
             random: seed | 1,
         };
@@ -308,7 +327,9 @@ impl Pool {
             Event::Reload { workers } => self.on_reload(workers, now, commands),
             Event::ReloadRefused => self.on_reload_refused(now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
+            Event::UpgradeServes => self.on_upgrade_serves(now, commands),
             Event::UpgradeFailed(cause) => self.on_upgrade_failed(cause, now, commands),
+            Event::UpgradeEnded(end) => self.on_upgrade_ended(end, now, commands),
             Event::AcceptAnew => self.have_all_accept_anew(commands),
         }
     }
@@ -318,13 +339,9 @@ impl Pool {
         if let Stage::Stopping { kill_at: Some(at), .. } = self.stage
             && at <= now
         {
-            self.kill_all(Hurry::Deadline, commands);
+            self.kill_all(Hurry::Deadline, now, commands);
         }
-        if self.upgrade_by.is_some_and(|at| at <= now) {
-            commands.push(Command::KillUpgrade);
-            let within = self.rules.upgrade_timeout;
-            self.on_upgrade_failed(Cause::NotReady { within }, now, commands);
-        }
+        self.handle_timeout_of_upgrade(now, commands);
         for worker in 0..self.places.len() {
             self.handle_timeout_of(worker, now, commands);
         }
@@ -373,7 +390,8 @@ impl Pool {
         let successors = self.places.iter().filter_map(|place| place.successor.as_ref()?.ready_by);
         let leaving = self.leaving.iter().filter_map(|leaving| leaving.kill_at);
         let due = self.due.iter().filter(|_| self.may_change()).map(|(.., at)| *at);
-        places.chain(successors).chain(leaving).chain(due).chain(stop).chain(self.upgrade_by).min()
+        let upgrade = self.upgrade.and_then(Upgrade::due);
+        places.chain(successors).chain(leaving).chain(due).chain(stop).chain(upgrade).min()
     }
 
     fn on_ready(&mut self, life: Life, now: Instant, commands: &mut Vec<Command>) {
@@ -516,8 +534,13 @@ impl Pool {
     fn on_signal(&mut self, signal: Signal, now: Instant, commands: &mut Vec<Command>) {
         match (signal, &self.stage) {
             (Signal::Stop { name }, _) => self.on_stop(name, now, commands),
+            (Signal::Reload { .. }, Stage::Stopping { verdict: Verdict::Upgraded, .. })
+                if self.upgrade == Some(Upgrade::Serving) =>
+            {
+                commands.push(Command::ForwardReload);
+            }
             (Signal::Reload { name }, Stage::Stopping { .. }) => {
-                commands.push(Command::Tell(Notice::Ignored { signal: name }));
+                commands.push(Command::Tell(Notice::Ignored { signal: name, why: Busy::Stopping }));
             }
             (Signal::Reload { .. }, _) => {
                 self.wanted = Some(Wanted { reads: true, workers: None });

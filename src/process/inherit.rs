@@ -3,10 +3,11 @@
 
 use std::env;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{Pid, getppid};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::listen::{Handed, Listeners};
@@ -18,7 +19,7 @@ pub(crate) const VARIABLE: &str = "URING_POOL_INHERIT";
 /// As it is written into the environment.
 #[derive(Serialize, Deserialize)]
 struct Letter {
-    /// For whoever this process has started; a stale one, further down, is nobody's.
+    /// Who wrote it, for whom it started.
     from: i32,
     listeners: Vec<Handed>,
     scoreboard: RawFd,
@@ -46,15 +47,19 @@ impl Inheritance {
     pub(crate) fn take() -> io::Result<Option<Inheritance>> {
         let Ok(letter) = env::var(VARIABLE) else { return Ok(None) };
         let letter: Letter = serde_json::from_str(&letter)?;
-        let from = Pid::from_raw(letter.from);
-        if getppid() != from {
+        // Whoever wrote it may be gone by now, so that the parent is another; but it is who made the
+        // line. In a stale letter, further down, this number is somebody else's or nobody's.
+        let Ok(messages) = sys::take_descriptor(letter.messages) else { return Ok(None) };
+        let maker = getsockopt(&messages, sockopt::PeerCredentials).map(|maker| maker.pid());
+        if maker != Ok(letter.from) {
+            let _not_ours_to_close = messages.into_raw_fd();
             return Ok(None);
         }
         Ok(Some(Inheritance {
-            from,
+            from: Pid::from_raw(letter.from),
             listeners: Listeners::inherit(letter.listeners)?,
             scoreboard: sys::take_descriptor(letter.scoreboard)?,
-            messages: sys::take_descriptor(letter.messages)?,
+            messages,
             passing: sys::take_descriptor(letter.passing)?,
         }))
     }
@@ -62,7 +67,8 @@ impl Inheritance {
 
 /// Descriptors on their way to a new master: copies that survive its exec, closed here on drop.
 pub(crate) struct Bequest {
-    copies: Vec<OwnedFd>,
+    /// Until the new master has its own.
+    _copies: Vec<OwnedFd>,
     letter: String,
 }
 
@@ -89,17 +95,11 @@ impl Bequest {
             messages: copy(messages)?,
             passing: copy(passing)?,
         };
-        Ok(Bequest { copies, letter: serde_json::to_string(&letter)? })
+        Ok(Bequest { _copies: copies, letter: serde_json::to_string(&letter)? })
     }
 
     /// The value of [`VARIABLE`].
     pub(crate) fn letter(&self) -> &str {
         &self.letter
-    }
-}
-
-impl Drop for Bequest {
-    fn drop(&mut self) {
-        self.copies.clear();
     }
 }

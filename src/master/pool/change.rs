@@ -28,7 +28,8 @@ pub(super) enum Change {
 
 impl Pool {
     pub(super) fn may_change(&self) -> bool {
-        matches!(self.stage, Stage::Running) && self.change.is_none() && self.upgrade_by.is_none()
+        let is_upgrading = self.upgrade.is_some_and(|upgrade| !upgrade.is_given_up());
+        matches!(self.stage, Stage::Running) && self.change.is_none() && !is_upgrading
     }
 
     pub(super) fn on_reload(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
@@ -241,40 +242,5 @@ impl Pool {
     pub(super) fn have_all_accept_anew(&mut self, commands: &mut Vec<Command>) {
         let listening = self.places.iter().filter(|place| place.phase.listens());
         commands.extend(listening.map(|place| Command::Send(place.life, Message::AcceptAnew)));
-    }
-
-    pub(super) fn on_upgrade(
-        &mut self,
-        signal: &'static str,
-        now: Instant,
-        commands: &mut Vec<Command>,
-    ) {
-        if self.may_change() {
-            self.upgrade_by = Some(now + self.rules.upgrade_timeout);
-            commands.push(Command::StartUpgrade);
-        } else {
-            commands.push(Command::Tell(Notice::Ignored { signal }));
-        }
-    }
-
-    pub(super) fn on_upgrade_ready(&mut self, now: Instant, commands: &mut Vec<Command>) {
-        if self.upgrade_by.take().is_none() {
-            return;
-        }
-        commands.push(Command::Tell(Notice::Upgraded { within: self.rules.stop_timeout }));
-        self.begin_stop(Verdict::Upgraded, now, commands);
-        self.finish_if_empty(commands);
-    }
-
-    pub(super) fn on_upgrade_failed(
-        &mut self,
-        cause: Cause,
-        now: Instant,
-        commands: &mut Vec<Command>,
-    ) {
-        if self.upgrade_by.take().is_some() {
-            commands.push(Command::Tell(Notice::UpgradeFailed { cause }));
-            self.begin_next_change(now, commands);
-        }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::process::EXIT_CANNOT_START;
 use Act::{Adopt, Examine, Finish, Fork, Kill, ReportReady, Send, StartUpgrade, TakeBack};
-use Act::{DropReload, KillUpgrade, ReadSettings, SettleReload, TellUpgradeAcceptAnew};
+use Act::{DropReload, ReadSettings, SettleReload, TellUpgradeAcceptAnew};
+use Act::{ForwardReload, KillUpgrade, OfferUpgrade, Resume, StopUpgrade};
 
 const STOP: Event = Event::Signal(Signal::Stop { name: "SIGTERM" });
 const UPGRADE: Event = Event::Signal(Signal::Upgrade { name: "SIGUSR2" });
@@ -16,6 +17,7 @@ const KILLED: End = End::Killed { signal: 9, core_dumped: false };
 const CLEAN: End = End::Exited { code: 0 };
 const CANNOT_START: End = End::Exited { code: EXIT_CANNOT_START };
 const SHUTDOWN: Message = Message::Shutdown { deadline_ms: 30_000 };
+const ANEW: Message = Message::AcceptAnew;
 const RELOAD: Message = Message::Reload { deadline_ms: 30_000 };
 
 /// What the pool wants to have done to whom; workers by their place.
@@ -32,7 +34,11 @@ enum Act {
     SettleReload,
     DropReload,
     StartUpgrade,
+    OfferUpgrade,
+    StopUpgrade,
     KillUpgrade,
+    ForwardReload,
+    Resume,
     TellUpgradeAcceptAnew,
     Finish(Verdict),
 }
@@ -115,7 +121,11 @@ impl Scene {
                 Command::SettleReload => SettleReload,
                 Command::DropReload => DropReload,
                 Command::StartUpgrade => StartUpgrade,
+                Command::OfferUpgrade => OfferUpgrade,
+                Command::StopUpgrade => StopUpgrade,
                 Command::KillUpgrade => KillUpgrade,
+                Command::ForwardReload => ForwardReload,
+                Command::Resume => Resume,
                 Command::TellUpgradeAcceptAnew => TellUpgradeAcceptAnew,
                 Command::Finish(verdict) => Finish(verdict),
             });
@@ -547,30 +557,107 @@ fn the_clients_of_a_worker_that_never_starts_are_served_by_another_one() {
 }
 
 #[test]
-fn an_upgrade_hands_over_once_the_new_master_is_ready() {
+fn an_upgrade_hands_over_once_the_new_master_serves() {
     let mut scene = Scene::running(2);
     assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
     assert_eq!(scene.event(UPGRADE), [], "one at a time");
-    assert_eq!(scene.reload(2), [], "nor a reload");
-    let handed_over = [Send(0, RELOAD), Send(1, RELOAD)];
-    assert_eq!(scene.event(Event::UpgradeReady), handed_over);
+    assert_eq!(scene.event(Event::UpgradeServes), [], "nothing was offered");
+    assert_eq!(scene.event(Event::UpgradeReady), [OfferUpgrade]);
+    assert_eq!(scene.serving.len(), 2, "until it has taken over");
+    assert_eq!(scene.event(Event::UpgradeServes), [Send(0, RELOAD), Send(1, RELOAD)]);
     let stopped = Event::AcceptStopped(scene.life(0));
     assert_eq!(scene.event(stopped), [TellUpgradeAcceptAnew]);
     assert_eq!(scene.ended(0, CLEAN), [TellUpgradeAcceptAnew]);
     assert_eq!(scene.ended(1, CLEAN), [TellUpgradeAcceptAnew, Finish(Verdict::Upgraded)]);
 }
 
+/// A pool whose new master serves.
+fn upgraded(workers: usize) -> Scene {
+    let mut scene = Scene::running(workers);
+    for event in [UPGRADE, Event::UpgradeReady, Event::UpgradeServes] {
+        scene.event(event);
+    }
+    scene
+}
+
 #[test]
 fn an_upgrade_that_fails_changes_nothing() {
-    let cause = Cause::Ended(End::Exited { code: 78 });
     let mut scene = Scene::running(1);
     scene.event(UPGRADE);
-    assert_eq!(scene.event(Event::UpgradeFailed(cause)), []);
+    assert_eq!(scene.event(Event::UpgradeFailed(Cause::IsInit)), []);
     assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
-    assert_eq!(scene.pass(secs(60)), [KillUpgrade]);
-    assert_eq!(scene.event(Event::UpgradeFailed(cause)), [], "it was killed");
-    assert_eq!(scene.event(Event::UpgradeReady), [], "too late");
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), []);
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+    assert_eq!(scene.event(Event::UpgradeReady), [OfferUpgrade]);
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [Resume], "it may have taken something");
     assert_eq!(scene.reload(1), [Fork(0)]);
+    assert_eq!(scene.serving.len(), 1);
+}
+
+#[test]
+fn a_new_master_that_is_late_has_time_to_go_and_nobody_is_started_before_it_has() {
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    assert_eq!(scene.pass(secs(60)), [StopUpgrade]);
+    assert_eq!(scene.event(Event::UpgradeReady), [], "too late");
+    assert_eq!(scene.event(UPGRADE), [], "there is one still");
+    assert_eq!(scene.reload(1), [Fork(0)], "other changes may begin");
+    scene.ready(0);
+    assert_eq!(scene.pass(secs(30) + STOP_GRACE), [StopUpgrade, Kill(0)], "at once, now");
+    assert_eq!(scene.pass(CHANNEL_GRACE), [KillUpgrade]);
+    scene.event(Event::UpgradeEnded(KILLED));
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+}
+
+#[test]
+fn a_new_master_that_never_takes_over_what_it_is_offered_is_killed() {
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(Event::UpgradeReady);
+    assert_eq!(scene.pass(secs(60)), [KillUpgrade]);
+    assert_eq!(scene.event(Event::UpgradeEnded(KILLED)), [Resume]);
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+}
+
+#[test]
+fn a_new_master_that_dies_after_all_leaves_everything_to_this_one() {
+    let mut scene = upgraded(2);
+    let old = [scene.life(0), scene.life(1)];
+    scene.event(Event::WorkerEnded(old[0], CLEAN));
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [Resume]);
+    assert_eq!(scene.pass(Duration::ZERO), [Fork(0), Fork(1)]);
+    (0..2).for_each(|id| drop(scene.ready(id)));
+    assert_eq!(scene.serving.len(), 2);
+    assert_eq!(scene.event(Event::WorkerEnded(old[1], CLEAN)).last(), Some(&Send(1, ANEW)));
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+}
+
+#[test]
+fn a_new_master_that_somebody_stops_is_not_replaced() {
+    let mut scene = upgraded(1);
+    assert_eq!(scene.event(Event::UpgradeEnded(CLEAN)), []);
+    assert_eq!(scene.ended(0, CLEAN), [Finish(Verdict::Stopped)]);
+}
+
+#[test]
+fn a_reload_during_an_upgrade_is_for_whoever_serves_then() {
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    assert_eq!(scene.event(HUP), []);
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [ReadSettings(READ)]);
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(HUP);
+    scene.event(Event::UpgradeReady);
+    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload, Send(0, RELOAD)]);
+    assert_eq!(scene.event(HUP), [ForwardReload], "and later on");
+}
+
+#[test]
+fn a_master_that_ends_after_an_upgrade_gives_requests_their_time_although_it_is_told_to_stop() {
+    let mut scene = upgraded(1);
+    assert_eq!(scene.event(STOP), [], "it does");
+    assert_eq!(scene.event(STOP), [Kill(0)], "a second one counts");
 }
 
 #[test]
@@ -582,9 +669,22 @@ fn a_stop_ends_what_is_under_way() {
     assert_eq!(acts, [DropReload, Send(0, SHUTDOWN), Send(0, SHUTDOWN)]);
     assert_eq!(scene.ended(0, CLEAN), []);
     assert_eq!(scene.event(Event::WorkerEnded(old, CLEAN)), [Finish(Verdict::Stopped)]);
+}
+
+#[test]
+fn a_stop_ends_a_new_master_and_waits_for_it() {
     let mut scene = Scene::running(1);
     scene.event(UPGRADE);
-    assert_eq!(scene.event(STOP), [KillUpgrade, Send(0, SHUTDOWN)]);
+    assert_eq!(scene.event(STOP), [StopUpgrade, Send(0, SHUTDOWN)]);
+    assert_eq!(scene.ended(0, CLEAN), [], "it has clients, too");
+    assert_eq!(scene.pass(secs(30) + STOP_GRACE), [StopUpgrade]);
+    assert_eq!(scene.pass(CHANNEL_GRACE), [KillUpgrade]);
+    let finish = scene.event(Event::UpgradeEnded(KILLED));
+    assert_eq!(finish, [Finish(Verdict::Stopped)]);
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(STOP);
+    assert_eq!(scene.event(STOP), [StopUpgrade, Kill(0)], "nobody is to wait");
 }
 
 #[test]
@@ -642,9 +742,12 @@ fn any_order_of_events_keeps_the_invariants() {
                 (16, _) => Some(UPGRADE),
                 (17, _) if world.upgrades => {
                     world.upgrades = false;
-                    Some(Event::UpgradeFailed(Cause::Ended(end)))
+                    Some(Event::UpgradeEnded(end))
                 }
-                (18, _) if world.upgrades && pick(5) == 0 => Some(Event::UpgradeReady),
+                (18, _) if world.upgrades => Some(match pick(4) {
+                    0 => Event::UpgradeServes,
+                    _ => Event::UpgradeReady,
+                }),
                 (19, _) if step > 200 => Some(STOP),
                 _ => continue,
             };
@@ -667,7 +770,10 @@ fn any_order_of_events_keeps_the_invariants() {
         while !finished {
             let commands = match world.alive.pop() {
                 Some(life) => world.step(Some(Event::WorkerEnded(life, CLEAN)), Duration::ZERO),
-                None => panic!("seed {seed}: it doesn't end"),
+                None => {
+                    assert!(std::mem::take(&mut world.upgrades), "seed {seed}: it doesn't end");
+                    world.step(Some(Event::UpgradeEnded(CLEAN)), Duration::ZERO)
+                }
             };
             finished = world.check(commands, finished, seed);
         }
@@ -713,8 +819,14 @@ impl World {
                 }
                 Command::Adopt { by, .. } => assert!(self.alive.contains(by), "seed {seed}"),
                 Command::ReadSettings(_) => self.reads = true,
-                Command::StartUpgrade => self.upgrades = true,
-                Command::KillUpgrade => self.upgrades = false,
+                Command::StartUpgrade => {
+                    assert!(!self.upgrades, "seed {seed}: two new masters");
+                    self.upgrades = true;
+                }
+                Command::OfferUpgrade | Command::StopUpgrade | Command::KillUpgrade => {
+                    assert!(self.upgrades, "seed {seed}: {command:?}");
+                }
+                Command::Resume => assert!(!self.upgrades, "seed {seed}"),
                 Command::Finish(_) => finished = true,
                 _ => {}
             }
@@ -737,8 +849,7 @@ impl World {
             self.check(commands, false, seed);
         }
         if std::mem::take(&mut self.upgrades) {
-            let cause = Cause::NotReady { within: secs(1) };
-            let commands = self.step(Some(Event::UpgradeFailed(cause)), Duration::ZERO);
+            let commands = self.step(Some(Event::UpgradeEnded(KILLED)), Duration::ZERO);
             self.check(commands, false, seed);
         }
         for _ in 0..100 {
