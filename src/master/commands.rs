@@ -241,6 +241,15 @@ impl Master<'_> {
     /// changes nothing.
     fn read_settings(&mut self) -> Option<Event> {
         self.begin_reload();
+        if let Some(workers) = self.scale_to.take() {
+            let mut config = self.config.clone().into_inner();
+            config.workers = match workers {
+                0 => WorkerCount::Auto,
+                count => WorkerCount::Fixed(count),
+            };
+            let config = config.validate().expect("only a checked number has changed");
+            return self.prepare(config);
+        }
         let config = match self.around.read_settings() {
             Ok(config) => config,
             Err(reason) => {
@@ -342,14 +351,8 @@ impl Master<'_> {
                 events.push(Event::Signal(Signal::Reload { name: "PoolHandle::reload" }));
             }
             Wish::Scale(workers) => {
-                self.begin_reload();
-                let mut config = self.config.clone().into_inner();
-                config.workers = match workers {
-                    0 => WorkerCount::Auto,
-                    count => WorkerCount::Fixed(count),
-                };
-                let config = config.validate().expect("only a checked number has changed");
-                events.extend(self.prepare(config));
+                self.scale_to = Some(workers);
+                events.push(Event::Signal(Signal::Reload { name: "PoolHandle::scale" }));
             }
             Wish::Send(to, payload) => {
                 let message = Message::User { payload };

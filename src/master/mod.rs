@@ -154,6 +154,7 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         accept: config.accept,
         config,
         next: None,
+        scale_to: None,
         listeners,
         signals,
         scoreboard,
@@ -227,6 +228,8 @@ struct Master<'a> {
     config: Checked<PoolConfig>,
     /// Settings and sockets of the workers that shall take over.
     next: Option<(Checked<PoolConfig>, Listeners)>,
+    /// The next reload is to have so many workers, whatever the settings say; 0 is one a core.
+    scale_to: Option<usize>,
     listeners: Listeners,
     signals: MasterSignals,
     scoreboard: Scoreboard,

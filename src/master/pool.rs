@@ -47,8 +47,9 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// A process that ends closes its channel before it can be reaped, by the time that the kernel
 /// takes to tear it down.
 const CHANNEL_GRACE: Duration = Duration::from_secs(1);
-/// A worker that hangs has so long to write down where.
-const LAST_WORDS_GRACE: Duration = Duration::from_millis(250);
+/// A worker that hangs has so long to write down where, and then ends by itself: some milliseconds;
+/// on a busy machine the names of a large program take more than a second.
+const LAST_WORDS_GRACE: Duration = Duration::from_secs(3);
 /// A worker that is due to be recycled, but whose successor failed, serves on for so long.
 const RECYCLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -154,7 +155,10 @@ pub(super) struct Pool {
     change: Option<Change>,
     /// Listeners may have gone to a place of another number.
     was_resized: bool,
-    /// A reload that has to wait for the change under way, for so many workers.
+    /// Somebody has asked for a reload, which has to wait for the change under way: the settings
+    /// are read when it begins, so that there is one set of new ones at a time.
+    wants_reload: bool,
+    /// A reload that has to wait although its settings are read, for so many workers.
     next_reload: Option<usize>,
     /// Workers that want a successor, and the earliest time for it.
     due: Vec<(Life, RecycleReason, Instant)>,
@@ -250,6 +254,7 @@ impl Pool {
             leaving: Vec::new(),
             change: None,
             was_resized: false,
+            wants_reload: false,
             next_reload: None,
             due: Vec::new(),
             upgrade_by: None,
@@ -496,7 +501,10 @@ impl Pool {
             (Signal::Reload { name }, Stage::Stopping { .. }) => {
                 commands.push(Command::Tell(Notice::Ignored { signal: name }));
             }
-            (Signal::Reload { .. }, _) => commands.push(Command::ReadSettings),
+            (Signal::Reload { .. }, _) => {
+                self.wants_reload = true;
+                self.begin_next_change(now, commands);
+            }
             (Signal::Upgrade { name }, _) => self.on_upgrade(name, now, commands),
         }
     }

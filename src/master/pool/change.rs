@@ -53,6 +53,9 @@ impl Pool {
             (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
             return;
         }
+        if std::mem::take(&mut self.wants_reload) {
+            return commands.push(Command::ReadSettings);
+        }
         let is_due = |(.., at): &&(Life, RecycleReason, Instant)| *at <= now;
         while let Some(&(life, reason, _)) = self.due.iter().find(is_due) {
             self.due.retain(|(due, ..)| *due != life);
@@ -194,11 +197,13 @@ impl Pool {
         self.begin_next_change(now, commands);
     }
 
-    /// A worker that leaves has let go of its listeners, which others have as well. The kernel may
-    /// have told it alone of a connection, and it didn't look.
+    /// A worker has let go of listeners, its own as it leaves or those that it was lent, which
+    /// others have as well. The kernel may have told it alone of a connection, and it didn't look.
     pub(super) fn on_accept_stopped(&mut self, life: Life, commands: &mut Vec<Command>) {
         if self.leaving.iter().any(|leaving| leaving.life == life) {
             self.have_others_accept_anew(life, commands);
+        } else {
+            self.have_all_accept_anew(commands);
         }
     }
 

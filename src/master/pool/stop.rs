@@ -40,6 +40,7 @@ impl Pool {
         if self.change.take().is_some() || self.next_reload.take().is_some() {
             commands.push(Command::DropReload);
         }
+        self.wants_reload = false;
         self.due.clear();
         let told: Vec<_> = self.leaving.iter().map(|leaving| leaving.life).collect();
         for place in &mut self.places {

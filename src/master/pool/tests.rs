@@ -444,6 +444,20 @@ fn reloads_come_one_after_the_other_and_the_last_word_counts() {
 }
 
 #[test]
+fn settings_are_not_read_before_they_can_be_used() {
+    let mut scene = Scene::running(1);
+    let asked = Event::Signal(Signal::Reload { name: "SIGHUP" });
+    assert_eq!(scene.event(asked), [ReadSettings]);
+    assert_eq!(scene.event(Event::Reload { workers: 1 }), [Fork(0)]);
+    assert_eq!(scene.event(asked), [], "one after the other");
+    assert_eq!(scene.event(asked), []);
+    let acts = scene.ready(0);
+    assert_eq!(acts.first(), Some(&SettleReload));
+    assert_eq!(acts.iter().filter(|act| **act == ReadSettings).count(), 1, "{acts:?}");
+    assert_eq!(acts.last(), Some(&ReadSettings));
+}
+
+#[test]
 fn recycling_replaces_one_worker_at_a_time() {
     let mut scene = Scene::running(2);
     let old = [scene.life(0), scene.life(1)];
@@ -511,6 +525,13 @@ fn what_a_dead_worker_was_told_in_the_stead_of_others_they_look_up() {
     assert_eq!(acts, [Send(0, Message::AcceptAnew)], "the other one isn't there");
     scene.pass(secs(1));
     let acts = scene.event(Event::EstateGone);
+    assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
+}
+
+#[test]
+fn who_gets_its_listeners_back_looks_at_them_when_the_other_one_has_let_go() {
+    let mut scene = Scene::running(2);
+    let acts = scene.event(Event::AcceptStopped(scene.life(0)));
     assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
 }
 
