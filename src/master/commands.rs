@@ -15,6 +15,7 @@ use super::children::{Child, Life};
 use super::end::End;
 use super::handle::Wish;
 use super::notice::{Cause, Fate, Notice};
+use super::outbox::{Booked, Outbox};
 use super::pool::{Command, Event, Pool, Rules, Verdict, Wanted};
 use super::{Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
@@ -149,6 +150,7 @@ impl Master<'_> {
                 let child = Child {
                     pid,
                     channel,
+                    outbox: Outbox::default(),
                     passing,
                     passing_far: Some(passing_far),
                     page,
@@ -167,13 +169,35 @@ impl Master<'_> {
     }
 
     pub(super) fn send(&mut self, life: Life, message: &Message) {
-        let Some(child) = self.children.get(life) else { return };
-        let fd = child.channel.as_raw_fd();
-        match self.limit.encode(message) {
-            Ok(packet) => {
-                self.ring.push(Op::Send { fd, buffer: SendBuffer::new(packet) }, Tag::Told);
+        let packet = match self.limit.encode(message) {
+            Ok(packet) => packet,
+            Err(error) => {
+                let name = self.name_of(life);
+                return log::error!("cannot send a message to {name}: {error}");
             }
-            Err(error) => log::error!("cannot send a message to {}: {error}", self.name_of(life)),
+        };
+        let Some(child) = self.children.get_mut(life) else { return };
+        let booked = if let Message::User { .. } = message {
+            child.outbox.offer(packet)
+        } else {
+            child.outbox.push(packet);
+            Booked::Waits
+        };
+        match booked {
+            Booked::Waits => return self.flush_outbox(life),
+            Booked::RefusedFirst => {
+                log::warn!("{} reads none of its messages: dropping new ones", self.name_of(life));
+            }
+            Booked::Refused => {}
+        }
+        self.scoreboard.pool().dropped_messages.add_among_others(1);
+    }
+
+    pub(super) fn flush_outbox(&mut self, life: Life) {
+        let Some(child) = self.children.get_mut(life) else { return };
+        if let Some(packet) = child.outbox.poll() {
+            let fd = child.channel.as_raw_fd();
+            self.ring.push(Op::Send { fd, buffer: SendBuffer::new(packet) }, Tag::Said(life));
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal as Number;
 use uring_ring::{Arrival, Completion, Errno, Op, Outcome};
 
-use super::children::Life;
+use super::children::{Child, Life};
 use super::end::End;
 use super::error::MasterError;
 use super::pool::Event;
@@ -97,6 +97,15 @@ impl Master<'_> {
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
             }
+            (Tag::Said(life), Outcome::Sent { result, .. }) => {
+                if let Err(errno) = result {
+                    log::debug!("worker {} was told nothing: {errno}", life.worker); // it is gone
+                }
+                if let Some(child) = self.children.get_mut(life) {
+                    child.outbox.on_sent();
+                    self.flush_outbox(life);
+                }
+            }
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
                 log::debug!("somebody was told nothing: {errno}"); // who is gone
             }
@@ -131,9 +140,20 @@ impl Master<'_> {
         now: Instant,
         events: &mut Vec<Event>,
     ) {
+        let is_over = result.is_err() || packet.is_empty();
+        if let Some(channel) = self.children.estate(life) {
+            if !is_over {
+                return self.push_read(channel, packet, Tag::Message(life)); // too late
+            }
+            if let Some(fd) = self.children.take_estate(life) {
+                self.ring.push(Op::Close { fd, cancel: false }, Tag::Closed);
+            }
+            log::debug!("the kernel has cleared away what worker {} left", life.worker);
+            return events.push(Event::EstateGone);
+        }
         let Some(child) = self.children.get(life) else { return };
         let channel = child.channel.as_raw_fd();
-        if result.is_err() || packet.is_empty() {
+        if is_over {
             events.push(Event::ChannelClosed(life));
             self.children.get_mut(life).expect("just found").is_heard = true;
             return;
@@ -199,6 +219,8 @@ impl Master<'_> {
         while let Some((life, end)) = self.children.ended(now) {
             if !end.is_clean() {
                 self.tell_last_words(life);
+                let lost = self.children.get(life).map_or(0, Child::connections);
+                self.scoreboard.pool().lost.add_among_others(lost);
             }
             events.push(Event::WorkerEnded(life, end));
             let Some(child) = self.children.remove(life) else { return };
@@ -206,8 +228,17 @@ impl Master<'_> {
             let state = if end.is_clean() { State::Stopped } else { State::Failed };
             child.page.on_end(child.pid.as_raw().unsigned_abs(), state);
             self.names.push((life, child.pid));
-            for fd in [child.channel, child.passing] {
-                self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
+            self.ring.push(Op::Close { fd: child.passing, cancel: true }, Tag::Closed);
+            if child.is_heard {
+                self.ring.push(Op::Close { fd: child.channel, cancel: true }, Tag::Closed);
+                if !end.is_clean() {
+                    events.push(Event::EstateGone);
+                }
+            } else {
+                // The ring of a process outlives it by the time that the kernel takes to clear it
+                // away. Until then its accepts are told of connections, and its read of the
+                // channel keeps that open.
+                self.children.keep_estate(life, child.channel);
             }
         }
     }
@@ -224,6 +255,11 @@ impl Master<'_> {
         }
         if unfinished.more > 0 {
             log::warn!("{name} had {} more requests that waited", unfinished.more);
+        }
+        match child.connections() {
+            0 => {}
+            1 => log::warn!("{name} had a connection open"),
+            open => log::warn!("{name} had {open} connections open"),
         }
         if let Some(stack) = child.page.last_words() {
             log::warn!("{name} was here:\n{}", stack.trim_end());

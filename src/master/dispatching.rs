@@ -14,11 +14,12 @@ use uring_ring::{Arrival, Errno, Op, Ring};
 
 use super::balance::Balancer;
 use super::children::{Children, Life};
-use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal};
+use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal, STALLED_AFTER};
 use super::refusal::Refusals;
 use super::{Master, Tag};
 use crate::config::PoolConfig;
 use crate::process::accept::Acceptor;
+use crate::process::clock::monotonic_nanos;
 use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
 use crate::process::scoreboard::{Scoreboard, WorkerPage};
 
@@ -46,7 +47,7 @@ pub(super) struct Dispatching {
     look_again_at: Option<Instant>,
     /// Sockets have another descriptor, and both were armed for a moment.
     owes_anew: bool,
-    /// Connections that are here, roughly: what counts against the limit of descriptors.
+    /// Connections that the dispatcher has: those that wait, and copies of those on their way.
     held: usize,
 }
 
@@ -69,12 +70,19 @@ impl Dispatching {
 
     /// Accepts from these sockets, and no longer from others.
     pub(super) fn listen(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>) {
-        self.acceptor.replace(sockets, ring, self.held);
+        let open = self.open();
+        self.acceptor.replace(sockets, ring, open);
         self.owes_anew = true;
     }
 
     pub(super) fn accept_anew(&mut self, ring: &mut Ring<Tag>) {
-        self.acceptor.arm_anew(ring, self.held);
+        let open = self.open();
+        self.acceptor.arm_anew(ring, open);
+    }
+
+    /// Connections that are here, which counts against the limit of descriptors.
+    fn open(&self) -> usize {
+        self.held + self.refusals.len()
     }
 
     /// The pool stops: nothing new comes in, and nothing waits.
@@ -147,6 +155,7 @@ impl Dispatching {
             Origin::Accepted => dispatch::Origin::Accepted,
             Origin::HandedOver => dispatch::Origin::HandedOver { by: STRANGER },
         };
+        self.held += 1;
         self.dispatcher.handle_connection(connection, origin, now);
     }
 
@@ -192,10 +201,11 @@ impl Master<'_> {
             dispatching.dispatcher.handle_connection(connection, dispatch::Origin::Accepted, now);
         }
         if !more {
-            dispatching.acceptor.arm(&mut self.ring, dispatching.held);
+            let open = dispatching.open();
+            dispatching.acceptor.arm(&mut self.ring, open);
             if dispatching.owes_anew && dispatching.acceptor.has_given_back() {
                 dispatching.owes_anew = false;
-                dispatching.acceptor.arm_anew(&mut self.ring, dispatching.held);
+                dispatching.acceptor.arm_anew(&mut self.ring, open);
             }
         }
     }
@@ -267,12 +277,17 @@ impl Master<'_> {
     pub(super) fn dispatch(&mut self, now: Instant) {
         let dispatching = &mut self.dispatching;
         dispatching.refusals.handle_timeout(now, &mut self.ring);
-        dispatching.acceptor.handle_time(now, &mut self.ring, dispatching.held);
+        let open = dispatching.open();
+        dispatching.acceptor.handle_time(now, &mut self.ring, open);
         if dispatching.look_again_at.is_some_and(|at| at <= now) {
             dispatching.look_again_at = None;
         }
         if dispatching.dispatcher.wants_progress() {
+            let nanos = monotonic_nanos();
             for (life, child) in self.children.iter() {
+                let is_busy = child.page.busy_for(nanos).is_some_and(|it| it >= STALLED_AFTER);
+                let is_stuck = is_busy || self.watch.is_stopped(life);
+                dispatching.dispatcher.handle_stuck(life, is_stuck);
                 let progress = progress_of(child.page, child.closed_before);
                 dispatching.dispatcher.handle_progress(life, progress, now);
             }
@@ -283,6 +298,8 @@ impl Master<'_> {
             self.follow(command, now);
         }
         self.dispatching.commands = commands;
+        let open = self.dispatching.open();
+        self.dispatching.acceptor.handle_room(&mut self.ring, open);
         self.dispatching.update_asks(self.scoreboard, &self.children, now);
         for (life, released) in self.dispatching.dispatcher.released() {
             let page = self.children.get(life).map(|child| child.page);

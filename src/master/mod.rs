@@ -15,6 +15,7 @@ mod end;
 mod error;
 mod handle;
 mod notice;
+mod outbox;
 mod pool;
 mod refusal;
 #[cfg(test)]
@@ -180,7 +181,9 @@ enum Tag {
     Bell,
     Wishes,
     Message(Life),
-    /// A message went out, or didn't.
+    /// A message to a worker went out, or didn't.
+    Said(Life),
+    /// One to another master.
     Told,
     Ended(Life),
     Closed,

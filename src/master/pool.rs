@@ -53,8 +53,9 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// A process that ends closes its channel before it can be reaped, by the time that the kernel
 /// takes to tear it down.
 const CHANNEL_GRACE: Duration = Duration::from_secs(1);
-/// A worker that hangs has so long to write down where.
-const LAST_WORDS_GRACE: Duration = Duration::from_millis(250);
+/// A worker that hangs has so long to write down where, and then ends by itself: some milliseconds;
+/// on a busy machine the names of a large program take more than a second.
+const LAST_WORDS_GRACE: Duration = Duration::from_secs(3);
 /// A worker that is due to be recycled, but whose successor failed, serves on for so long.
 const RECYCLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -64,6 +65,9 @@ pub(super) enum Event {
     WorkerReady(Life),
     WorkerEnded(Life, End),
     ChannelClosed(Life),
+    /// Nothing is left in the kernel of a process that has ended: it may have been told of
+    /// connections meanwhile, in the others' stead.
+    EstateGone,
     /// No connection comes to it any more.
     AcceptStopped(Life),
     RecycleDue(Life, RecycleReason),
@@ -314,6 +318,7 @@ impl Pool {
             Event::WorkerReady(life) => self.on_ready(life, now, commands),
             Event::WorkerEnded(life, end) => self.on_end(life, end, now, commands),
             Event::ChannelClosed(life) => self.on_channel_closed(life, now),
+            Event::EstateGone => self.on_estate_gone(commands),
             Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
             Event::RecycleDue(life, reason) => {
                 self.due.push((life, reason, now));

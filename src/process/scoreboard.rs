@@ -184,6 +184,10 @@ pub(crate) struct PoolFigures {
     pub(crate) refused: Counter,
     /// Idle connections that went from one worker to another.
     pub(crate) handed_over: Counter,
+    /// Connections that ended with a worker that died.
+    pub(crate) lost: Counter,
+    /// Messages of the embedder's that a worker had no room for, since it read none.
+    pub(crate) dropped_messages: Counter,
     /// Reloads that have succeeded.
     pub(crate) reloads: Counter,
     /// Binary upgrades that have succeeded.

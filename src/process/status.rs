@@ -76,6 +76,11 @@ pub struct Status {
     pub refused: u64,
     /// Idle connections so far that went from one worker to another.
     pub handed_over: u64,
+    /// Connections so far that ended with a worker that died, rather than by its doing.
+    pub lost_connections: u64,
+    /// Messages so far, sent by [`PoolHandle::send`](crate::PoolHandle::send), that were dropped
+    /// since their worker read none.
+    pub dropped_messages: u64,
     /// Reloads that have succeeded.
     pub reloads: u64,
     /// Binary upgrades that have succeeded.
@@ -203,6 +208,8 @@ impl Scoreboard {
             dispatched: self.pool().accepted.read(),
             refused: self.pool().refused.read(),
             handed_over: self.pool().handed_over.read(),
+            lost_connections: self.pool().lost.read(),
+            dropped_messages: self.pool().dropped_messages.read(),
             reloads: self.pool().reloads.read(),
             upgrades: self.pool().upgrades.read(),
             errors,
@@ -321,6 +328,8 @@ mod tests {
         figures.accepted.set(1);
         figures.refused.set(2);
         figures.handed_over.set(3);
+        figures.lost.set(7);
+        figures.dropped_messages.set(8);
         figures.reloads.set(4);
         figures.upgrades.set(5);
         figures.queue_size.set(6);
@@ -338,8 +347,9 @@ mod tests {
                 r#""p999_request_duration_ms":1.081,"#,
                 r#""active_connections":3,"total_connections":10,"closed_connections":7,"#,
                 r#""timed_out_connections":18,"bytes_received":123,"bytes_sent":456,"#,
-                r#""queue_size":6,"dispatched":1,"refused":2,"handed_over":3,"reloads":4,"#,
-                r#""upgrades":5,"errors":{"malformed":1,"too_large":2,"head_timeouts":3,"#,
+                r#""queue_size":6,"dispatched":1,"refused":2,"handed_over":3,"#,
+                r#""lost_connections":7,"dropped_messages":8,"reloads":4,"upgrades":5,"#,
+                r#""errors":{"malformed":1,"too_large":2,"head_timeouts":3,"#,
                 r#""idle_timeouts":4,"body_timeouts":5,"write_timeouts":6,"#,
                 r#""broken_connections":7,"handler_panics":8,"cut_off_responses":9,"#,
                 r#""failed_accepts":10},"workers":[{"worker_id":0,"pid":123,"core":0,"#,

@@ -518,7 +518,8 @@ fn stack_signal() -> i32 {
     libc::SIGRTMIN() + 5
 }
 
-/// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`.
+/// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`,
+/// and with its end.
 ///
 /// The handler allocates and takes locks, which no handler of a signal should do: it may find the
 /// allocator, or std's lock on backtraces, in the middle of something, and then it hangs. It is only
@@ -544,7 +545,8 @@ pub(crate) fn install_stack_dump(page: &'static WorkerPage) -> io::Result<()> {
     }
 }
 
-/// Asks a worker for its stack: it appears as the last words of its page, or not.
+/// Asks a worker for its stack: it appears as the last words of its page, or not. When it is
+/// written, the worker kills itself (`SIGKILL`).
 ///
 /// # Errors
 ///
@@ -561,6 +563,9 @@ extern "C" fn on_stack_signal(_: i32) {
     // SAFETY: the pointer is null, or was made of a `&'static WorkerPage` and hasn't changed since.
     let Some(page) = (unsafe { STACK_PAGE.load(Ordering::Acquire).as_ref() }) else { return };
     page.write_last_words(Backtrace::force_capture().to_string().as_bytes());
+    // The master would do so anyway, but doesn't know when this is done.
+    // SAFETY: takes integers, may be called in a signal's context, and doesn't return.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
 }
 
 #[cfg(test)]
@@ -568,7 +573,7 @@ mod tests {
     use super::*;
     use crate::process::scoreboard::Scoreboard;
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use std::os::fd::AsFd;
     use std::process::exit;
     use std::time::UNIX_EPOCH;
@@ -672,11 +677,11 @@ mod tests {
         });
         ask_for_stack(child).unwrap();
         let start = std::time::Instant::now();
-        while page.last_words().is_none() && start.elapsed().as_secs() < 20 {
+        let died = WaitStatus::Signaled(child, Signal::SIGKILL, false);
+        while waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() != died {
+            assert!(start.elapsed().as_secs() < 20, "it ends by itself");
             std::thread::yield_now();
         }
-        nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
-        waitpid(child, None).unwrap();
         let words = page.last_words().expect("it can still speak");
         assert!(words.contains("a_loop_without_an_end"), "{words}");
         assert!(ask_for_stack(child).is_err(), "there is nobody left");

@@ -318,6 +318,7 @@ impl Worker {
                         if let Some(Some(taker)) = self.takers.get_mut(listener) {
                             taker.on_accept(1, self.around.now);
                         }
+                        self.around.traffic.accepted += 1;
                         self.on_connection(socket, Origin::Accepted, 0);
                     }
                     Err(Errno::CANCELED) => {}
@@ -353,7 +354,6 @@ impl Worker {
         let fd = socket.as_raw_fd();
         let connection = match origin {
             Origin::Accepted => {
-                self.around.traffic.accepted += 1;
                 Connection::new(fd, self.around.now + self.around.first_request_timeout())
             }
             Origin::HandedOver => {
@@ -368,9 +368,13 @@ impl Worker {
         match delivery {
             Delivery::Connections { first, connections, missing } => {
                 let count = connections.len();
+                let is_new = |(_, origin): &&(_, Origin)| *origin == Origin::Accepted;
+                let new = connections.iter().filter(is_new).count() as u64;
                 // In this order, and before anything is read from them: what the page of a dead
                 // worker doesn't show as taken is given to somebody else.
                 let shown = &self.page.traffic;
+                shown.connections_total.add(new);
+                self.connections += new;
                 shown.connections.set((self.table.len() + count) as u64);
                 shown.not_taken.add(missing as u64);
                 shown.taken.set(first + (count + missing) as u64 - 1);

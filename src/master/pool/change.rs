@@ -214,11 +214,13 @@ impl Pool {
         self.begin_next_change(now, commands);
     }
 
-    /// A worker that leaves has let go of its listeners, which others have as well. The kernel may
-    /// have told it alone of a connection, and it didn't look.
+    /// A worker has let go of listeners, its own as it leaves or those that it was lent, which
+    /// others have as well. The kernel may have told it alone of a connection, and it didn't look.
     pub(super) fn on_accept_stopped(&mut self, life: Life, commands: &mut Vec<Command>) {
         if self.leaving.iter().any(|leaving| leaving.life == life) {
             self.have_others_accept_anew(life, commands);
+        } else {
+            self.have_all_accept_anew(commands);
         }
     }
 
@@ -239,7 +241,15 @@ impl Pool {
         }
     }
 
-    pub(super) fn have_all_accept_anew(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn on_estate_gone(&self, commands: &mut Vec<Command>) {
+        if let Stage::Stopping { verdict: Verdict::Upgraded, .. } = self.stage {
+            commands.push(Command::TellUpgradeAcceptAnew);
+        } else {
+            self.have_all_accept_anew(commands);
+        }
+    }
+
+    pub(super) fn have_all_accept_anew(&self, commands: &mut Vec<Command>) {
         let listening = self.places.iter().filter(|place| place.phase.listens());
         commands.extend(listening.map(|place| Command::Send(place.life, Message::AcceptAnew)));
     }

@@ -557,6 +557,24 @@ fn the_clients_of_a_worker_that_never_starts_are_served_by_another_one() {
 }
 
 #[test]
+fn what_a_dead_worker_was_told_in_the_stead_of_others_they_look_up() {
+    let mut scene = Scene::running(2);
+    scene.ended(1, KILLED);
+    let acts = scene.event(Event::EstateGone);
+    assert_eq!(acts, [Send(0, Message::AcceptAnew)], "the other one isn't there");
+    scene.pass(secs(1));
+    let acts = scene.event(Event::EstateGone);
+    assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
+}
+
+#[test]
+fn who_gets_its_listeners_back_looks_at_them_when_the_other_one_has_let_go() {
+    let mut scene = Scene::running(2);
+    let acts = scene.event(Event::AcceptStopped(scene.life(0)));
+    assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
+}
+
+#[test]
 fn an_upgrade_hands_over_once_the_new_master_serves() {
     let mut scene = Scene::running(2);
     assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
@@ -728,6 +746,7 @@ fn any_order_of_events_keeps_the_invariants() {
                     world.alive.retain(|alive| *alive != life);
                     Some(Event::WorkerEnded(life, end))
                 }
+                (11, None) => Some(Event::EstateGone),
                 (12, Some(life)) => Some(Event::AcceptStopped(life)),
                 (13, Some(life)) => Some(Event::RecycleDue(life, RecycleReason::Lifetime)),
                 (14, Some(life)) => {

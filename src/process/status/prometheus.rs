@@ -43,6 +43,10 @@ impl Status {
         text.counter("refused_total", "Connections that the master refused.", self.refused);
         let handed_over = self.handed_over;
         text.counter("handed_over_total", "Connections that changed their worker.", handed_over);
+        let lost = self.lost_connections;
+        text.counter("lost_connections_total", "Connections that a worker's death ended.", lost);
+        let dropped = self.dropped_messages;
+        text.counter("dropped_messages_total", "Messages that no worker read.", dropped);
         text.counter("reloads_total", "Reloads that succeeded.", self.reloads);
         text.counter("upgrades_total", "Binary upgrades that succeeded.", self.upgrades);
     }
