@@ -40,7 +40,7 @@ mod worker;
 pub use app::Handler;
 pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
 pub use master::{MasterError, PoolHandle, balance};
-pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};
+pub use pool::{Error, MessageError, Pool, Ready, Reload, Result, Worker};
 pub use process::{
     ActivationError, Errors as PoolErrors, ListenError, PidFileError, PrivilegeError, State,
     Status as PoolStatus, WorkerStatus,

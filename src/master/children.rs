@@ -160,7 +160,7 @@ mod tests {
 
     fn child(pid: Pid) -> Child {
         let (passing, passing_far) = channel::pair().unwrap();
-        let page = Scoreboard::create(1, UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
+        let page = Scoreboard::create(UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
         let channel = channel::pair().unwrap().0;
         Child {
             pid,

@@ -236,6 +236,11 @@ impl<F> Dispatcher<F> {
         self.is_stopping = true;
     }
 
+    /// It doesn't after all.
+    pub(super) fn end_stop(&mut self) {
+        self.is_stopping = false;
+    }
+
     /// Decides: what is due by now, and what follows from the events since the last time.
     pub(super) fn poll_commands(&mut self, now: Instant, commands: &mut Vec<Command<F>>) {
         for worker in &mut self.workers {

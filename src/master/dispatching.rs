@@ -13,7 +13,7 @@ use nix::sys::socket::{SockaddrStorage, getpeername};
 use uring_ring::{Arrival, Errno, Op, Ring};
 
 use super::balance::Balancer;
-use super::children::Life;
+use super::children::{Children, Life};
 use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal, STALLED_AFTER};
 use super::refusal::Refusals;
 use super::{Master, Tag};
@@ -43,7 +43,7 @@ pub(super) struct Dispatching {
     connections_max: BTreeMap<Life, usize>,
     /// Messages that are being read back, and what has been found in them.
     reclaimed: BTreeMap<Life, Vec<Range<u64>>>,
-    waits_for_room: bool,
+    pub(super) waits_for_room: bool,
     look_again_at: Option<Instant>,
     /// Sockets have another descriptor, and both were armed for a moment.
     owes_anew: bool,
@@ -89,6 +89,12 @@ impl Dispatching {
     pub(super) fn stop(&mut self, ring: &mut Ring<Tag>) {
         self.acceptor.stop(ring);
         self.dispatcher.begin_stop();
+    }
+
+    /// The pool doesn't stop after all.
+    pub(super) fn resume(&mut self) {
+        self.acceptor.resume();
+        self.dispatcher.end_stop();
     }
 
     /// Whether every client that is here has heard what it has to.
@@ -164,12 +170,15 @@ impl Dispatching {
     }
 
     /// Tells workers whether the master waits for room.
-    fn update_asks(&mut self, scoreboard: Scoreboard, now: Instant) {
+    fn update_asks(&mut self, scoreboard: Scoreboard, children: &Children, now: Instant) {
         let waiting = self.dispatcher.queue_len();
-        scoreboard.pool().queue_size.set(waiting as u64);
+        let shown = &scoreboard.pool().queue_size;
         let waits = waiting > 0;
+        if waits || self.waits_for_room {
+            shown.set(waiting as u64); // while nobody waits here, it is another master's to show
+        }
         if waits != self.waits_for_room {
-            scoreboard.asks().closings.set(waits.into());
+            children.iter().for_each(|(_, child)| child.page.asks.closings.set(waits.into()));
             self.look_again_at = waits.then_some(now + LOOK_AGAIN_AFTER);
             self.waits_for_room = waits;
         }
@@ -291,7 +300,7 @@ impl Master<'_> {
         self.dispatching.commands = commands;
         let open = self.dispatching.open();
         self.dispatching.acceptor.handle_room(&mut self.ring, open);
-        self.dispatching.update_asks(self.scoreboard, now);
+        self.dispatching.update_asks(self.scoreboard, &self.children, now);
         for (life, released) in self.dispatching.dispatcher.released() {
             let page = self.children.get(life).map(|child| child.page);
             if let Some(page) = page.filter(|page| page.orders.released.read() != released) {

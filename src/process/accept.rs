@@ -194,6 +194,11 @@ impl<T: Copy> Acceptor<T> {
         self.stopped = true;
         self.arm(ring, 0);
     }
+
+    /// Accepts again, once it is armed.
+    pub(crate) fn resume(&mut self) {
+        self.stopped = false;
+    }
 }
 
 impl Listener {

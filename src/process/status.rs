@@ -251,17 +251,17 @@ impl Errors {
 impl WorkerStatus {
     fn of(worker_id: usize, scoreboard: Scoreboard, now: u64, nanos: u64) -> WorkerStatus {
         let sum = |value: fn(&WorkerPage) -> u64| scoreboard.of_worker(worker_id).map(value).sum();
-        let newest = scoreboard.newest(worker_id);
-        let state = newest.map_or(State::Starting, WorkerPage::state);
-        let alive = newest.filter(|_| state.is_alive());
-        let started_at = newest.map_or(0, WorkerPage::started_at);
+        let speaker = scoreboard.speaker(worker_id);
+        let state = speaker.map_or(State::Starting, WorkerPage::state);
+        let alive = speaker.filter(|_| state.is_alive());
+        let started_at = speaker.map_or(0, WorkerPage::started_at);
         let last_activity_at =
-            newest.map(|page| page.life.last_activity_at.read()).filter(|at| *at > 0);
+            speaker.map(|page| page.life.last_activity_at.read()).filter(|at| *at > 0);
         let since = |at: u64| alive.map_or(0, |_| now.saturating_sub(at));
         WorkerStatus {
             worker_id,
-            pid: newest.map_or(0, WorkerPage::pid),
-            core: newest.and_then(WorkerPage::core),
+            pid: speaker.map_or(0, WorkerPage::pid),
+            core: speaker.and_then(WorkerPage::core),
             state,
             is_alive: state.is_alive(),
             connections: sum(|page| page.traffic.connections.read()),
@@ -272,8 +272,8 @@ impl WorkerStatus {
             uptime: since(started_at),
             idle_time: since(last_activity_at.unwrap_or(started_at)),
             memory_usage: alive.map_or(0, |page| page.life.memory.read()),
-            loop_delay_ms: milliseconds(newest.map(|page| page.loop_delay(nanos))),
-            restarts: newest.map_or(0, WorkerPage::restarts),
+            loop_delay_ms: milliseconds(speaker.map(|page| page.loop_delay(nanos))),
+            restarts: speaker.map_or(0, WorkerPage::restarts),
             turns: sum(|page| page.traffic.turns.read()),
         }
     }
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn the_document_has_this_shape() {
         let start = UNIX_EPOCH + Duration::from_secs(1_000);
-        let (scoreboard, _memory) = Scoreboard::create(1, start).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(start).unwrap();
         scoreboard.pool().workers.set(1);
         let page = scoreboard.claim(0, start).unwrap();
         page.on_birth(123, Some(0));
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn sums_go_over_all_workers_and_only_serving_ones_are_active() {
-        let (scoreboard, _memory) = Scoreboard::create(4, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.pool().workers.set(4);
         let doing = [State::Busy, State::Starting, State::Stopping, State::Failed];
         for (worker, state) in doing.into_iter().enumerate() {
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn counts_never_go_back_when_a_worker_is_restarted() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.pool().workers.set(1);
         let mut last = scoreboard.status(UNIX_EPOCH, 0);
         for round in 1..=3 {
@@ -393,7 +393,7 @@ mod tests {
             page.figures.on_fault(Fault::Broken);
             page.figures.durations.record(1_000_000, 1);
             page.traffic.busy_since.set(1);
-            page.on_end(State::Failed);
+            page.on_end(std::process::id(), State::Failed);
             let next = scoreboard.status(UNIX_EPOCH, 0);
             assert_eq!(next.durations.count, last.durations.count + 1);
             assert_eq!((next.total_requests, next.successful_requests), (round, round));
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_pool_whose_workers_stop_is_not_running() {
-        let (scoreboard, _memory) = Scoreboard::create(2, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.claim(0, UNIX_EPOCH).unwrap().set_state(State::Stopping);
         scoreboard.claim(1, UNIX_EPOCH).unwrap().set_state(State::Stopped);
         assert!(!scoreboard.status(UNIX_EPOCH, 0).is_running);

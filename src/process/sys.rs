@@ -529,7 +529,8 @@ fn stack_signal() -> i32 {
     libc::SIGRTMIN() + 5
 }
 
-/// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`.
+/// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`,
+/// and with its end.
 ///
 /// The process never goes on after that. The handler allocates and takes locks, which no handler of
 /// a signal should do: it may find the allocator in the middle of something, and then hang, or leave
@@ -556,7 +557,8 @@ pub(crate) fn install_stack_dump(page: &'static WorkerPage) -> io::Result<()> {
     }
 }
 
-/// Asks a worker for its stack: it appears as the last words of its page, or not.
+/// Asks a worker for its stack: it appears as the last words of its page, or not. When it is
+/// written, the worker kills itself (`SIGKILL`).
 ///
 /// # Errors
 ///
@@ -583,7 +585,7 @@ mod tests {
     use super::*;
     use crate::process::scoreboard::Scoreboard;
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use std::os::fd::AsFd;
     use std::process::exit;
     use std::time::UNIX_EPOCH;
@@ -622,7 +624,7 @@ mod tests {
 
     #[test]
     fn pages_are_shared_with_children() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let code = exit_code(|| {
             page.figures.requests.add(7);
@@ -646,7 +648,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_worker_was_doing_is_known_until_its_successor_begins() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let child = forked(page, || {
             let black_box = &page.figures.black_box;
@@ -658,7 +660,7 @@ mod tests {
         });
         nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
         waitpid(child, None).unwrap();
-        page.on_end(crate::process::scoreboard::State::Failed);
+        page.on_end(std::process::id(), crate::process::scoreboard::State::Failed);
         let requests = page.in_flight(3_000).requests;
         let shown: Vec<_> = requests
             .iter()
@@ -679,7 +681,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_hangs_says_where() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let child = forked(page, || {
             install_stack_dump(page).unwrap();
@@ -687,15 +689,15 @@ mod tests {
         });
         ask_for_stack(child).unwrap();
         let start = std::time::Instant::now();
-        while page.last_words().is_none() && start.elapsed().as_secs() < 20 {
+        let died = WaitStatus::Signaled(child, Signal::SIGKILL, false);
+        while waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() != died {
+            assert!(start.elapsed().as_secs() < 20, "it ends by itself");
             std::thread::yield_now();
         }
-        nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
-        waitpid(child, None).unwrap();
         let words = page.last_words().expect("it can still speak");
         assert!(words.contains("a_loop_without_an_end"), "{words}");
         assert!(ask_for_stack(child).is_err(), "there is nobody left");
-        page.on_end(crate::process::scoreboard::State::Failed);
+        page.on_end(std::process::id(), crate::process::scoreboard::State::Failed);
         scoreboard.claim(0, UNIX_EPOCH).unwrap();
         assert_eq!(page.last_words(), None, "a successor has its own");
     }

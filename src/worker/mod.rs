@@ -29,7 +29,7 @@ use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
 use crate::process::parcel::Origin;
-use crate::process::scoreboard::{Asks, State, WorkerPage};
+use crate::process::scoreboard::{State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
 use entry::{Entry, Receive};
 use lifecycle::{Lifecycle, Order};
@@ -99,7 +99,6 @@ struct Parts {
     settings: Settings,
     connections_max: usize,
     page: &'static WorkerPage,
-    asks: &'static Asks,
     worker_id: usize,
     runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
@@ -126,7 +125,6 @@ struct Worker {
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
     page: &'static WorkerPage,
-    asks: &'static Asks,
     id: usize,
     /// Of this process alone.
     requests: u64,
@@ -190,7 +188,7 @@ impl Worker {
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
         let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
-        let Parts { connections_max, worker_id, page, asks, .. } = parts;
+        let Parts { connections_max, worker_id, page, .. } = parts;
         let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
             ring,
@@ -220,7 +218,6 @@ impl Worker {
             queue,
             woken: Vec::new(),
             page,
-            asks,
             id: worker_id,
             requests: 0,
             connections: 0,
@@ -242,8 +239,8 @@ impl Worker {
         let now = clock();
         self.runtime.enter(now);
         self.around.now = now;
-        if self.asks.sleeps.read() != 0 {
-            self.asks.sleeps.set(0);
+        if self.page.asks.sleeps.read() != 0 {
+            self.page.asks.sleeps.set(0);
             self.passing.ring_bell(); // somebody has to look whether this turn ends
         }
         self.around.nanos = self.anchor.nanos(now);
@@ -596,7 +593,7 @@ impl Worker {
         for taker in self.takers.iter().flatten() {
             taker.show(self.table.len() as u64);
         }
-        if traffic.closed > 0 && self.asks.closings.read() != 0 {
+        if traffic.closed > 0 && self.page.asks.closings.read() != 0 {
             let message = Message::ConnectionClosed { worker_id: self.id, open: self.table.len() };
             self.lifecycle.say(&message, &mut self.ring);
         }

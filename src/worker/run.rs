@@ -95,7 +95,6 @@ fn prepare(
         runtime,
         queue,
         page: seat.page,
-        asks: seat.scoreboard.asks(),
         worker_id: seat.worker_id,
         listeners: seat.listeners,
         slots: seat.slots,

@@ -169,7 +169,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     fn text() -> String {
-        let (scoreboard, _memory) = Scoreboard::create(2, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.pool().workers.set(2);
         let page = scoreboard.claim(1, UNIX_EPOCH).unwrap();
         page.figures.requests.add(3);
