@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use common::load::Load;
 use common::observer::Observer;
-use common::{Client, MODES, Server, children, eventually, foster_parent, is_running, kill_hard};
+use common::{Client, MODES, Server, children, embedded};
+use common::{eventually, foster_parent, is_running, kill_hard};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -109,6 +110,19 @@ fn a_new_master_that_dies_changes_nothing() {
         left.sort_unstable();
         assert_eq!(left, workers, "{mode}");
     }
+}
+
+#[test]
+fn whoever_hangs_after_an_upgrade_that_failed_is_replaced() {
+    foster_parent();
+    let mut server = embedded::start(&["--workers", "2", "--hang-timeout-ms", "1000"]);
+    server.signal(Signal::SIGUSR2);
+    let line = server.wait_for_log("upgrading: the new master has pid ");
+    kill_hard(line.rsplit_once(' ').unwrap().1.parse().unwrap());
+    server.wait_for_log("the upgrade failed, and this master goes on");
+    server.connect().say("GET /busy HTTP/1.1\r\nHost: t\r\n\r\n");
+    server.wait_for_log("hangs: its loop has not turned");
+    eventually("two workers serve", || server.status()["active_workers"] == 2);
 }
 
 /// A server with a configuration file that a new master reads when the test wants it to: until
