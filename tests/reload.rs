@@ -138,15 +138,15 @@ fn settings_of_a_reload_that_fails_are_nobodys() {
     let mut command = program();
     command.arg("serve").arg("-c").arg(&conf);
     let mut server = Server::of(command);
-    let served = |server: &Server| server.connect().get("/f").body().to_owned();
-    assert_eq!(served(&server), "old");
+    let content = |server: &Server| server.connect().get("/f").body().to_owned();
+    assert_eq!(content(&server), "old");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     configure("new", &format!("listen = [\"127.0.0.1:0\", \"{address}\"]"));
     server.signal(Signal::SIGHUP);
     server.wait_for_log("nothing changes");
     kill_the_only_worker(&server);
-    assert_eq!(served(&server), "old", "the settings in use are those of before");
+    assert_eq!(content(&server), "old", "the settings in use are those of before");
 
     // Nor are those that are bad when a reload is under way.
     configure("new", "listen = [\"127.0.0.1:0\"]");
@@ -157,7 +157,7 @@ fn settings_of_a_reload_that_fails_are_nobodys() {
     server.wait_for_log("reloaded: 1 new workers serve");
     server.wait_for_log("nothing changes");
     kill_the_only_worker(&server);
-    assert_eq!(served(&server), "new");
+    assert_eq!(content(&server), "new");
 }
 
 #[test]

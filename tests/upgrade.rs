@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use common::load::Load;
 use common::observer::Observer;
-use common::{Client, MODES, Server, children, eventually, foster_parent, is_running, kill_hard};
+use common::{Client, MODES, Server, children, embedded};
+use common::{eventually, foster_parent, is_running, kill_hard};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -111,6 +112,19 @@ fn a_new_master_that_dies_changes_nothing() {
     }
 }
 
+#[test]
+fn whoever_hangs_after_an_upgrade_that_failed_is_replaced() {
+    foster_parent();
+    let mut server = embedded::start(&["--workers", "2", "--hang-timeout-ms", "1000"]);
+    server.signal(Signal::SIGUSR2);
+    let line = server.wait_for_log("upgrading: the new master has pid ");
+    kill_hard(line.rsplit_once(' ').unwrap().1.parse().unwrap());
+    server.wait_for_log("the upgrade failed, and this master goes on");
+    server.connect().say("GET /busy HTTP/1.1\r\nHost: t\r\n\r\n");
+    server.wait_for_log("hangs: its loop has not turned");
+    eventually("two workers serve", || server.status()["active_workers"] == 2);
+}
+
 /// A server with a configuration file that a new master reads when the test wants it to: until
 /// then, it is a FIFO that nobody writes to.
 struct Gated {
@@ -124,10 +138,10 @@ impl Gated {
         Gated::start_with(mode, "")
     }
 
-    fn start_with(mode: &'static str, more: &str) -> Gated {
+    fn start_with(mode: &'static str, extra: &str) -> Gated {
         foster_parent();
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("conf"), settings(&directory, mode, more)).unwrap();
+        fs::write(directory.path().join("conf"), settings(&directory, mode, extra)).unwrap();
         let mut command = common::program();
         command.arg("serve").arg("-c").arg(directory.path().join("conf"));
         Gated { server: Server::of(command), directory, mode }
@@ -148,16 +162,16 @@ impl Gated {
     }
 
     /// Lets it have them, with something more.
-    fn open_gate(&self, more: &str) -> File {
+    fn open_gate(&self, extra: &str) -> File {
         let mut gate = File::options().write(true).open(self.path("conf")).unwrap();
-        gate.write_all(settings(&self.directory, self.mode, more).as_bytes()).unwrap();
+        gate.write_all(settings(&self.directory, self.mode, extra).as_bytes()).unwrap();
         gate
     }
 
     /// From now on the file is one again, with something more.
-    fn configure(&self, more: &str) {
+    fn configure(&self, extra: &str) {
         let new = self.path("conf.new");
-        fs::write(&new, settings(&self.directory, self.mode, more)).unwrap();
+        fs::write(&new, settings(&self.directory, self.mode, extra)).unwrap();
         fs::rename(new, self.path("conf")).unwrap();
     }
 
@@ -204,13 +218,13 @@ impl Gated {
 }
 
 /// The settings, as a file.
-fn settings(directory: &TempDir, mode: &str, more: &str) -> String {
+fn settings(directory: &TempDir, mode: &str, extra: &str) -> String {
     let [sock, pid] = ["sock", "pid"].map(|name| directory.path().join(name));
     let (sock, pid) = (sock.display(), pid.display());
-    let more = if more.is_empty() { "workers = 2" } else { more };
+    let extra = if extra.is_empty() { "workers = 2" } else { extra };
     format!(
         "listen = [\"127.0.0.1:0\", \"unix:{sock}\"]\npid_file = \"{pid}\"\naccept = \"{mode}\"\n\
-         stop_timeout = \"15s\"\n{more}\n"
+         stop_timeout = \"15s\"\n{extra}\n"
     )
 }
 
@@ -228,8 +242,8 @@ fn an_upgrade_that_fails_by_itself_leaves_everything_as_it_was() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         gated.begin_upgrade();
         let text = settings(&gated.directory, mode, "");
-        let more = format!("\", \"{}\"]\npid_file", taken.local_addr().unwrap());
-        let text = text.replace("\"]\npid_file", &more);
+        let extra = format!("\", \"{}\"]\npid_file", taken.local_addr().unwrap());
+        let text = text.replace("\"]\npid_file", &extra);
         fs::write(gated.path("conf"), text).unwrap();
         gated.server.wait_for_log("the upgrade failed, and this master goes on");
         gated.configure("");

@@ -355,13 +355,14 @@ impl Master<'_> {
         self.foreign.watch(|| self.around.settle_settings(true));
         self.end_reload();
         let Some((config, listeners)) = self.next.take() else { return };
-        if self.accept == Accept::Dispatch && listeners.addresses() != self.listeners.addresses() {
+        let is_elsewhere = listeners.addresses() != self.listeners.addresses();
+        if self.is_in_charge && self.accept == Accept::Dispatch && is_elsewhere {
             match listeners.all() {
                 Ok(sockets) => self.dispatching.listen(sockets, &mut self.ring),
                 Err(error) => log::error!("cannot listen on what is new: {error}"),
             }
         }
-        if let Some(steering) = &mut self.steering {
+        if let Some(steering) = self.steering.as_mut().filter(|_| self.is_in_charge) {
             for group in listeners.groups() {
                 if let Err(error) = steering.attach(&group) {
                     log::warn!("connections to new sockets go by their hash, not by load: {error}");
@@ -370,7 +371,9 @@ impl Master<'_> {
         }
         pool.set_rules(Rules::of(&config));
         self.watch.set_timeout(config.hang_timeout, now);
-        self.scoreboard.pool().workers.set(listeners.workers() as u64);
+        if self.is_in_charge {
+            self.scoreboard.pool().workers.set(listeners.workers() as u64);
+        }
         self.scoreboard.pool().reloads.add_among_others(1);
         (self.config, self.listeners) = (config, listeners);
     }

@@ -18,6 +18,7 @@ use crate::process::channel::{self, Limit, Message};
 use crate::process::inherit::{self, Bequest, Inheritance};
 use crate::process::listen::Listeners;
 use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
+use crate::process::sys;
 
 /// How this program was started, and can be started again.
 #[derive(Debug)]
@@ -44,8 +45,9 @@ impl Program {
         let (passing, its_passing) = channel::pair()?;
         let bequest =
             Bequest::new(listeners, scoreboard.as_fd(), its_messages.as_fd(), its_passing.as_fd())?;
-        // std gives the child an empty signal mask, and closes nothing that isn't close-on-exec.
-        let child = Command::new(path)
+        let mut command = Command::new(path);
+        sys::unblock_signals_in(&mut command);
+        let child = command
             .args(&self.arguments)
             .env(inherit::VARIABLE, bequest.letter())
             .env_remove("LISTEN_PID") // they are about this process

@@ -1,18 +1,25 @@
-//! A file that says which process is the master. Signals nobody, locks nothing.
+//! A file that says which process is the master. Signals nobody.
 
 use std::fmt;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 /// Everybody may read it.
 const MODE: u32 = 0o644;
+
+/// A second: looking and writing takes a thousandth of it.
+const LOCK_TRIES: u32 = 200;
+const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// A file with the id of the process that created it. Removed on drop, but neither by a forked
 /// child nor when another process's id is in it by then.
@@ -33,6 +40,7 @@ impl PidFile {
     pub(crate) fn create(path: &Path, replaces: Option<u32>) -> Result<PidFile, PidFileError> {
         let error = |fault| PidFileError { path: path.to_owned(), fault };
         let owner = process::id();
+        let _alone = lock_beside(path);
         match named(path).map_err(error)? {
             Some(pid) if pid != owner && Some(pid) != replaces && is_alive(pid) => {
                 return Err(error(Fault::Running(pid)));
@@ -54,6 +62,23 @@ impl Drop for PidFile {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// Two masters that start at once look at the file and write it one after the other, or each would
+/// find that nobody has it. The lock is on the directory, as the file is replaced, and ends on drop;
+/// where nobody can be locked out, or somebody else keeps us out, there is none.
+fn lock_beside(path: &Path) -> Option<Flock<File>> {
+    let absolute = std::path::absolute(path).ok()?;
+    let mut directory = File::open(absolute.parent()?).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Some(locked),
+            Err((again, Errno::EWOULDBLOCK)) => directory = again,
+            Err(_) => return None,
+        }
+        thread::sleep(LOCK_AGAIN_AFTER);
+    }
+    None
 }
 
 /// The process that the file names; none when there is no file, or an empty one.
@@ -159,6 +184,7 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{getppid, mkfifo};
+    use std::io::Read;
 
     /// A process that lives as long as the test: whoever started it.
     fn somebody() -> u32 {
@@ -205,6 +231,29 @@ mod tests {
             fs::write(&path, left).unwrap();
             assert!(PidFile::create(&path, None).is_ok());
             assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn of_two_that_start_at_once_one_has_the_file() {
+        for _ in 0..20 {
+            let (_directory, path) = pid_file();
+            let (mut reader, writer) = io::pipe().unwrap();
+            let start = || match fork().unwrap() {
+                Fork::Parent { child } => child,
+                Fork::Child => process::exit(PidFile::create(&path, None).map_or(0, |file| {
+                    std::mem::forget(file); // or the other one would find none
+                    1
+                })),
+            };
+            let children = [start(), start()];
+            drop(writer);
+            reader.read_to_end(&mut Vec::new()).unwrap(); // both have ended, and are there still
+            let codes = children.map(|child| match waitpid(child, None).unwrap() {
+                WaitStatus::Exited(_, code) => code,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(codes.iter().sum::<i32>(), 1, "{codes:?}");
         }
     }
 

@@ -6,12 +6,14 @@
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::fstat;
 use nix::unistd::{ForkResult, Pid};
 
@@ -210,6 +212,18 @@ pub(crate) fn set_patient(is_patient: bool) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Has a program start deaf to no signal, although this process reads its own from a descriptor: one
+/// that hangs before it reads any must be there to be told to stop.
+pub(crate) fn unblock_signals_in(command: &mut Command) {
+    let unblock = || {
+        SigSet::empty().thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec it calls sigprocmask(2) alone, which is async-signal-safe and
+    // allocates nothing: what it turns an error into is a number.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Undoes an inherited setting for this signal.

@@ -787,12 +787,11 @@ fn any_order_of_events_keeps_the_invariants() {
             finished = world.check(commands, finished, seed);
         }
         while !finished {
-            let commands = match world.alive.pop() {
-                Some(life) => world.step(Some(Event::WorkerEnded(life, CLEAN)), Duration::ZERO),
-                None => {
-                    assert!(std::mem::take(&mut world.upgrades), "seed {seed}: it doesn't end");
-                    world.step(Some(Event::UpgradeEnded(CLEAN)), Duration::ZERO)
-                }
+            let commands = if let Some(life) = world.alive.pop() {
+                world.step(Some(Event::WorkerEnded(life, CLEAN)), Duration::ZERO)
+            } else {
+                assert!(std::mem::take(&mut world.upgrades), "seed {seed}: it doesn't end");
+                world.step(Some(Event::UpgradeEnded(CLEAN)), Duration::ZERO)
             };
             finished = world.check(commands, finished, seed);
         }
