@@ -27,6 +27,7 @@ pub mod app;
 pub mod config;
 mod conn;
 mod figures;
+mod guard;
 mod http;
 mod master;
 #[doc(hidden)] // for benches and fuzzers

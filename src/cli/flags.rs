@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use uring_pool::config::{Accept, Address, Balance, ConfigError, WorkerConfig, WorkerCount};
+use uring_pool::config::{
+    Accept, Address, Balance, ConfigError, LogFormat, TrustedPeers, WorkerConfig, WorkerCount,
+};
 
 use super::identity::identity;
 use super::settings::Settings;
@@ -49,6 +51,27 @@ pub(super) struct Flags {
     /// Connections of one worker (default: as many as descriptors allow)
     #[arg(long, value_name = "N")]
     pub(super) connections_max: Option<u32>,
+    /// Connections of one worker from one client (default: no limit)
+    #[arg(long, value_name = "N")]
+    pub(super) connections_per_client: Option<u32>,
+    /// Requests of one client in a `--rate-window`; more are answered with 429 (default: no limit)
+    #[arg(long, value_name = "N")]
+    pub(super) rate_limit: Option<u32>,
+    /// How long a window is (default: 60s)
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub(super) rate_window: Option<Duration>,
+    /// Believe what this network's proxies say about their clients: 10.0.0.0/8, or `unix`; repeatable
+    #[arg(long, value_name = "NETWORK")]
+    pub(super) trusted: Vec<String>,
+    /// Trusted proxies begin each connection with a PROXY protocol header
+    #[arg(long)]
+    pub(super) proxy_protocol: bool,
+    /// Append a line for each answer to this file, or to standard output (`-`) (default: none)
+    #[arg(long, value_name = "FILE")]
+    pub(super) access_log: Option<PathBuf>,
+    /// How: combined (the default) or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) access_log_format: Option<LogFormat>,
     /// How long open connections may take at a graceful stop (default: 30s)
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub(super) stop_timeout: Option<Duration>,
@@ -73,6 +96,9 @@ pub(super) struct Flags {
     /// And as this group (default: the user's own)
     #[arg(long, value_name = "GROUP")]
     pub(super) group: Option<String>,
+    /// Log why requests are refused, and other details
+    #[arg(long)]
+    pub(super) debug: bool,
 }
 
 impl Flags {
@@ -85,7 +111,8 @@ impl Flags {
         fn set<T: Copy>(place: &mut T, flag: Option<T>) {
             *place = flag.unwrap_or(*place);
         }
-        let Settings { pool, worker: WorkerConfig { limits, recycle, .. }, site } = settings;
+        let Settings { pool, worker, site, debug } = settings;
+        let WorkerConfig { limits, recycle, rate_limit, proxies, access_log, .. } = worker;
         if !self.listen.is_empty() {
             pool.listen.clone_from(&self.listen);
         }
@@ -102,6 +129,19 @@ impl Flags {
         pool.pid_file = self.pid_file.clone().or(pool.pid_file.take());
         pool.identity = identity(self.user.as_deref(), self.group.as_deref(), pool.identity)?;
         limits.connections_max = self.connections_max.or(limits.connections_max);
+        limits.connections_per_client =
+            self.connections_per_client.or(limits.connections_per_client);
+        rate_limit.enabled |= self.rate_limit.is_some();
+        set(&mut rate_limit.requests, self.rate_limit);
+        set(&mut rate_limit.window, self.rate_window);
+        if !self.trusted.is_empty() {
+            proxies.trusted = TrustedPeers::default();
+            self.trusted.iter().try_for_each(|peers| proxies.trusted.add(peers))?;
+        }
+        proxies.protocol |= self.proxy_protocol;
+        access_log.path = self.access_log.clone().or(access_log.path.take());
+        set(&mut access_log.format, self.access_log_format);
+        *debug |= self.debug;
         recycle.requests = self.recycle_requests.or(recycle.requests);
         recycle.lifetime = self.recycle_lifetime.or(recycle.lifetime);
         recycle.memory_bytes = self.recycle_memory.or(recycle.memory_bytes);

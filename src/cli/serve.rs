@@ -19,11 +19,13 @@ const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until told to stop. A reload reads the file again, and opens the directory again.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
-    let Settings { pool, worker, site } = Settings::read(flags)?;
+    let Settings { pool, worker, site, debug } = Settings::read(flags)?;
+    super::log::set_debug(debug);
     let site = Rc::new(RefCell::new(Content::open(&site)?));
     let (flags, reloaded) = (flags.clone(), Rc::clone(&site));
     let pool = Pool::new(pool, worker)?.on_ready(announce).on_reload(move || {
-        let Settings { pool, worker, site } = Settings::read(&flags)?;
+        let Settings { pool, worker, site, debug } = Settings::read(&flags)?;
+        super::log::set_debug(debug);
         reloaded.replace(Content::open(&site)?);
         Ok((pool, worker))
     });

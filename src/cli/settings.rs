@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use uring_pool::Mask;
 use uring_pool::config::{
-    Buffers, ConfigError, Limits, PoolConfig, Recycle, Timeouts, WorkerConfig,
+    AccessLog, Buffers, ConfigError, Limits, PoolConfig, Proxies, RateLimit, Recycle, Timeouts,
+    WorkerConfig,
 };
 
 use super::file::Document;
@@ -25,6 +26,8 @@ pub(super) struct Settings {
     pub(super) pool: PoolConfig,
     pub(super) worker: WorkerConfig,
     pub(super) site: SiteSettings,
+    /// Whether the log tells details.
+    pub(super) debug: bool,
 }
 
 /// What to answer with.
@@ -81,7 +84,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.pool.clone().validate()?;
-        self.worker.validate()?;
+        self.worker.clone().validate()?;
         Ok(())
     }
 }
@@ -136,26 +139,41 @@ impl Display for Settings {
         optional(f, "descriptors_max", *descriptors_max)?;
         optional(f, "core_bytes_max", core_bytes_max.map(bytes))?;
         optional(f, "pid_file", pid_file.as_deref().map(path))?;
+        line(f, "debug", self.debug)?;
 
         let SiteSettings { root, demo } = &self.site;
         writeln!(f, "\n[site]")?;
         optional(f, "root", root.as_deref().map(path))?;
         line(f, "demo", demo)?;
 
-        let WorkerConfig { limits, timeouts, buffers, recycle } = &self.worker;
-        let Limits { head_bytes_max, fields_max, body_bytes_max, connections_max } = limits;
+        let WorkerConfig { limits, timeouts, buffers, recycle, .. } = &self.worker;
+        let WorkerConfig { rate_limit, proxies, access_log, request_id_header, .. } = &self.worker;
+        let Limits { head_bytes_max, target_bytes_max, fields_max, body_bytes_max, .. } = limits;
+        let Limits { connections_max, connections_per_client, requests_per_connection, .. } =
+            limits;
+        let Limits { memory_bytes_max, accepts_per_turn, receive_rate_min, send_rate_min, .. } =
+            limits;
         writeln!(f, "\n[limits]")?;
         line(f, "head_bytes_max", bytes(u64::from(*head_bytes_max)))?;
+        line(f, "target_bytes_max", bytes(u64::from(*target_bytes_max)))?;
         line(f, "fields_max", fields_max)?;
         line(f, "body_bytes_max", bytes(*body_bytes_max as u64))?;
         optional(f, "connections_max", *connections_max)?;
+        optional(f, "connections_per_client", *connections_per_client)?;
+        line(f, "requests_per_connection", requests_per_connection)?;
+        line(f, "memory_bytes_max", bytes(*memory_bytes_max))?;
+        line(f, "accepts_per_turn", accepts_per_turn)?;
+        line(f, "receive_rate_min", bytes(u64::from(*receive_rate_min)))?;
+        line(f, "send_rate_min", bytes(u64::from(*send_rate_min)))?;
 
-        let Timeouts { head, idle, body, write } = timeouts;
+        let Timeouts { head, idle, body, write, request, connection } = timeouts;
         writeln!(f, "\n[timeouts]")?;
         line(f, "head", time(head))?;
         line(f, "idle", time(idle))?;
         line(f, "body", time(body))?;
         line(f, "write", time(write))?;
+        optional(f, "request", request.as_ref().map(time))?;
+        optional(f, "connection", connection.as_ref().map(time))?;
 
         let Buffers { count, size } = buffers;
         writeln!(f, "\n[buffers]")?;
@@ -166,7 +184,29 @@ impl Display for Settings {
         writeln!(f, "\n[recycle]")?;
         optional(f, "requests", *requests)?;
         optional(f, "lifetime", lifetime.as_ref().map(time))?;
-        optional(f, "memory_bytes", memory_bytes.map(bytes))
+        optional(f, "memory_bytes", memory_bytes.map(bytes))?;
+
+        let RateLimit { enabled, requests, window, headers } = rate_limit;
+        writeln!(f, "\n[rate_limit]")?;
+        line(f, "enabled", enabled)?;
+        line(f, "requests", requests)?;
+        line(f, "window", time(window))?;
+        line(f, "headers", headers)?;
+
+        let Proxies { trusted, protocol, header } = proxies;
+        let trusted: Vec<String> = trusted.names().map(quoted).collect();
+        writeln!(f, "\n[proxies]")?;
+        line(f, "trusted", format_args!("[{}]", trusted.join(", ")))?;
+        line(f, "protocol", protocol)?;
+        line(f, "header", quoted(header))?;
+
+        let AccessLog { path: file, format, buffer_bytes, flush } = access_log;
+        writeln!(f, "\n[access_log]")?;
+        optional(f, "path", file.as_deref().map(path))?;
+        line(f, "format", quoted(format))?;
+        line(f, "buffer_bytes", bytes(*buffer_bytes as u64))?;
+        line(f, "flush", time(flush))?;
+        line(f, "request_id_header", request_id_header)
     }
 }
 

@@ -5,4 +5,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod forwarded;
 pub mod h1;
+pub mod proxy;
