@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::app::{Handler, Service, service};
-use crate::conn::{Action, Connection, DateField, Draining, Env, Pools, Settings};
+use crate::conn::{Action, BodyLimits, Connection, DateField, Draining, Env, Pools, Settings};
 use crate::figures::Figures;
 use crate::proto::h1::HeadLimits;
 
@@ -28,7 +28,7 @@ impl Conversation {
         let minute = Duration::from_secs(60);
         let settings = Settings {
             head: HeadLimits::default(),
-            body_bytes_max: 1 << 20,
+            body: BodyLimits { bytes_max: 1 << 20, collected_bytes_max: 1 << 20 },
             head_timeout: minute,
             idle_timeout: minute,
             body_timeout: minute,

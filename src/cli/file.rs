@@ -64,7 +64,8 @@ struct Limits {
     head_bytes_max: Option<Of<Bytes<u16>>>,
     target_bytes_max: Option<Of<Bytes<u16>>>,
     fields_max: Option<Of<Count<u16>>>,
-    body_bytes_max: Option<Of<Bytes<usize>>>,
+    body_bytes_max: Option<Of<Bytes<u64>>>,
+    collected_bytes_max: Option<Of<Bytes<usize>>>,
     connections_max: Option<Of<Count<u32>>>,
     connections_per_client: Option<Of<Count<u32>>>,
     requests_per_connection: Option<Of<Count<u32>>>,
@@ -180,6 +181,7 @@ impl Document {
         set(&mut worker.limits.target_bytes_max, self.limits.target_bytes_max);
         set(&mut worker.limits.fields_max, self.limits.fields_max);
         set(&mut worker.limits.body_bytes_max, self.limits.body_bytes_max);
+        set(&mut worker.limits.collected_bytes_max, self.limits.collected_bytes_max);
         set_optional(&mut worker.limits.connections_max, self.limits.connections_max);
         set_optional(&mut worker.limits.connections_per_client, self.limits.connections_per_client);
         set(&mut worker.limits.requests_per_connection, self.limits.requests_per_connection);
@@ -424,6 +426,7 @@ mod tests {
             target_bytes_max = "1KiB"
             fields_max = 9
             body_bytes_max = 0
+            collected_bytes_max = "1KiB"
             connections_max = 10
             connections_per_client = 5
             requests_per_connection = 1

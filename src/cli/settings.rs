@@ -146,18 +146,36 @@ impl Display for Settings {
         optional(f, "root", root.as_deref().map(path))?;
         line(f, "demo", demo)?;
 
-        let WorkerConfig { limits, timeouts, buffers, recycle, .. } = &self.worker;
-        let WorkerConfig { rate_limit, proxies, access_log, request_id_header, .. } = &self.worker;
-        let Limits { head_bytes_max, target_bytes_max, fields_max, body_bytes_max, .. } = limits;
-        let Limits { connections_max, connections_per_client, requests_per_connection, .. } =
-            limits;
-        let Limits { memory_bytes_max, accepts_per_turn, receive_rate_min, send_rate_min, .. } =
-            limits;
+        let WorkerConfig {
+            limits,
+            timeouts,
+            buffers,
+            recycle,
+            rate_limit,
+            proxies,
+            access_log,
+            request_id_header,
+        } = &self.worker;
+        let Limits {
+            head_bytes_max,
+            target_bytes_max,
+            fields_max,
+            body_bytes_max,
+            collected_bytes_max,
+            connections_max,
+            connections_per_client,
+            requests_per_connection,
+            memory_bytes_max,
+            accepts_per_turn,
+            receive_rate_min,
+            send_rate_min,
+        } = limits;
         writeln!(f, "\n[limits]")?;
         line(f, "head_bytes_max", bytes(u64::from(*head_bytes_max)))?;
         line(f, "target_bytes_max", bytes(u64::from(*target_bytes_max)))?;
         line(f, "fields_max", fields_max)?;
-        line(f, "body_bytes_max", bytes(*body_bytes_max as u64))?;
+        line(f, "body_bytes_max", bytes(*body_bytes_max))?;
+        line(f, "collected_bytes_max", bytes(*collected_bytes_max as u64))?;
         optional(f, "connections_max", *connections_max)?;
         optional(f, "connections_per_client", *connections_per_client)?;
         line(f, "requests_per_connection", requests_per_connection)?;

@@ -2,11 +2,17 @@
 //! parsed head that a request keeps.
 
 pub(crate) mod body;
+mod body_error;
+mod form;
+mod inlet;
 mod request;
 mod response;
 mod status;
 
 pub use body::Body;
+pub use body_error::BodyError;
+pub use inlet::BodyStream;
+pub(crate) use inlet::{BodyLimits, Inlet};
 pub use request::Request;
 pub(crate) use request::RequestPool;
 pub(crate) use response::ContentType;

@@ -28,6 +28,8 @@ impl Status {
     pub const REQUEST_TIMEOUT: Status = Status(408);
     /// 413
     pub const CONTENT_TOO_LARGE: Status = Status(413);
+    /// 415
+    pub const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
     /// 500
     pub const INTERNAL_SERVER_ERROR: Status = Status(500);
     /// 501

@@ -99,7 +99,10 @@ async fn answer(request: &Request) -> Response {
     match kind {
         "plain" => Response::text(number),
         "large" => Response::new(large(&number)),
-        "echo" => Response::new([number.as_bytes(), request.body()].concat()),
+        "echo" => {
+            let body = request.bytes().await.expect("a whole body");
+            Response::new([number.as_bytes(), &body].concat())
+        }
         "sleep" => {
             rt::sleep(Duration::from_millis(3)).await;
             Response::text(number)
