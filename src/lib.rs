@@ -39,14 +39,16 @@ pub mod proto;
 mod worker;
 
 pub use app::Handler;
+pub use guard::RequestId;
 pub use http::{
-    Body, BodyError, BodyStream, IntoResponse, Method, Request, Response, Status, Version,
+    Body, BodyError, BodyStream, IntoResponse, Method, Origin, Request, Response, Scheme, Status,
+    Version,
 };
 pub use master::{MasterError, PoolHandle, balance};
-pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};
+pub use pool::{Error, MessageError, Pool, RateLimited, RateLimiter, Ready, Result, Worker};
 pub use process::{
-    ActivationError, Errors as PoolErrors, ListenError, PidFileError, PrivilegeError, State,
-    Status as PoolStatus, WorkerStatus,
+    ActivationError, Errors as PoolErrors, ListenError, LogFileError, PidFileError, PrivilegeError,
+    State, Status as PoolStatus, WorkerStatus,
 };
 pub use uring_ring::{Features, Mask, Unavailable};
 pub use worker::rt;

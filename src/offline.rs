@@ -6,8 +6,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::app::{Handler, Service, service};
-use crate::conn::{Action, BodyLimits, Connection, DateField, Draining, Env, Pools, Settings};
+use crate::conn::{Action, Connection, DateField, Draining, Env, Pools, Settings};
 use crate::figures::Figures;
+use crate::guard::Guard;
 use crate::proto::h1::HeadLimits;
 
 /// A client and a server that share a thread.
@@ -16,6 +17,7 @@ pub struct Conversation {
     service: Box<dyn Service>,
     settings: Settings,
     pools: Pools,
+    guard: Guard,
     figures: Box<Figures>,
     date: DateField,
     now: Instant,
@@ -26,20 +28,14 @@ impl Conversation {
     /// A fresh connection to this handler.
     pub fn new(handler: impl Handler) -> Conversation {
         let minute = Duration::from_secs(60);
-        let settings = Settings {
-            head: HeadLimits::default(),
-            body: BodyLimits { bytes_max: 1 << 20, collected_bytes_max: 1 << 20 },
-            head_timeout: minute,
-            idle_timeout: minute,
-            body_timeout: minute,
-            write_timeout: minute,
-        };
+        let settings = Settings::generous(HeadLimits::default(), minute);
         let now = Instant::now();
         Conversation {
             connection: Connection::new(-1, now + settings.head_timeout),
             service: service(handler),
             settings,
             pools: Pools::default(),
+            guard: Guard::new(0),
             figures: Box::new(Figures::new()),
             date: DateField::new(now, SystemTime::UNIX_EPOCH),
             now,
@@ -57,6 +53,7 @@ impl Conversation {
             waker: Waker::noop(),
             date: &self.date,
             pools: &mut self.pools,
+            guard: &mut self.guard,
             figures: &self.figures,
             draining: Draining::No,
         };

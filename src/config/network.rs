@@ -51,8 +51,7 @@ impl FromStr for Network {
             range: range.to_owned(),
         };
         const FORMS: &str = "a network such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7, or `unix`";
-        let (address, prefix) =
-            text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
         let address: IpAddr = address.parse().map_err(|_| wrong(FORMS))?;
         let (most, offset) = if address.is_ipv4() { (32, V4_OFFSET) } else { (128, 0) };
         let prefix = match prefix {
@@ -150,10 +149,12 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_itself_again_and_the_rest_says_why() {
-        for text in ["10.0.0.0/8", "192.0.2.7/32", "0.0.0.0/0", "2001:db8::/32", "::1/128", "::/0"] {
+        for text in ["10.0.0.0/8", "192.0.2.7/32", "0.0.0.0/0", "2001:db8::/32", "::1/128", "::/0"]
+        {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
         }
-        for text in ["", "10", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "::/129", "a/8", "::1/"] {
+        for text in ["", "10", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "::/129", "a/8", "::1/"]
+        {
             let error = text.parse::<Network>().unwrap_err().to_string();
             assert!(error.contains("10.0.0.0/8") && error.contains("`proxies.trusted`"), "{error}");
         }

@@ -280,7 +280,9 @@ mod tests {
         assert!(refusal(|c| c.timeouts.idle = Duration::MAX).contains("`timeouts.idle`"));
         assert!(refusal(|c| c.timeouts.body = Duration::ZERO).contains("`timeouts.body`"));
         assert!(refusal(|c| c.timeouts.write = Duration::ZERO).contains("`timeouts.write`"));
-        assert!(refusal(|c| c.timeouts.request = Some(Duration::ZERO)).contains("`timeouts.request`"));
+        assert!(
+            refusal(|c| c.timeouts.request = Some(Duration::ZERO)).contains("`timeouts.request`")
+        );
         assert!(refusal(|c| c.timeouts.connection = Some(Duration::MAX)).contains("from 100ms"));
         assert!(refusal(|c| c.limits.target_bytes_max = 9).contains("`limits.target_bytes_max`"));
         assert!(refusal(|c| c.limits.connections_per_client = Some(0)).contains("from 1 to"));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::DRAIN_GRACE;
 use crate::app::Service;
 use crate::figures::Figures;
+use crate::guard::Guard;
 use crate::http::{BodyLimits, RequestPool};
 use crate::proto::h1::HeadLimits;
 
@@ -23,6 +24,14 @@ pub(crate) struct Settings {
     pub(crate) body_timeout: Duration,
     /// Between two signs that the peer reads.
     pub(crate) write_timeout: Duration,
+    /// From a request's head to the begin of its response. Counts where there is a record.
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) requests_per_connection: u32,
+    /// Bytes a second; zero is no minimum.
+    pub(crate) receive_rate_min: u32,
+    pub(crate) send_rate_min: u32,
+    /// Whether responses tell the request's id. Counts where there is a record.
+    pub(crate) has_request_id: bool,
 }
 
 /// A worker's surroundings, as a connection may use them.
@@ -36,6 +45,7 @@ pub(crate) struct Env<'a> {
     pub(crate) waker: &'a Waker,
     pub(crate) date: &'a DateField,
     pub(crate) pools: &'a mut Pools,
+    pub(crate) guard: &'a mut Guard,
     pub(crate) figures: &'a Figures,
     pub(crate) draining: Draining,
 }
@@ -50,7 +60,56 @@ pub(crate) enum Draining {
     HandingOver,
 }
 
+impl Settings {
+    /// Settings that allow much, of the time and of everything else.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Settings {
+        Settings::generous(HeadLimits::default(), Duration::from_secs(60))
+    }
+
+    /// Every timeout is `timeout`, and there are no further limits.
+    pub(crate) fn generous(head: HeadLimits, timeout: Duration) -> Settings {
+        Settings {
+            head,
+            body: BodyLimits { bytes_max: 1 << 20, collected_bytes_max: 1 << 20 },
+            head_timeout: timeout,
+            idle_timeout: timeout,
+            body_timeout: timeout,
+            write_timeout: timeout,
+            request_timeout: None,
+            requests_per_connection: u32::MAX,
+            receive_rate_min: 0,
+            send_rate_min: 0,
+            has_request_id: false,
+        }
+    }
+
+    /// How long the peer may take to take so many bytes.
+    fn time_to_send(&self, bytes: usize) -> Duration {
+        /// On top of what the rate says: a fast path may have a short break.
+        const PAUSE: Duration = Duration::from_secs(5);
+        let at_rate = time_at(bytes, self.send_rate_min).map(|time| time + PAUSE);
+        at_rate.map_or(self.write_timeout, |time| time.min(self.write_timeout))
+    }
+
+    /// How much longer a body may take for these bytes of it.
+    pub(super) fn time_for_received(&self, bytes: usize) -> Duration {
+        time_at(bytes, self.receive_rate_min).unwrap_or(self.body_timeout)
+    }
+}
+
+/// The time that bytes take at a rate, unless that is zero.
+fn time_at(bytes: usize, rate: u32) -> Option<Duration> {
+    let micros = (bytes as u64).saturating_mul(1_000_000).checked_div(rate.into())?;
+    Some(Duration::from_micros(micros))
+}
+
 impl Env<'_> {
+    /// When a send of so many bytes that begins now has taken too long.
+    pub(super) fn send_deadline(&self, bytes: usize) -> Instant {
+        self.now + self.settings.time_to_send(bytes)
+    }
+
     /// How long a connection may wait for its next request.
     pub(crate) fn idle_timeout(&self) -> Duration {
         match self.draining {

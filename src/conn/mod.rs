@@ -9,8 +9,10 @@
 //! answered in order: while one is being handled, those behind it wait in `input`. A body is
 //! received as far as its handler asks for it (`upload`).
 
+mod admission;
 mod env;
 mod output;
+mod record;
 mod respond;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ pub(crate) use crate::http::BodyLimits;
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
+pub(crate) use record::Record;
 use respond::{Download, Pumped};
 
 /// Bytes of later requests kept while an earlier one is handled. As much as a head may take: a
@@ -79,13 +82,19 @@ pub(crate) struct Connection {
     is_proven: bool,
     /// Where the figures keep the line of a request that waits.
     parked: Parked,
+    /// Requests so far.
+    requests: u32,
+    /// There where anything asks for it: the access log, limits by client.
+    record: Option<Box<Record>>,
     socket: RawFd,
 }
 
 // An idle connection is little more than this.
-const _: () = assert!(size_of::<Connection>() <= 200);
+const _: () = assert!(size_of::<Connection>() <= 216);
 
 enum Phase {
+    /// A header of the PROXY protocol is to come first.
+    Proxy,
     /// Between requests.
     Idle,
     /// Some of a head is in `input`.
@@ -142,6 +151,8 @@ impl Connection {
             peer_ended: false,
             is_proven: false,
             parked: Parked::NONE,
+            requests: 0,
+            record: None,
             socket,
         }
     }
@@ -177,6 +188,9 @@ impl Connection {
         let (responses, nanos) = self.output.finish(env.nanos);
         if responses > 0 {
             env.figures.durations.record(nanos, responses);
+            if let Some(record) = &mut self.record {
+                record.on_sent(responses, env);
+            }
         }
         self.send_deadline = None;
         env.pools.give_back_buffer(head);
@@ -224,10 +238,15 @@ impl Connection {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= env.now);
         if is_over(self.send_deadline) {
             self.give_up(Fault::WriteTimeout, env); // the peer doesn't read: no way to tell it
+        } else if self.request_deadline().is_some_and(|at| at <= env.now) {
+            self.give_up_on_handler(env);
         } else if self.send_deadline.is_none() && is_over(self.phase_deadline) {
             let late = Status::REQUEST_TIMEOUT;
             match self.phase {
-                Phase::Head => self.refuse(late, Fault::HeadTimeout, false, env),
+                Phase::Head => {
+                    self.note_rubbish(env);
+                    self.refuse(late, Fault::HeadTimeout, false, env);
+                }
                 Phase::Idle if env.draining != Draining::Closing => {
                     self.give_up(Fault::IdleTimeout, env);
                 }
@@ -238,6 +257,7 @@ impl Connection {
                     self.give_up(Fault::WriteTimeout, env);
                 }
                 Phase::Discarding => self.give_up(Fault::BodyTimeout, env),
+                Phase::Proxy => self.give_up(Fault::HeadTimeout, env),
                 _ => self.fail(),
             }
         }
@@ -281,10 +301,13 @@ impl Connection {
     pub(crate) fn poll_action(&mut self, env: &mut Env<'_>) -> Option<Action> {
         if let Phase::Closed { told } = &mut self.phase {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
+            if let Some(record) = &mut self.record {
+                record.close(env);
+            }
             return (!mem::replace(told, true)).then_some(Action::Close);
         }
         if let Some(outgoing) = self.output.poll() {
-            self.send_deadline = Some(env.now + env.settings.write_timeout);
+            self.send_deadline = Some(env.send_deadline(outgoing.head.len() + outgoing.body.len()));
             return Some(Action::Send(outgoing));
         }
         let Phase::Closing(ending) = self.phase else { return None };
@@ -297,13 +320,20 @@ impl Connection {
             self.phase_deadline = Some(env.now + LINGER);
             return Some(Action::ShutdownWrite);
         }
+        if let Some(record) = &mut self.record {
+            record.close(env);
+        }
         self.phase = Phase::Closed { told: true };
         Some(if ending == Ending::Abort { Action::Abort } else { Action::Close })
     }
 
     /// When to call [`handle_timeout`](Connection::handle_timeout), unless something happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.send_deadline.or(self.phase_deadline)
+        let deadline = self.send_deadline.or(self.phase_deadline);
+        match self.request_deadline() {
+            Some(other) => Some(deadline.map_or(other, |deadline| deadline.min(other))),
+            None => deadline,
+        }
     }
 
     /// Whether anything that arrives now is of use. While it isn't, the socket's window closes and
@@ -312,7 +342,7 @@ impl Connection {
         !self.peer_ended
             && match self.phase {
                 Phase::Idle | Phase::Head if !self.output.is_full() => true,
-                Phase::Discarding | Phase::Lingering { .. } => true,
+                Phase::Proxy | Phase::Discarding | Phase::Lingering { .. } => true,
                 Phase::Closing(_) | Phase::Closed { .. } => false,
                 _ => match &self.upload {
                     Some(upload) => upload.is_wanted(),
@@ -344,6 +374,10 @@ impl Connection {
         loop {
             let rest = &bytes[used..];
             match &mut self.phase {
+                Phase::Proxy => match self.receive_proxy_header(rest, env) {
+                    Some(step) => used += step,
+                    None => break,
+                },
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
                 // Left over from a body with a line end too many (RFC 9112 section 2.2).
@@ -364,6 +398,7 @@ impl Connection {
                         log::debug!("refused a request: {error}");
                         let fault = Fault::of_refusal(error.status());
                         let is_head = rest.trim_ascii_start().starts_with(b"HEAD ");
+                        self.note_rubbish(env);
                         self.refuse(Status::new(error.status()), fault, is_head, env);
                     }
                 },
@@ -404,16 +439,21 @@ impl Connection {
     }
 
     /// Begins with a request, whose head `rest` follows; returns how much of that belongs to it.
-    fn on_request(&mut self, request: Request, rest: &[u8], env: &mut Env<'_>) -> usize {
+    fn on_request(&mut self, mut request: Request, rest: &[u8], env: &mut Env<'_>) -> usize {
         env.figures.requests.add(1);
         self.output.begin_response(env.nanos);
+        self.requests += 1;
+        request.set_id(env.guard.ids.next());
+        let refusal = self.admit(&mut request, env);
         let head = request.head();
         let exchange = Exchange {
-            version: head.version,
             is_head: head.method == Method::Head,
             keep_alive: head.keep_alive && env.draining != Draining::Closing,
+            ..Exchange::new(head.version)
         };
-        if matches!(head.method, Method::Connect | Method::Trace) {
+        if let Some((status, fault)) = refusal {
+            self.turn_away(request, status, fault, exchange, env);
+        } else if matches!(head.method, Method::Connect | Method::Trace) {
             self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
         } else if head.framing.has_body() {
             return self.begin_upload(request, exchange, rest, env);
@@ -453,11 +493,11 @@ impl Connection {
     }
 
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
-        exchange.keep_alive &= env.draining != Draining::Closing;
+        exchange.keep_alive &= env.draining != Draining::Closing && self.may_go_on(env);
         if self.upload.is_some() {
             exchange.keep_alive &= self.may_outlive_upload(&response, env);
         }
-        match respond::write(response, &mut exchange, &mut self.output, env) {
+        match self.write(response, &mut exchange, env) {
             None => self.finish_exchange(exchange, env),
             Some(download) => {
                 self.park(env);
@@ -481,6 +521,9 @@ impl Connection {
         let exchange = *exchange;
         env.figures.black_box.resume(self.parked);
         let pumped = download.pump(&mut self.output, env);
+        if let Some(record) = &mut self.record {
+            record.on_body(download.sent());
+        }
         upload::leave(upload);
         env.figures.black_box.pause();
         match pumped {
@@ -502,8 +545,11 @@ impl Connection {
         }
     }
 
-    fn finish_exchange(&mut self, exchange: Exchange, env: &Env<'_>) {
+    fn finish_exchange(&mut self, exchange: Exchange, env: &mut Env<'_>) {
         self.output.end_response();
+        if let Some(record) = &mut self.record {
+            record.end(env);
+        }
         if self.parked.is_some() {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
         }
@@ -529,9 +575,12 @@ impl Connection {
         if matches!(self.phase, Phase::Head | Phase::Idle) {
             self.output.begin_response(env.nanos);
         }
-        let mut exchange = Exchange { version: Version::Http11, is_head, keep_alive: false };
-        respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
+        let mut exchange = Exchange { is_head, ..Exchange::new(Version::Http11) };
+        self.write(Response::plain(status), &mut exchange, env);
         self.output.end_response();
+        if let Some(record) = &mut self.record {
+            record.end(env);
+        }
         self.begin_close(Ending::Linger);
     }
 

@@ -115,6 +115,12 @@ impl Output {
         !self.body.is_empty() || self.head.len() >= HEAD_BYTES_MAX
     }
 
+    /// Bytes of memory that wait here. Shared ones are somebody else's, too.
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.head.capacity() + if self.body.is_unique() { self.body.len() } else { 0 }
+    }
+
     /// Whether something waits or is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.is_some() || !self.head.is_empty() || !self.body.is_empty()

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::output::Output;
 use super::{Env, Exchange};
 use crate::app::guarded;
+use crate::guard::Answered;
 use crate::http::body::{Chunks, Kind};
 use crate::http::{ContentType, Response, Status};
 use crate::proto::h1::{
@@ -42,6 +43,8 @@ pub(super) struct Download {
     is_asleep: bool,
     /// The output was given a chunk without its end.
     is_in_chunk: bool,
+    /// Bytes that were written of it.
+    sent: u64,
 }
 
 /// How the end of a response's body is told.
@@ -79,6 +82,7 @@ pub(super) fn write(
         exchange.keep_alive = false;
     }
     let date = env.date;
+    let own_fields = &env.guard.fields;
     let head = output.head(env.pools);
     let begin = head.len();
     let mut encode = || -> Result<(), EncodeError> {
@@ -100,6 +104,7 @@ pub(super) fn write(
                 encode_field(head, name.as_bytes(), value.as_bytes())?;
             }
         }
+        head.extend_from_slice(own_fields);
         match framing {
             Framing::Length(_) if !content_length_allowed(status.code()) => {}
             Framing::Length(0) if !body_allowed(status.code()) => {}
@@ -124,10 +129,15 @@ pub(super) fn write(
     }
     env.figures.on_response(status.code());
     let is_silent = exchange.is_head || !body_allowed(status.code());
+    env.guard.answered = Answered {
+        status: status.code(),
+        body_bytes: body.len().filter(|_| !is_silent).unwrap_or(0),
+    };
     match body.0 {
         Kind::Stream { chunks, .. } => {
             let (is_asleep, is_in_chunk) = (false, false);
-            let download = Download { chunks: Some(chunks), framing, is_asleep, is_in_chunk };
+            let download =
+                Download { chunks: Some(chunks), framing, is_asleep, is_in_chunk, sent: 0 };
             return (!is_silent).then_some(download);
         }
         _ if is_silent => {}
@@ -191,6 +201,11 @@ impl Download {
         Pumped::Waiting
     }
 
+    /// Bytes so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Whether the peer can tell from the bytes alone that some are missing.
     pub(super) fn is_delimited(&self) -> bool {
         self.framing != Framing::Close
@@ -199,6 +214,7 @@ impl Download {
     /// Whether the chunk fits the promised length.
     fn write_chunk(&mut self, chunk: Bytes, output: &mut Output, env: &mut Env<'_>) -> bool {
         let is_small = chunk.len() <= COPY_BYTES_MAX;
+        self.sent += chunk.len() as u64;
         match &mut self.framing {
             _ if chunk.is_empty() => return true,
             Framing::Chunked if is_small => {

@@ -14,8 +14,8 @@ use futures_core::Stream;
 use super::*;
 use crate::app::{Handler, Service, service};
 use crate::figures::{Durations, Fault, Figures};
+use crate::guard::Guard;
 use crate::http::Body;
-use crate::proto::h1::HeadLimits;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -28,6 +28,7 @@ struct Talk {
     service: Box<dyn Service>,
     settings: Settings,
     pools: Pools,
+    guard: Guard,
     figures: Box<Figures>,
     date: DateField,
     now: Instant,
@@ -59,12 +60,12 @@ impl Talk {
     fn with(handler: impl Handler) -> Talk {
         let now = Instant::now();
         let settings = Settings {
-            head: HeadLimits::default(),
             body: BodyLimits { bytes_max: 64 * 1024, collected_bytes_max: 64 * 1024 },
             head_timeout: HEAD_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
+            ..Settings::for_tests()
         };
         let date = DateField::new(now, SystemTime::UNIX_EPOCH);
         let service = service(handler);
@@ -74,6 +75,7 @@ impl Talk {
             service,
             settings,
             pools: Pools::default(),
+            guard: Guard::new(1),
             figures: Box::new(Figures::new()),
             date,
             now,
@@ -110,6 +112,7 @@ impl Talk {
             waker: &waker,
             date: &self.date,
             pools: &mut self.pools,
+            guard: &mut self.guard,
             figures: &self.figures,
             draining: self.draining,
         };

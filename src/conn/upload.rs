@@ -90,7 +90,11 @@ impl Connection {
             }
             Ok(used) => {
                 let is_wanted = upload.is_wanted();
-                self.phase_deadline = is_wanted.then(|| env.now + env.settings.body_timeout);
+                // What is left of the time, and what these bytes have earned.
+                let body_timeout = env.settings.body_timeout;
+                let left = self.phase_deadline.map_or(body_timeout, |at| at - env.now);
+                let time = left.saturating_add(env.settings.time_for_received(used));
+                self.phase_deadline = is_wanted.then(|| env.now + time.min(body_timeout));
                 used
             }
             Err(error) => {

@@ -15,15 +15,12 @@ const TARGET_BYTES_MAX: usize = 1600;
 const HOST_BYTES_MAX: usize = 300;
 const TEXT_BYTES_MAX: usize = 700;
 
-/// What there is to tell of a request and its response, but for how long it took.
+/// What there is to tell of a request, before there is a response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line<'a> {
     pub(crate) client: Option<IpAddr>,
     /// `None`: what came was no request.
     pub(crate) request: Option<RequestPart<'a>>,
-    pub(crate) status: u16,
-    /// Of the response's body.
-    pub(crate) bytes: u64,
 }
 
 /// What a request's head says.
@@ -39,7 +36,7 @@ pub(crate) struct RequestPart<'a> {
 }
 
 impl Line<'_> {
-    /// Appends the line without its end.
+    /// Writes all of it that is known beforehand; [`middle`] puts the status in.
     pub(crate) fn begin(&self, format: LogFormat, stamp: &Stamp, out: &mut Vec<u8>) {
         match format {
             LogFormat::Combined => self.begin_combined(stamp, out),
@@ -63,11 +60,9 @@ impl Line<'_> {
             None => out.push(b'-'),
         }
         out.extend_from_slice(b"\" ");
-        number(self.status.into(), out);
-        out.push(b' ');
-        number(self.bytes, out);
-        for text in [self.request.and_then(|it| it.referer), self.request.and_then(|it| it.user_agent)]
-        {
+        out.push(STATUS_HERE);
+        let texts = self.request.map_or([None, None], |it| [it.referer, it.user_agent]);
+        for text in texts {
             out.extend_from_slice(b" \"");
             escape_combined(text.unwrap_or(b"-"), TEXT_BYTES_MAX, out);
             out.push(b'"');
@@ -97,10 +92,31 @@ impl Line<'_> {
             out.extend_from_slice(b"\",\"id\":\"");
             request.id.write_to(out);
         }
-        out.extend_from_slice(b"\",\"status\":");
-        number(self.status.into(), out);
-        out.extend_from_slice(b",\"bytes\":");
-        number(self.bytes, out);
+        out.push(b'"');
+    }
+}
+
+/// Stands for status and bytes in a line that was begun: no other control character is written.
+const STATUS_HERE: u8 = 0;
+
+/// Appends a line that was begun, with the response's status and the bytes of its body.
+pub(crate) fn middle(format: LogFormat, begun: &[u8], status: u16, bytes: u64, out: &mut Vec<u8>) {
+    match format {
+        LogFormat::Combined => {
+            let at = memchr::memchr(STATUS_HERE, begun).unwrap_or(begun.len());
+            out.extend_from_slice(&begun[..at]);
+            number(status.into(), out);
+            out.push(b' ');
+            number(bytes, out);
+            out.extend_from_slice(begun.get(at + 1..).unwrap_or_default());
+        }
+        LogFormat::Json => {
+            out.extend_from_slice(begun);
+            out.extend_from_slice(b",\"status\":");
+            number(status.into(), out);
+            out.extend_from_slice(b",\"bytes\":");
+            number(bytes, out);
+        }
     }
 }
 
@@ -309,9 +325,10 @@ mod tests {
         }
     }
 
-    fn line(line: &Line<'_>, format: LogFormat) -> String {
-        let mut out = Vec::new();
-        line.begin(format, &stamp(), &mut out);
+    fn line(line: &Line<'_>, format: LogFormat, status: u16, bytes: u64) -> String {
+        let (mut begun, mut out) = (Vec::new(), Vec::new());
+        line.begin(format, &stamp(), &mut begun);
+        middle(format, &begun, status, bytes, &mut out);
         end(format, 1_234_567, true, &mut out);
         String::from_utf8(out).unwrap()
     }
@@ -319,14 +336,14 @@ mod tests {
     #[test]
     fn a_line_looks_like_this() {
         let client = Some([192, 0, 2, 1].into());
-        let whole = Line { client, request: Some(request()), status: 200, bytes: 13 };
+        let whole = Line { client, request: Some(request()) };
         assert_eq!(
-            line(&whole, LogFormat::Combined),
+            line(&whole, LogFormat::Combined, 200, 13),
             "192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] \"GET /a?b=c HTTP/1.1\" 200 13 \"-\" \
              \"curl/8\" 00000000000000010000000000000001 0.001234\n"
         );
         assert_eq!(
-            line(&whole, LogFormat::Json),
+            line(&whole, LogFormat::Json, 200, 13),
             concat!(
                 r#"{"time":"1994-11-06T08:49:37Z","client":"192.0.2.1","method":"GET","#,
                 r#""target":"/a?b=c","version":"1.1","host":"a.example","user_agent":"curl/8","#,
@@ -335,13 +352,13 @@ mod tests {
                 "\n"
             )
         );
-        let none = Line { client: None, request: None, status: 400, bytes: 11 };
+        let none = Line { client: None, request: None };
         assert_eq!(
-            line(&none, LogFormat::Combined),
+            line(&none, LogFormat::Combined, 400, 11),
             "- - - [06/Nov/1994:08:49:37 +0000] \"-\" 400 11 \"-\" \"-\" - 0.001234\n"
         );
         assert_eq!(
-            line(&none, LogFormat::Json),
+            line(&none, LogFormat::Json, 400, 11),
             "{\"time\":\"1994-11-06T08:49:37Z\",\"client\":\"-\",\"status\":400,\"bytes\":11,\
              \"duration_ms\":1.234,\"complete\":true}\n"
         );
@@ -374,9 +391,9 @@ mod tests {
                 ..request()
             };
             let address = Some("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap());
-            let whole = Line { client: address, request: Some(request), status: 200, bytes: u64::MAX };
+            let whole = Line { client: address, request: Some(request) };
             for format in [LogFormat::Combined, LogFormat::Json] {
-                let line = line(&whole, format);
+                let line = line(&whole, format, 200, u64::MAX);
                 prop_assert!(line.len() <= LINE_BYTES_MAX);
                 let (last, rest) = line.as_bytes().split_last().unwrap();
                 prop_assert!(*last == b'\n' && !rest.iter().any(u8::is_ascii_control));
@@ -386,7 +403,7 @@ mod tests {
                     if let Ok(agent) = std::str::from_utf8(&agent) && agent.len() < 100 {
                         prop_assert_eq!(shown, agent);
                     }
-                    prop_assert_eq!(value.as_object().unwrap().len(), 12);
+                    prop_assert_eq!(value.as_object().unwrap().len(), 13);
                 } else {
                     prop_assert!(line.is_ascii());
                     prop_assert_eq!(line.matches('"').count(), 6);

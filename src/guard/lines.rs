@@ -17,7 +17,8 @@ pub(crate) struct Lines {
     bytes_max: usize,
     /// Bytes that were taken out and aren't written yet.
     bytes_out: usize,
-    /// So far.
+    lines_out: u64,
+    /// Not told yet.
     written: u64,
     dropped: u64,
 }
@@ -28,7 +29,16 @@ impl Lines {
         let mut stamp = Stamp::default();
         stamp.set(time);
         let waiting = Vec::new();
-        Lines { format, stamp, waiting, bytes_max, bytes_out: 0, written: 0, dropped: 0 }
+        Lines {
+            format,
+            stamp,
+            waiting,
+            bytes_max,
+            bytes_out: 0,
+            lines_out: 0,
+            written: 0,
+            dropped: 0,
+        }
     }
 
     /// Another second has begun.
@@ -39,6 +49,11 @@ impl Lines {
     /// Begins a line, for [`end`](Lines::end) later.
     pub(crate) fn begin(&self, line: &Line<'_>, out: &mut Vec<u8>) {
         line.begin(self.format, &self.stamp, out);
+    }
+
+    /// Appends a begun line, with the response's status and the bytes of its body.
+    pub(crate) fn middle(&self, begun: &[u8], status: u16, bytes: u64, out: &mut Vec<u8>) {
+        line::middle(self.format, begun, status, bytes, out);
     }
 
     /// Ends a line, and lets it wait; or drops it, when too much waits already.
@@ -52,7 +67,6 @@ impl Lines {
         }
         self.waiting.extend_from_slice(begun);
         line::end(self.format, nanos, is_complete, &mut self.waiting);
-        self.written += 1;
     }
 
     /// Bytes that wait.
@@ -71,19 +85,20 @@ impl Lines {
             self.waiting.drain(..end);
         }
         self.bytes_out = into.len();
+        self.lines_out = memchr::memchr_iter(b'\n', into).count() as u64;
     }
 
     /// What was taken out has been written, but for these lines, which are lost.
     pub(crate) fn on_written(&mut self, lost: &[u8]) {
         self.bytes_out = 0;
-        let lines = memchr::memchr_iter(b'\n', lost).count() as u64;
-        self.written -= lines;
-        self.dropped += lines;
+        let lost = memchr::memchr_iter(b'\n', lost).count() as u64;
+        self.written += mem::take(&mut self.lines_out).saturating_sub(lost);
+        self.dropped += lost;
     }
 
-    /// Lines so far that were, or will be, written; and those that were dropped.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.written, self.dropped)
+    /// Lines that were given to be written, and those that were dropped, since this was last asked.
+    pub(crate) fn take_counts(&mut self) -> (u64, u64) {
+        (mem::take(&mut self.written), mem::take(&mut self.dropped))
     }
 }
 
@@ -91,7 +106,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    const LINE: Line<'_> = Line { client: None, request: None, status: 400, bytes: 0 };
+    const LINE: Line<'_> = Line { client: None, request: None };
 
     fn add(lines: &mut Lines) {
         let mut begun = Vec::new();
@@ -103,32 +118,35 @@ mod tests {
     fn more_than_fits_is_dropped_and_counted_until_there_is_room() {
         let mut lines = Lines::new(LogFormat::Json, 16 << 10, SystemTime::UNIX_EPOCH);
         (0..1000).for_each(|_| add(&mut lines));
-        let (written, dropped) = lines.counts();
-        assert!(written > 100 && written + dropped == 1000 && lines.len() <= 16 << 10);
+        let (written, dropped) = lines.take_counts();
+        assert!(written == 0 && (100..1000).contains(&dropped) && lines.len() <= 16 << 10);
         let mut out = Vec::new();
         lines.take(usize::MAX, &mut out);
-        assert_eq!(memchr::memchr_iter(b'\n', &out).count() as u64, written);
+        let fitting = memchr::memchr_iter(b'\n', &out).count() as u64;
+        assert_eq!(fitting + dropped, 1000);
         add(&mut lines);
-        assert_eq!(lines.counts().1, dropped + 1, "what is being written counts as well");
+        assert_eq!(lines.take_counts(), (0, 1), "what is being written takes room as well");
         lines.on_written(&[]);
         add(&mut lines);
-        assert_eq!(lines.counts(), (written + 1, dropped + 1));
+        assert_eq!(lines.take_counts(), (fitting, 0));
+        assert!(lines.len() > 0);
     }
 
     #[test]
     fn pieces_are_whole_lines_and_lost_ones_are_counted() {
         let mut lines = Lines::new(LogFormat::Combined, 64 << 10, SystemTime::UNIX_EPOCH);
         (0..200).for_each(|_| add(&mut lines));
-        let mut taken = 0;
+        let (mut taken, mut lost) = (0, 0);
         while lines.len() > 0 {
             let mut piece = Vec::new();
             lines.take(line::LINE_BYTES_MAX, &mut piece);
             assert!(piece.ends_with(b"\n") && piece.len() <= line::LINE_BYTES_MAX);
-            taken += memchr::memchr_iter(b'\n', &piece).count();
-            lines.on_written(if taken > 100 { &piece } else { &[] });
+            let count = memchr::memchr_iter(b'\n', &piece).count() as u64;
+            let is_lost = taken > 100;
+            (taken, lost) = (taken + count, lost + if is_lost { count } else { 0 });
+            lines.on_written(if is_lost { &piece } else { &[] });
         }
-        assert_eq!(taken, 200);
-        let (written, dropped) = lines.counts();
-        assert!(written <= 100 && written + dropped == 200);
+        assert_eq!(lines.take_counts(), (200 - lost, lost));
+        assert!(taken == 200 && lost > 0);
     }
 }

@@ -94,7 +94,9 @@ impl RateTable {
     pub(crate) const WORDS: usize = SETS * SET_WORDS;
 
     pub(crate) fn new(words: &'static [AtomicU64], seed: u64) -> RateTable {
-        assert!(words.len().is_multiple_of(SET_WORDS) && (words.len() / SET_WORDS).is_power_of_two());
+        assert!(
+            words.len().is_multiple_of(SET_WORDS) && (words.len() / SET_WORDS).is_power_of_two()
+        );
         RateTable { words, seed }
     }
 
@@ -285,7 +287,9 @@ mod tests {
     fn the_lock_of_a_dead_process_is_taken_over() {
         let (table, quota) = (table(1), quota(1, 60));
         table.words[0].store(u64::MAX, Ordering::Relaxed);
-        assert!(table.ask(&quota, 1, SECOND).is_allowed && !table.ask(&quota, 1, SECOND).is_allowed);
+        assert!(
+            table.ask(&quota, 1, SECOND).is_allowed && !table.ask(&quota, 1, SECOND).is_allowed
+        );
         assert_eq!(table.words[0].load(Ordering::Relaxed), 0);
     }
 

@@ -147,6 +147,11 @@ impl Inlet {
         matches!(self.state.borrow().progress, Progress::Ended)
     }
 
+    /// Bytes that have come and weren't taken.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.state.borrow().ready.capacity()
+    }
+
     /// Whether more is to come.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state.borrow().progress, Progress::Open)

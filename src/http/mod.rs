@@ -3,6 +3,7 @@
 
 pub(crate) mod body;
 mod body_error;
+mod client;
 mod form;
 mod inlet;
 mod request;
@@ -11,6 +12,8 @@ mod status;
 
 pub use body::Body;
 pub use body_error::BodyError;
+pub(crate) use client::{Client, household, peer_of};
+pub use client::{Origin, Scheme};
 pub use inlet::BodyStream;
 pub(crate) use inlet::{BodyLimits, Inlet};
 pub use request::Request;

@@ -4,17 +4,19 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use nix::sys::socket::{SockaddrStorage, getpeername};
 use serde::de::DeserializeOwned;
 
+use super::client::{Client, Origin, Scheme, peer_of};
 use super::inlet::{BodyStream, Inlet};
 use super::{BodyError, Response, form};
-use crate::proto::h1::{Field, Framing, Head, Method, Span, Version};
+use crate::guard::{IdKind, MadeId, RequestId, is_usable_id};
+use crate::proto::forwarded::Resolved;
+use crate::proto::h1::{Field, Framing, Head, Method, Span, Version, is_authority};
 
 /// A request, whose body may still be on its way.
 ///
@@ -53,6 +55,9 @@ struct Parts {
     response: Option<Response>,
     /// The connection. Open for as long as the request lives, since the connection owns both.
     socket: RawFd,
+    /// Whose connection it is, where anything asks for that.
+    client: Option<Rc<Client>>,
+    id: MadeId,
 }
 
 impl Request {
@@ -261,11 +266,72 @@ impl Request {
         poll_fn(|context| inlet.poll_all(bytes_max, context)).await
     }
 
-    /// The client's address; `None` when it came by a Unix socket, or has gone.
+    /// The address at the other end of the connection, be it a proxy's; `None` when that is a Unix
+    /// socket, or has gone. Who is behind a trusted proxy, [`client_address`](Request::client_address)
+    /// tells.
     pub fn peer(&self) -> Option<SocketAddr> {
-        let address: SockaddrStorage = getpeername(self.parts.socket).ok()?;
-        let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+        peer_of(self.parts.socket)
+    }
+
+    /// The client's address, also behind proxies that are trusted (`proxies.trusted`), which tell it
+    /// by the PROXY protocol or a header field.
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.resolve().address
+    }
+
+    /// How the client asked, as far as trusted proxies tell.
+    pub fn scheme(&self) -> Scheme {
+        self.origin().scheme
+    }
+
+    /// Where the request comes from: as trusted proxies tell, and as it says itself.
+    pub fn origin(&self) -> Origin<'_> {
+        let Resolved { address, is_https, host } = self.resolve();
+        let scheme = if is_https == Some(true) { Scheme::Https } else { Scheme::Http };
+        Origin {
+            address,
+            scheme,
+            host: host.filter(|it| is_authority(it.as_bytes())).or(self.host()),
+        }
+    }
+
+    /// The request's id: that of a trusted proxy (`X-Request-Id`), else one that was made here and
+    /// that no other request has.
+    pub fn id(&self) -> RequestId<'_> {
+        let is_trusted = self.parts.client.as_ref().is_some_and(|client| client.is_trusted());
+        let given = || self.header("x-request-id").filter(|id| is_usable_id(id));
+        let given = if is_trusted { given() } else { None };
+        let given = given.and_then(|id| std::str::from_utf8(id).ok());
+        RequestId(given.map_or(IdKind::Made(self.parts.id), IdKind::Given))
+    }
+
+    fn resolve(&self) -> Resolved<'_> {
+        let Some(client) = &self.parts.client else {
+            let address = self.peer().map(|peer| peer.ip().to_canonical());
+            return Resolved { address, ..Resolved::default() };
+        };
+        client.resolve(|wanted| {
+            let fields = self.parts.fields.iter();
+            let named =
+                fields.filter(move |field| self.text_of(field.name).eq_ignore_ascii_case(wanted));
+            named.map(|field| field.value.of(&self.parts.head_bytes))
+        })
+    }
+
+    /// The target as sent.
+    pub(crate) fn target(&self) -> &str {
+        &self.parts.target
+    }
+
+    /// What it is called, unless a proxy has a name for it.
+    #[inline]
+    pub(crate) fn set_id(&mut self, id: MadeId) {
+        self.parts.id = id;
+    }
+
+    /// Whose it is.
+    pub(crate) fn set_client(&mut self, client: Rc<Client>) {
+        self.parts.client = Some(client);
     }
 
     pub(crate) fn head(&self) -> &Head {
@@ -343,6 +409,8 @@ impl RequestPool {
                 inlet: None,
                 response: None,
                 socket,
+                client: None,
+                id: MadeId::default(),
             }),
         });
         let parts = &mut *request.parts;
@@ -375,6 +443,7 @@ impl RequestPool {
     pub(crate) fn give_back(&mut self, mut request: Request) {
         if self.spare.len() < Self::SPARE_MAX {
             request.parts.inlet = None;
+            request.parts.client = None;
             self.spare.push(request);
         }
     }

@@ -30,6 +30,8 @@ impl Status {
     pub const CONTENT_TOO_LARGE: Status = Status(413);
     /// 415
     pub const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
+    /// 429
+    pub const TOO_MANY_REQUESTS: Status = Status(429);
     /// 500
     pub const INTERNAL_SERVER_ERROR: Status = Status(500);
     /// 501

@@ -23,7 +23,7 @@ use super::sys;
 use crate::figures::{Counter, Figures, Unfinished};
 
 /// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"urpool04");
+const MAGIC: u64 = u64::from_be_bytes(*b"urpool05");
 
 /// Processes that one place may have at a time: one that serves, one that starts, and some that
 /// still drain after earlier reloads. Memory of pages that were never used is never touched.
@@ -269,6 +269,11 @@ pub(crate) struct Traffic {
     pub(crate) busy_since: Counter,
     /// The longest that this process has worked on one turn, in nanoseconds.
     pub(crate) loop_delay_max: Counter,
+    /// Bytes of memory that its connections hold.
+    pub(crate) memory_held: Counter,
+    /// Lines of the access log that were written, and that were dropped.
+    pub(crate) lines_logged: Counter,
+    pub(crate) lines_dropped: Counter,
 }
 
 impl WorkerPage {
@@ -286,6 +291,7 @@ impl WorkerPage {
         self.traffic.taken.set(0);
         self.traffic.not_taken.set(0);
         self.traffic.busy_since.set(0);
+        self.traffic.memory_held.set(0);
         self.life.memory.set(0);
         self.set_state(state);
         self.life.claimed.store(0, Relaxed);

@@ -80,6 +80,12 @@ pub struct Status {
     pub reloads: u64,
     /// Binary upgrades that have succeeded.
     pub upgrades: u64,
+    /// Bytes of memory that open connections hold: parts of requests, and responses that wait.
+    pub memory_held: u64,
+    /// Lines of the access log that were written so far.
+    pub access_log_lines: u64,
+    /// Lines of the access log that were dropped so far, as the file was full, or too slow.
+    pub access_log_dropped: u64,
     /// What went wrong so far.
     pub errors: Errors,
     /// Each worker, in order.
@@ -114,6 +120,16 @@ pub struct Errors {
     pub cut_off_responses: u64,
     /// Accepts that failed.
     pub failed_accepts: u64,
+    /// Requests of clients that asked too often (429).
+    pub rate_limited: u64,
+    /// Requests that came while connections held too much memory (503).
+    pub out_of_memory: u64,
+    /// Handlers that took too long to answer (503).
+    pub request_timeouts: u64,
+    /// Connections that were closed at once, since their client had too many.
+    pub too_many_connections: u64,
+    /// Idle connections that were closed to make room for others.
+    pub made_room: u64,
 }
 
 /// What one worker is doing. Counts go on over its restarts.
@@ -205,6 +221,9 @@ impl Scoreboard {
             handed_over: self.pool().handed_over.read(),
             reloads: self.pool().reloads.read(),
             upgrades: self.pool().upgrades.read(),
+            memory_held: sum(|page| page.traffic.memory_held.read()),
+            access_log_lines: sum(|page| page.traffic.lines_logged.read()),
+            access_log_dropped: sum(|page| page.traffic.lines_dropped.read()),
             errors,
             workers,
             durations,
@@ -233,11 +252,20 @@ impl Errors {
             handler_panics: count(Fault::Panicked),
             cut_off_responses: count(Fault::CutOff),
             failed_accepts: count(Fault::AcceptFailed),
+            rate_limited: count(Fault::RateLimited),
+            out_of_memory: count(Fault::OutOfMemory),
+            request_timeouts: count(Fault::RequestTimeout),
+            too_many_connections: count(Fault::TooManyConnections),
+            made_room: count(Fault::MadeRoom),
         }
     }
 
     fn timeouts(&self) -> u64 {
-        self.head_timeouts + self.idle_timeouts + self.body_timeouts + self.write_timeouts
+        self.head_timeouts
+            + self.idle_timeouts
+            + self.body_timeouts
+            + self.write_timeouts
+            + self.request_timeouts
     }
 }
 
@@ -337,12 +365,14 @@ mod tests {
                 r#""p90_request_duration_ms":1.081,"p99_request_duration_ms":1.081,"#,
                 r#""p999_request_duration_ms":1.081,"#,
                 r#""active_connections":3,"total_connections":10,"closed_connections":7,"#,
-                r#""timed_out_connections":18,"bytes_received":123,"bytes_sent":456,"#,
+                r#""timed_out_connections":31,"bytes_received":123,"bytes_sent":456,"#,
                 r#""queue_size":6,"dispatched":1,"refused":2,"handed_over":3,"reloads":4,"#,
-                r#""upgrades":5,"errors":{"malformed":1,"too_large":2,"head_timeouts":3,"#,
+                r#""upgrades":5,"memory_held":0,"access_log_lines":0,"access_log_dropped":0,"#,
+                r#""errors":{"malformed":1,"too_large":2,"head_timeouts":3,"#,
                 r#""idle_timeouts":4,"body_timeouts":5,"write_timeouts":6,"#,
                 r#""broken_connections":7,"handler_panics":8,"cut_off_responses":9,"#,
-                r#""failed_accepts":10},"workers":[{"worker_id":0,"pid":123,"core":0,"#,
+                r#""failed_accepts":10,"rate_limited":11,"out_of_memory":12,"#,
+                r#""request_timeouts":13,"too_many_connections":14,"made_room":15},"workers":[{"worker_id":0,"pid":123,"core":0,"#,
                 r#""state":"ready","is_alive":true,"connections":3,"total_connections":10,"#,
                 r#""total_requests":1234,"started_at":1000,"last_activity_at":1008,"uptime":12,"#,
                 r#""idle_time":4,"memory_usage":4096,"loop_delay_ms":3.5,"restarts":0,"#,

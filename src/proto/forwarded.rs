@@ -216,7 +216,12 @@ mod tests {
                 Some("a.example"),
             ),
             (&["for=192.0.2.43, for=10.0.0.9;proto=http"], "192.0.2.43", None, None),
-            (&["for=6.6.6.6;proto=https, for=192.0.2.1;proto=http"], "192.0.2.1", Some(false), None),
+            (
+                &["for=6.6.6.6;proto=https, for=192.0.2.1;proto=http"],
+                "192.0.2.1",
+                Some(false),
+                None,
+            ),
             (&["for=192.0.2.43;proto=https", "for=10.0.0.9"], "192.0.2.43", Some(true), None),
             (&["for=unknown;proto=https"], peer, Some(true), None),
             (&["for=_hidden"], peer, None, None),
@@ -240,7 +245,10 @@ mod tests {
         assert_eq!(last_value(b"http, https "), Some("https"));
         assert_eq!(last_value(b"a.example"), Some("a.example"));
         assert_eq!((last_value(b"https,"), last_value(b"\xff")), (None, None));
-        assert_eq!((is_https("HTTPS"), is_https("http"), is_https("ftp")), (Some(true), Some(false), None));
+        assert_eq!(
+            (is_https("HTTPS"), is_https("http"), is_https("ftp")),
+            (Some(true), Some(false), None)
+        );
     }
 
     proptest! {

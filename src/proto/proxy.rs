@@ -163,8 +163,8 @@ fn parse_line(line: &str) -> Option<ProxyHeader> {
 
 /// Decimal, without a sign or leading zeroes.
 fn port(text: &str) -> Option<u16> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit())
-        && (text == "0" || !text.starts_with('0'));
+    let is_plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     is_plain.then(|| text.parse().ok())?
 }
 

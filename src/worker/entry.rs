@@ -22,6 +22,10 @@ pub(super) struct Entry {
     pub(super) closed: bool,
     /// When the last alarm set for it goes off.
     pub(super) alarm: Option<Instant>,
+    /// Memory that it held when it was last looked at.
+    pub(super) held_bytes: u32,
+    /// The client that it counts for, where that is limited.
+    pub(super) counted_as: Option<u64>,
     /// Gone once it has moved into the operation that closes it.
     socket: Option<OwnedFd>,
     /// The number under which the master passed it; zero when it was accepted here.
@@ -47,6 +51,8 @@ impl Entry {
             sending: false,
             closed: false,
             alarm: None,
+            held_bytes: 0,
+            counted_as: None,
             socket: Some(socket),
             passed_as,
         }

@@ -1,6 +1,8 @@
 //! The worker: one process, one ring, one loop. Acts on what connections decide; knows no HTTP.
 
+mod access_log;
 mod entry;
+mod gate;
 mod lifecycle;
 mod passing;
 mod recycle;
@@ -24,6 +26,7 @@ use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 use crate::app::Service;
 use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
 use crate::figures::{Fault, Figures};
+use crate::guard::Guard;
 use crate::process::accept::Acceptor;
 use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
@@ -31,7 +34,9 @@ use crate::process::memory::Memory;
 use crate::process::parcel::Origin;
 use crate::process::scoreboard::{Asks, State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
+use access_log::AccessLog;
 use entry::{Entry, Receive};
+use gate::{Gate, GateConfig, IDLE_MIN, Newcomer, Step};
 use lifecycle::{Lifecycle, Order};
 use passing::{Delivery, Passing};
 use recycle::Recycle;
@@ -65,6 +70,8 @@ enum Tag {
     Arrived,
     /// Descriptors to the master.
     HandedOver,
+    /// Lines of the access log.
+    Logged,
 }
 
 /// How the loop goes on.
@@ -93,7 +100,9 @@ struct Parts {
     /// A signalfd.
     signals: OwnedFd,
     settings: Settings,
-    connections_max: usize,
+    gate: GateConfig,
+    guard: Guard,
+    access_log: Option<AccessLog>,
     page: &'static WorkerPage,
     asks: &'static Asks,
     worker_id: usize,
@@ -108,6 +117,8 @@ struct Worker {
     table: Table<Entry>,
     timers: Timers,
     acceptor: Acceptor<Tag>,
+    gate: Gate,
+    access_log: Option<AccessLog>,
     /// Where a steered listener's load is shown, for each listener.
     takers: Vec<Option<Taker>>,
     passing: Passing,
@@ -143,6 +154,7 @@ struct Around {
     wakers: ConnWakers,
     date: DateField,
     pools: Pools,
+    guard: Guard,
     figures: &'static Figures,
     draining: Draining,
     traffic: Traffic,
@@ -175,6 +187,7 @@ impl Around {
             waker: self.wakers.lend(id),
             date: &self.date,
             pools: &mut self.pools,
+            guard: &mut self.guard,
             figures: self.figures,
             draining: self.draining,
         }
@@ -186,14 +199,18 @@ impl Worker {
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
         let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
-        let Parts { connections_max, worker_id, page, asks, .. } = parts;
+        let Parts { gate, guard, access_log, worker_id, page, asks, .. } = parts;
+        let connections_max = gate.connections_max;
         let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
             ring,
             buffers,
             table: Table::new(),
             timers: Timers::default(),
-            acceptor: Acceptor::new(listeners, connections_max, tag, Tag::Cancel),
+            // One more than may be open: for whom one that idles has to go.
+            acceptor: Acceptor::new(listeners, connections_max + 1, tag, Tag::Cancel),
+            gate: Gate::new(gate),
+            access_log,
             takers: slots.into_iter().map(|slot| Some(Taker::new(slot?, now))).collect(),
             passing: Passing::new(passing, bell),
             lifecycle: Lifecycle::new(channel, signals, limit),
@@ -208,6 +225,7 @@ impl Worker {
                 wakers: ConnWakers::new(Arc::clone(&queue)),
                 date: DateField::new(now, SystemTime::now()),
                 pools: Pools::default(),
+                guard,
                 figures: &page.figures,
                 draining: Draining::No,
                 traffic: Traffic::default(),
@@ -245,22 +263,29 @@ impl Worker {
         self.around.nanos = self.anchor.nanos(now);
         self.page.traffic.busy_since.set(self.around.nanos);
         if self.around.date.refresh(now, SystemTime::now) {
-            self.measure_memory();
+            self.on_second();
         }
+        self.gate.begin_turn();
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
         }
         self.runtime.handle_time(now);
         self.on_alarms();
         self.on_woken();
-        self.acceptor.handle_time(now, &mut self.ring, self.table.len());
+        self.on_newcomers();
+        let connections = self.connections();
+        self.acceptor.handle_time(now, &mut self.ring, connections);
+        self.flush_log();
         self.publish(clock());
         self.speak(now);
         self.passing.flush(&mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
-        let is_idle = self.table.len() == 0 && self.acceptor.is_off() && self.passing.is_idle();
+        let is_idle = self.connections() == 0
+            && self.acceptor.is_off()
+            && self.passing.is_idle()
+            && self.has_finished_log();
         if self.lifecycle.is_over(now, is_idle) {
             self.say_last_words();
             return Ok(Turn::Stopped);
@@ -314,6 +339,13 @@ impl Worker {
                 entry.closed = true;
                 self.settle(id);
             }
+            (Tag::Logged, Outcome::Written { buffer, result }) => {
+                if let (Some(log), Some(lines)) =
+                    (&mut self.access_log, &mut self.around.guard.lines)
+                {
+                    log.on_written(buffer, result, lines, self.around.now, &mut self.ring);
+                }
+            }
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.acceptor.on_accepted(listener, &result, more, self.around.now);
                 match result {
@@ -321,12 +353,15 @@ impl Worker {
                         if let Some(Some(taker)) = self.takers.get_mut(listener) {
                             taker.on_accept(1, self.around.now);
                         }
-                        self.on_connection(socket, Origin::Accepted, 0);
+                        self.around.traffic.accepted += 1;
+                        let origin = Origin::Accepted;
+                        self.gate.arrive(Newcomer { socket, origin, passed_as: 0 });
                     }
                     Err(Errno::CANCELED) => {}
                     Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
                 }
-                self.acceptor.arm(&mut self.ring, self.table.len());
+                let connections = self.connections();
+                self.acceptor.arm(&mut self.ring, connections);
             }
             (Tag::Bell, Outcome::Read { result, .. }) => match result {
                 Ok(_) => self.listen_to_bell(),
@@ -351,20 +386,99 @@ impl Worker {
         }
     }
 
-    /// A connection that was accepted here, or passed under this number.
-    fn on_connection(&mut self, socket: OwnedFd, origin: Origin, passed_as: u64) {
-        let fd = socket.as_raw_fd();
-        let connection = match origin {
-            Origin::Accepted => {
-                self.around.traffic.accepted += 1;
-                Connection::new(fd, self.around.now + self.around.first_request_timeout())
-            }
-            Origin::HandedOver => {
-                Connection::resumed(fd, self.around.now + self.around.settings.idle_timeout)
-            }
+    /// A connection that was accepted here, or passed by the master, comes in.
+    fn on_connection(&mut self, newcomer: Newcomer) {
+        let Newcomer { socket, origin, passed_as } = newcomer;
+        let (fd, now) = (socket.as_raw_fd(), self.around.now);
+        let mut connection = match origin {
+            Origin::Accepted => Connection::new(fd, now + self.around.first_request_timeout()),
+            Origin::HandedOver => Connection::resumed(fd, now + self.around.settings.idle_timeout),
         };
+        if let Some(record) = self.gate.record(&socket, now) {
+            connection.set_record(record);
+        }
         let id = self.table.insert(Entry::new(socket, connection, passed_as));
         self.settle(id);
+    }
+
+    /// Lets in who waits, as far as there is room; makes some where possible.
+    fn on_newcomers(&mut self) {
+        let (is_leaving, now) = (self.around.draining != Draining::No, self.around.now);
+        loop {
+            match self.gate.poll(self.table.len(), is_leaving, now) {
+                Step::Take(newcomer) => self.on_connection(newcomer),
+                Step::MakeRoom(count) => {
+                    let count = self.make_room(count);
+                    self.gate.on_room_made(count, now);
+                }
+                Step::Wait => return,
+            }
+        }
+    }
+
+    /// Closes those who have idled longest, and not only for a moment; returns how many.
+    fn make_room(&mut self, count: usize) -> usize {
+        let Settings { head_timeout, idle_timeout, .. } = self.around.settings;
+        let idle = self.table.iter().filter(|(_, entry)| !entry.is_closing());
+        let now = self.around.now;
+        let since = |entry: &Entry| {
+            let since = entry.connection.idle_since(head_timeout, idle_timeout)?;
+            (now.saturating_duration_since(since) >= IDLE_MIN).then_some(since)
+        };
+        let mut idle: Vec<(Instant, ConnId)> =
+            idle.filter_map(|(id, entry)| Some((since(entry)?, id))).collect();
+        if idle.len() > count {
+            idle.select_nth_unstable(count);
+            idle.truncate(count);
+        }
+        for (_, id) in &idle {
+            if let Some(entry) = self.table.get_mut(*id) {
+                entry.connection.make_room(&self.around.env(*id));
+            }
+            self.settle(*id);
+        }
+        idle.len()
+    }
+
+    /// Connections that are open, served or not yet.
+    fn connections(&self) -> usize {
+        self.table.len() + self.gate.waiting()
+    }
+
+    /// Another second has begun.
+    fn on_second(&mut self) {
+        self.measure_memory();
+        self.around.guard.set_time(SystemTime::now());
+        if let Some(log) = &mut self.access_log {
+            log.look_for_replacement();
+        }
+    }
+
+    fn flush_log(&mut self) {
+        if let (Some(log), Some(lines)) = (&mut self.access_log, &mut self.around.guard.lines) {
+            log.handle_time(lines, self.around.now, &mut self.ring);
+        }
+    }
+
+    /// Whether no line waits to be written, when there is nothing else to do before the end.
+    fn has_finished_log(&mut self) -> bool {
+        match (&mut self.access_log, &mut self.around.guard.lines) {
+            (Some(log), Some(lines)) if self.around.draining != Draining::No => {
+                log.finish(lines, self.around.now, &mut self.ring)
+            }
+            _ => true,
+        }
+    }
+
+    /// A connection is gone, or goes elsewhere.
+    fn remove(&mut self, id: ConnId) -> Option<Entry> {
+        let entry = self.table.remove(id)?;
+        self.around.guard.memory.change(entry.held_bytes, 0);
+        if let Some(client) = entry.counted_as {
+            self.gate.discount(client);
+        }
+        self.gate.on_removed();
+        Some(entry)
     }
 
     fn on_delivery(&mut self, delivery: Delivery) {
@@ -374,11 +488,12 @@ impl Worker {
                 // In this order, and before anything is read from them: what the page of a dead
                 // worker doesn't show as taken is given to somebody else.
                 let shown = &self.page.traffic;
-                shown.connections.set((self.table.len() + count) as u64);
+                shown.connections.set((self.connections() + count) as u64);
                 shown.not_taken.add(missing as u64);
                 shown.taken.set(first + (count + missing) as u64 - 1);
-                for ((socket, origin), number) in connections.into_iter().zip(first..) {
-                    self.on_connection(socket, origin, number);
+                for ((socket, origin), passed_as) in connections.into_iter().zip(first..) {
+                    self.around.traffic.accepted += u64::from(origin == Origin::Accepted);
+                    self.gate.arrive(Newcomer { socket, origin, passed_as });
                 }
                 if missing > 0 {
                     log::warn!("no descriptor was left for {missing} connections (`ulimit -n`)");
@@ -387,7 +502,8 @@ impl Worker {
                 }
             }
             Delivery::Listeners(listeners) => {
-                self.acceptor.adopt(listeners, &mut self.ring, self.table.len());
+                let connections = self.connections();
+                self.acceptor.adopt(listeners, &mut self.ring, connections);
             }
             Delivery::End => return,
         }
@@ -397,9 +513,13 @@ impl Worker {
     fn follow(&mut self, order: Order) {
         match order {
             Order::Drain => self.begin_drain(),
-            Order::AcceptAnew => self.acceptor.arm_anew(&mut self.ring, self.table.len()),
+            Order::AcceptAnew => {
+                let connections = self.connections();
+                self.acceptor.arm_anew(&mut self.ring, connections);
+            }
             Order::GiveListenersBack => {
-                self.acceptor.give_back(&mut self.ring, self.table.len());
+                let connections = self.connections();
+                self.acceptor.give_back(&mut self.ring, connections);
                 self.owes_listeners_back = true;
             }
             Order::Deliver(payload) => self.runtime.deliver(payload),
@@ -449,17 +569,31 @@ impl Worker {
                 }
             }
         }
+        let held_bytes = entry.connection.held_bytes();
+        self.around.guard.memory.change(entry.held_bytes, held_bytes);
+        entry.held_bytes = held_bytes;
         if entry.is_closing() {
             if entry.may_remove() {
-                self.table.remove(id);
+                self.remove(id);
                 self.around.traffic.closed += 1;
-                self.acceptor.arm(&mut self.ring, self.table.len());
+                let connections = self.connections();
+                self.acceptor.arm(&mut self.ring, connections);
             }
             return;
         }
+        if self.gate.counts_clients()
+            && entry.counted_as.is_none()
+            && let Some(client) = entry.connection.client_to_count()
+        {
+            entry.counted_as = Some(client);
+            if !self.gate.count(client) {
+                entry.connection.turn_client_away(&self.around.env(id));
+                return self.settle(id);
+            }
+        }
         if self.around.draining == Draining::HandingOver && entry.connection.may_move() {
             if entry.end_receive(&mut self.ring)
-                && let Some(socket) = self.table.remove(id).and_then(Entry::into_socket)
+                && let Some(socket) = self.remove(id).and_then(Entry::into_socket)
             {
                 self.passing.hand_over(socket);
             }
@@ -540,6 +674,8 @@ impl Worker {
             self.acceptor.poll_timeout(),
             self.lifecycle.poll_timeout(),
             self.recycle.poll_timeout(),
+            self.gate.poll_timeout(self.table.len(), now),
+            self.access_log.as_ref().and_then(AccessLog::poll_timeout),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
@@ -555,7 +691,7 @@ impl Worker {
     fn publish(&mut self, end: Instant) {
         let traffic = mem::take(&mut self.around.traffic);
         let shown = &self.page.traffic;
-        shown.connections.set(self.table.len() as u64);
+        shown.connections.set(self.connections() as u64);
         shown.connections_total.add(traffic.accepted);
         shown.connections_closed.add(traffic.closed);
         shown.bytes_received.add(traffic.bytes_received);
@@ -572,17 +708,24 @@ impl Worker {
             shown.loop_delay_max.set(worked);
         }
         shown.busy_since.set(0);
+        shown.memory_held.set(self.around.guard.memory.held());
+        if let Some(lines) = &mut self.around.guard.lines {
+            let (written, dropped) = lines.take_counts();
+            shown.lines_logged.add(written);
+            shown.lines_dropped.add(dropped);
+        }
         self.connections += traffic.accepted;
         for taker in self.takers.iter().flatten() {
-            taker.show(self.table.len() as u64);
+            taker.show((self.table.len() + self.gate.waiting()) as u64);
         }
         if traffic.closed > 0 && self.asks.closings.read() != 0 {
-            let message = Message::ConnectionClosed { worker_id: self.id, open: self.table.len() };
+            let open = self.connections();
+            let message = Message::ConnectionClosed { worker_id: self.id, open };
             self.lifecycle.say(&message, &mut self.ring);
         }
         self.page.set_state(if self.lifecycle.draining() != Draining::No {
             State::Stopping
-        } else if self.acceptor.is_full(self.table.len()) {
+        } else if self.gate.is_full(self.table.len()) {
             State::Busy
         } else {
             State::Ready

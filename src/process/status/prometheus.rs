@@ -43,6 +43,10 @@ impl Status {
         text.counter("refused_total", "Connections that the master refused.", self.refused);
         let handed_over = self.handed_over;
         text.counter("handed_over_total", "Connections that changed their worker.", handed_over);
+        let (lines, dropped) = (self.access_log_lines, self.access_log_dropped);
+        text.gauge("held_bytes", "Memory that open connections hold.", self.memory_held);
+        text.counter("access_log_lines_total", "Lines of the access log.", lines);
+        text.counter("access_log_dropped_total", "Lines that found no room.", dropped);
         text.counter("reloads_total", "Reloads that succeeded.", self.reloads);
         text.counter("upgrades_total", "Binary upgrades that succeeded.", self.upgrades);
     }
@@ -75,6 +79,11 @@ impl Status {
             ("handler_panic", errors.handler_panics),
             ("cut_off_response", errors.cut_off_responses),
             ("failed_accept", errors.failed_accepts),
+            ("rate_limited", errors.rate_limited),
+            ("out_of_memory", errors.out_of_memory),
+            ("request_timeout", errors.request_timeouts),
+            ("too_many_connections", errors.too_many_connections),
+            ("made_room", errors.made_room),
         ] {
             text.sample("errors_total", &format!("kind=\"{kind}\""), count);
         }
