@@ -347,7 +347,11 @@ impl Connection {
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
                 // Left over from a body with a line end too many (RFC 9112 section 2.2).
-                Phase::Idle if rest.starts_with(b"\r\n") => used += 2,
+                Phase::Idle | Phase::Head if rest.starts_with(b"\r\n") => {
+                    used += 2;
+                    self.parser = HeadParser::default();
+                    self.phase = Phase::Idle;
+                }
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
