@@ -181,7 +181,11 @@ impl Connection {
         self.send_deadline = None;
         env.pools.give_back_buffer(head);
         match self.phase {
-            Phase::Streaming { .. } => self.pump(env),
+            Phase::Streaming { .. } => {
+                self.attend_upload();
+                self.pump(env);
+                self.follow_upload(env);
+            }
             Phase::Idle => self.phase_deadline = Some(env.now + env.idle_timeout()),
             _ => {}
         }
@@ -200,9 +204,8 @@ impl Connection {
         match mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Handling { task, exchange } => {
                 env.figures.black_box.resume(self.parked);
-                let upload = self.attend_upload();
+                self.attend_upload();
                 let progress = task.poll(&mut Context::from_waker(env.waker));
-                upload::leave(upload);
                 env.figures.black_box.pause();
                 self.follow(progress, exchange, env);
                 self.follow_upload(env);
@@ -211,6 +214,7 @@ impl Connection {
             Phase::Streaming { mut download, exchange } => {
                 download.handle_wake();
                 self.phase = Phase::Streaming { download, exchange };
+                self.attend_upload();
                 self.pump(env);
                 self.follow_upload(env);
                 self.advance_input(env);
@@ -430,9 +434,7 @@ impl Connection {
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
         let (head, len) = request.line();
         env.figures.black_box.begin(head, len, env.nanos);
-        let upload = self.attend_upload();
         let progress = env.service.call(request, &mut Context::from_waker(env.waker));
-        upload::leave(upload);
         env.figures.black_box.pause();
         self.follow(progress, exchange, env);
     }
@@ -480,12 +482,10 @@ impl Connection {
 
     /// Moves what the response's stream has into the output, as far as there is room.
     fn pump(&mut self, env: &mut Env<'_>) {
-        let upload = self.attend_upload();
         let Phase::Streaming { download, exchange } = &mut self.phase else { return };
         let exchange = *exchange;
         env.figures.black_box.resume(self.parked);
         let pumped = download.pump(&mut self.output, env);
-        upload::leave(upload);
         env.figures.black_box.pause();
         match pumped {
             Pumped::Waiting => {}
