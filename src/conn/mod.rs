@@ -195,7 +195,11 @@ impl Connection {
         self.send_deadline = None;
         env.pools.give_back_buffer(head);
         match self.phase {
-            Phase::Streaming { .. } => self.pump(env),
+            Phase::Streaming { .. } => {
+                self.attend_upload();
+                self.pump(env);
+                self.follow_upload(env);
+            }
             Phase::Idle => self.phase_deadline = Some(env.now + env.idle_timeout()),
             _ => {}
         }
@@ -214,9 +218,8 @@ impl Connection {
         match mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Handling { task, exchange } => {
                 env.figures.black_box.resume(self.parked);
-                let upload = self.attend_upload();
+                self.attend_upload();
                 let progress = task.poll(&mut Context::from_waker(env.waker));
-                upload::leave(upload);
                 env.figures.black_box.pause();
                 self.follow(progress, exchange, env);
                 self.follow_upload(env);
@@ -225,6 +228,7 @@ impl Connection {
             Phase::Streaming { mut download, exchange } => {
                 download.handle_wake();
                 self.phase = Phase::Streaming { download, exchange };
+                self.attend_upload();
                 self.pump(env);
                 self.follow_upload(env);
                 self.advance_input(env);
@@ -381,7 +385,11 @@ impl Connection {
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
                 // Left over from a body with a line end too many (RFC 9112 section 2.2).
-                Phase::Idle if rest.starts_with(b"\r\n") => used += 2,
+                Phase::Idle | Phase::Head if rest.starts_with(b"\r\n") => {
+                    used += 2;
+                    self.parser = HeadParser::default();
+                    self.phase = Phase::Idle;
+                }
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
@@ -466,9 +474,7 @@ impl Connection {
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
         let (head, len) = request.line();
         env.figures.black_box.begin(head, len, env.nanos);
-        let upload = self.attend_upload();
         let progress = env.service.call(request, &mut Context::from_waker(env.waker));
-        upload::leave(upload);
         env.figures.black_box.pause();
         self.follow(progress, exchange, env);
     }
@@ -516,7 +522,6 @@ impl Connection {
 
     /// Moves what the response's stream has into the output, as far as there is room.
     fn pump(&mut self, env: &mut Env<'_>) {
-        let upload = self.attend_upload();
         let Phase::Streaming { download, exchange } = &mut self.phase else { return };
         let exchange = *exchange;
         env.figures.black_box.resume(self.parked);
@@ -524,7 +529,6 @@ impl Connection {
         if let Some(record) = &mut self.record {
             record.on_body(download.sent());
         }
-        upload::leave(upload);
         env.figures.black_box.pause();
         match pumped {
             Pumped::Waiting => {}

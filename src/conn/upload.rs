@@ -16,6 +16,7 @@ const DISCARDED_BYTES_MAX: u64 = 64 * 1024;
 impl Connection {
     /// Calls the handler of a request with a body, of which `rest` may hold the begin; returns how
     /// much of that is the body's.
+    #[cold]
     pub(super) fn begin_upload(
         &mut self,
         mut request: Request,
@@ -48,20 +49,30 @@ impl Connection {
             self.upload = Some(Rc::clone(&inlet));
         }
         request.set_inlet(inlet);
+        self.attend_upload();
         self.call(request, exchange, env);
         self.follow_upload(env);
         used
     }
 
-    /// Whoever may ask for more of the body is about to be polled; `leave` it afterwards.
-    #[inline]
-    pub(super) fn attend_upload(&self) -> Option<Rc<Inlet>> {
-        self.upload.clone().inspect(|upload| upload.set_attended(true))
+    /// Whoever may ask for more of the body is about to be polled; [`follow_upload`] afterwards.
+    ///
+    /// [`follow_upload`]: Connection::follow_upload
+    #[cold]
+    pub(super) fn attend_upload(&self) {
+        if let Some(upload) = &self.upload {
+            upload.set_attended(true);
+        }
     }
 
     /// Does what the handler asked for while it was polled.
+    #[cold]
     pub(super) fn follow_upload(&mut self, env: &mut Env<'_>) {
-        let Some(upload) = self.upload.as_ref().filter(|upload| upload.is_open()) else { return };
+        let Some(upload) = &self.upload else { return };
+        upload.set_attended(false);
+        if !upload.is_open() {
+            return;
+        }
         match self.phase {
             // Behind the begin of the final response it would be too late for an interim one.
             Phase::Handling { .. } if upload.take_continue() => {
@@ -77,6 +88,7 @@ impl Connection {
 
     /// Takes what belongs to the body of the request that is being handled; returns how much of
     /// `bytes` that is.
+    #[cold]
     pub(super) fn receive_upload(&mut self, bytes: &[u8], env: &Env<'_>) -> usize {
         let Some(upload) = &self.upload else { return 0 };
         if !upload.is_open() || bytes.is_empty() {
@@ -110,6 +122,7 @@ impl Connection {
     }
 
     /// Tells the handler that it won't have the body.
+    #[cold]
     pub(super) fn fail_upload(&mut self, error: BodyError, env: &Env<'_>) {
         let Some(upload) = &self.upload else { return };
         env.figures.on_fault(fault_of(&error));
@@ -119,6 +132,7 @@ impl Connection {
 
     /// Whether the connection can go on behind this response, although its request's body hasn't
     /// come to its end.
+    #[cold]
     pub(super) fn may_outlive_upload(&mut self, response: &Response, env: &mut Env<'_>) -> bool {
         let Some(upload) = &self.upload else { return true };
         let is_held = Rc::strong_count(upload) > 1;
@@ -147,6 +161,7 @@ impl Connection {
 
     /// Throws away what belongs to the body of a request that is over; returns how much of `bytes`
     /// that is.
+    #[cold]
     pub(super) fn discard_upload(&mut self, bytes: &[u8], env: &Env<'_>) -> usize {
         let upload = self.upload.as_ref().expect("there until its end");
         match upload.feed(bytes) {
@@ -171,14 +186,6 @@ impl Connection {
         if let Some(upload) = self.upload.take() {
             upload.fail(BodyError::CutOff);
         }
-    }
-}
-
-/// The connection no longer polls whoever may ask.
-#[inline]
-pub(super) fn leave(upload: Option<Rc<Inlet>>) {
-    if let Some(upload) = upload {
-        upload.set_attended(false);
     }
 }
 
