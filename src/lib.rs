@@ -25,6 +25,7 @@
 pub mod app;
 pub mod config;
 mod conn;
+mod errands;
 mod figures;
 mod http;
 mod master;
@@ -37,7 +38,7 @@ pub mod proto;
 mod worker;
 
 pub use app::Handler;
-pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
+pub use http::{Body, Frame, IntoResponse, Method, Request, Response, Status, Version};
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};
 pub use process::{

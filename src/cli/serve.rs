@@ -93,7 +93,7 @@ impl Handler for Site {
             return response;
         }
         match &self.files {
-            Some(files) => files.answer(request),
+            Some(files) => files.answer(request).await,
             None => Response::plain(Status::NOT_FOUND),
         }
     }

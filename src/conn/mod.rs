@@ -8,12 +8,14 @@
 //! After every fact the caller polls all actions, then asks what to wait for. Requests are
 //! answered in order: while one is being handled, those behind it wait in `input`.
 
+mod download;
 mod env;
 mod output;
 mod respond;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 use std::task::Context;
@@ -26,10 +28,11 @@ use crate::proto::h1::{
     BodyDecoder, CONTINUE, Framing, HeadError, HeadParser, Method, Step, Version,
 };
 
+pub(crate) use download::FileRead;
+use download::{Download, Pumped};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
-use respond::{Download, Pumped};
 
 /// Bytes of later requests kept while an earlier one is handled. As much as a head may take: a
 /// client that pipelines more than this has to wait for answers.
@@ -49,6 +52,8 @@ pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(200);
 pub(crate) enum Action {
     /// Send this, then call `handle_sent`. There is one at a time.
     Send(Outgoing),
+    /// Read this, then call `handle_read`. There is one at a time, and no send beside it.
+    Read(FileRead),
     /// Tell the peer that nothing more will come, and go on reading.
     ShutdownWrite,
     /// Close so that the peer sees that something is missing. Nothing follows.
@@ -90,7 +95,7 @@ enum Phase {
     /// The handler waits for something.
     Handling { task: Task, exchange: Exchange },
     /// The response's body comes in pieces.
-    Streaming { download: Download, exchange: Exchange },
+    Streaming { download: Box<Download>, exchange: Exchange },
     /// The last response is on its way.
     Closing(Ending),
     /// The last response was sent, and what still comes is thrown away.
@@ -181,6 +186,31 @@ impl Connection {
         }
     }
 
+    /// What the last `Read` asked for: its buffer, longer by the count, or why there is nothing.
+    pub(crate) fn handle_read(
+        &mut self,
+        buffer: Vec<u8>,
+        result: Result<usize, io::Error>,
+        env: &mut Env<'_>,
+    ) {
+        let Phase::Streaming { download, .. } = &mut self.phase else {
+            return env.pools.give_back_buffer(buffer); // it is over
+        };
+        match &result {
+            Ok(0) => log::error!("a file became shorter while it was sent"),
+            Ok(_) => {}
+            Err(error) => log::error!("cannot read a file that is being sent: {error}"),
+        }
+        let count = result.unwrap_or(0) as u64;
+        if download.handle_read(buffer, count, &mut self.output) {
+            self.pump(env);
+        } else {
+            env.figures.on_fault(Fault::CutOff);
+            self.begin_close(Ending::Close);
+        }
+        self.advance_input(env);
+    }
+
     /// A part of the last `Send` went out, so the peer does read.
     pub(crate) fn handle_send_progress(&mut self, env: &Env<'_>) {
         self.send_deadline = Some(env.now + env.settings.write_timeout);
@@ -221,6 +251,7 @@ impl Connection {
                 Phase::Idle if env.draining != Draining::Closing => {
                     self.give_up(Fault::IdleTimeout, env);
                 }
+                Phase::Streaming { .. } if !self.peer_ended => self.show_life(env),
                 Phase::Handling { .. } | Phase::Streaming { .. } => {
                     self.give_up(Fault::WriteTimeout, env);
                 }
@@ -267,6 +298,11 @@ impl Connection {
         if let Phase::Closed { told } = &mut self.phase {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
             return (!mem::replace(told, true)).then_some(Action::Close);
+        }
+        if let Phase::Streaming { download, .. } = &mut self.phase
+            && let Some(read) = download.poll_read(&mut self.output, env)
+        {
+            return Some(Action::Read(read));
         }
         if let Some(outgoing) = self.output.poll() {
             self.send_deadline = Some(env.now + env.settings.write_timeout);
@@ -478,7 +514,20 @@ impl Connection {
     /// How long a handler or a stream may wait. That is its own business, unless the peer has
     /// closed its side: most of those that do are gone, and nothing else will tell.
     fn patience(&self, env: &Env<'_>) -> Option<Instant> {
-        self.peer_ended.then(|| env.now + env.settings.write_timeout)
+        let idle = match &self.phase {
+            Phase::Streaming { download, .. } if !self.peer_ended => download.idle(),
+            _ => None,
+        };
+        let time = if self.peer_ended { Some(env.settings.write_timeout) } else { idle };
+        time.map(|time| env.now + time)
+    }
+
+    /// A stream has had nothing to send for so long that its peer may wonder.
+    fn show_life(&mut self, env: &mut Env<'_>) {
+        if let Phase::Streaming { download, .. } = &mut self.phase {
+            download.write_idle(&mut self.output, env);
+        }
+        self.phase_deadline = self.patience(env);
     }
 
     /// Moves what the response's stream has into the output, as far as there is room.
@@ -489,7 +538,7 @@ impl Connection {
         let pumped = download.pump(&mut self.output, env);
         env.figures.black_box.pause();
         match pumped {
-            Pumped::Waiting => {}
+            Pumped::Waiting => self.phase_deadline = self.patience(env),
             Pumped::Finished => self.finish_exchange(exchange, env),
             // What was promised can't be kept. Where the framing shows that, an end tells the peer.
             Pumped::Failed => {

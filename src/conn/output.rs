@@ -104,6 +104,32 @@ impl Output {
         &mut self.head
     }
 
+    /// Whether a part of a file may be read behind what waits: nothing is in flight, so that the
+    /// peer has taken the part before, and there is no body to come first.
+    pub(super) fn is_free(&self) -> bool {
+        self.in_flight.is_none() && self.body.is_empty() && self.head.len() < HEAD_BYTES_MAX
+    }
+
+    /// Takes what waits out, in a buffer with room for `count` bytes behind it. Until it is
+    /// [given back](Output::give_head), nothing may be written here.
+    pub(super) fn take_head(&mut self, count: usize, pools: &mut Pools) -> Vec<u8> {
+        let head = mem::take(&mut self.head);
+        let room = head.len() + count;
+        if head.capacity() >= room {
+            return head;
+        }
+        let mut buffer = pools.take_large_buffer(room);
+        buffer.extend_from_slice(&head);
+        pools.give_back_buffer(head);
+        buffer
+    }
+
+    /// Gives back what was taken out, with more behind it.
+    pub(super) fn give_head(&mut self, head: Vec<u8>) {
+        assert!(self.head.is_empty(), "what was written meanwhile would be lost");
+        self.head = head;
+    }
+
     /// Lets shared bytes follow what was written.
     pub(super) fn set_body(&mut self, body: Bytes) {
         assert!(self.body.is_empty(), "one body at a time");

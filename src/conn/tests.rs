@@ -1,5 +1,7 @@
 //! Conversations with a connection in virtual time.
 
+mod downloads;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -15,6 +17,7 @@ use super::*;
 use crate::app::{Handler, Service, service};
 use crate::figures::{Durations, Fault, Figures};
 use crate::http::Body;
+use crate::offline;
 use crate::proto::h1::HeadLimits;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +39,7 @@ struct Talk {
     draining: Draining,
     /// What was given out to be sent and isn't acknowledged yet.
     in_flight: Option<Outgoing>,
+    reads_done: usize,
     received: Vec<u8>,
     write_ended: bool,
     closed: bool,
@@ -79,6 +83,7 @@ impl Talk {
             wakes: Arc::default(),
             draining: Draining::No,
             in_flight: None,
+            reads_done: 0,
             received: Vec::new(),
             write_ended: false,
             closed: false,
@@ -117,6 +122,12 @@ impl Talk {
                     self.received.extend_from_slice(&outgoing.head);
                     self.received.extend_from_slice(&outgoing.body);
                     self.in_flight = Some(outgoing);
+                }
+                Action::Read(read) => {
+                    assert!(self.in_flight.is_none(), "nothing is read ahead");
+                    self.reads_done += 1;
+                    let (buffer, result) = offline::run(read);
+                    self.connection.handle_read(buffer, result, &mut env);
                 }
                 Action::ShutdownWrite => self.write_ended = true,
                 Action::Abort => (self.closed, self.aborted) = (true, true),

@@ -2,14 +2,16 @@
 //! parsed head that a request keeps.
 
 pub(crate) mod body;
+pub(crate) mod disposition;
 mod request;
 mod response;
 mod status;
 
-pub use body::Body;
+pub use body::{Body, Frame};
 pub use request::Request;
 pub(crate) use request::RequestPool;
 pub(crate) use response::ContentType;
+pub(crate) use response::ReadyFields;
 pub use response::{IntoResponse, Response};
 pub use status::Status;
 
