@@ -38,7 +38,9 @@ pub mod proto;
 mod worker;
 
 pub use app::Handler;
-pub use http::{Body, Frame, IntoResponse, Method, Request, Response, Status, Version};
+pub use http::{
+    Body, BodyError, BodyStream, Frame, IntoResponse, Method, Request, Response, Status, Version,
+};
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};
 pub use process::{

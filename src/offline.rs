@@ -11,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::app::files::range::{Ranges, parse};
 use crate::app::{Handler, Service, service};
-use crate::conn::{Action, Connection, DateField, Draining, Env, FileRead, Pools, Settings};
+use crate::conn::{
+    Action, BodyLimits, Connection, DateField, Draining, Env, FileRead, Pools, Settings,
+};
 use crate::figures::Figures;
 use crate::proto::h1::HeadLimits;
 
@@ -33,7 +35,7 @@ impl Conversation {
         let minute = Duration::from_secs(60);
         let settings = Settings {
             head: HeadLimits::default(),
-            body_bytes_max: 1 << 20,
+            body: BodyLimits { bytes_max: 1 << 20, collected_bytes_max: 1 << 20 },
             head_timeout: minute,
             idle_timeout: minute,
             body_timeout: minute,

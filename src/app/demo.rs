@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Handler;
-use crate::http::{ContentType, Method, Request, Response, Status};
+use crate::http::{Body, ContentType, Method, Request, Response, Status};
 
 /// The embedded welcome page.
 const WELCOME: &str = include_str!("welcome.html");
@@ -87,10 +87,14 @@ struct Greeting {
     message: &'static str,
 }
 
-/// The body as it came, with its type.
+/// The body as it comes, with its type.
 fn echo(request: &Request) -> Response {
-    let content_type = request.header("content-type").and_then(|it| std::str::from_utf8(it).ok());
+    let content_type = request.header_text("content-type");
     let content_type = content_type
         .map_or(Cow::Borrowed("application/octet-stream"), |it| Cow::Owned(it.to_owned()));
-    Response::new(request.body().to_vec()).with_content_type(content_type)
+    let body = match request.body_len() {
+        Some(length) => Body::sized_stream(length, request.body_stream()),
+        None => Body::stream(request.body_stream()),
+    };
+    Response::new(body).with_content_type(content_type)
 }

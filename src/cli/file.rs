@@ -58,7 +58,8 @@ struct Site {
 struct Limits {
     head_bytes_max: Option<Of<Bytes<u16>>>,
     fields_max: Option<Of<Count<u16>>>,
-    body_bytes_max: Option<Of<Bytes<usize>>>,
+    body_bytes_max: Option<Of<Bytes<u64>>>,
+    collected_bytes_max: Option<Of<Bytes<usize>>>,
     connections_max: Option<Of<Count<u32>>>,
 }
 
@@ -137,6 +138,7 @@ impl Document {
         set(&mut worker.limits.head_bytes_max, self.limits.head_bytes_max);
         set(&mut worker.limits.fields_max, self.limits.fields_max);
         set(&mut worker.limits.body_bytes_max, self.limits.body_bytes_max);
+        set(&mut worker.limits.collected_bytes_max, self.limits.collected_bytes_max);
         set_optional(&mut worker.limits.connections_max, self.limits.connections_max);
         set(&mut worker.timeouts.head, self.timeouts.head);
         set(&mut worker.timeouts.idle, self.timeouts.idle);
@@ -334,6 +336,7 @@ mod tests {
             head_bytes_max = "8KiB"
             fields_max = 9
             body_bytes_max = 0
+            collected_bytes_max = "1KiB"
             connections_max = 10
             [timeouts]
             head = "1s"

@@ -134,11 +134,18 @@ impl Display for Settings {
         line(f, "demo", demo)?;
 
         let WorkerConfig { limits, timeouts, buffers, recycle } = &self.worker;
-        let Limits { head_bytes_max, fields_max, body_bytes_max, connections_max } = limits;
+        let Limits {
+            head_bytes_max,
+            fields_max,
+            body_bytes_max,
+            collected_bytes_max,
+            connections_max,
+        } = limits;
         writeln!(f, "\n[limits]")?;
         line(f, "head_bytes_max", bytes(u64::from(*head_bytes_max)))?;
         line(f, "fields_max", fields_max)?;
-        line(f, "body_bytes_max", bytes(*body_bytes_max as u64))?;
+        line(f, "body_bytes_max", bytes(*body_bytes_max))?;
+        line(f, "collected_bytes_max", bytes(*collected_bytes_max as u64))?;
         optional(f, "connections_max", *connections_max)?;
 
         let Timeouts { head, idle, body, write } = timeouts;

@@ -44,9 +44,12 @@ pub struct Limits {
     pub head_bytes_max: u16,
     /// Header fields of a request, 1 to 100. Default: 100, as Apache's.
     pub fields_max: u16,
-    /// Bytes of a request's body, which is held in memory: up to 4 GiB less one; 0 allows none.
+    /// Bytes of a request's body, collected or streamed: up to 1 PiB; 0 allows none.
     /// Default: 10 MiB.
-    pub body_bytes_max: usize,
+    pub body_bytes_max: u64,
+    /// Bytes of a request's body that a handler collects in memory: up to 4 GiB less one.
+    /// Default: 10 MiB.
+    pub collected_bytes_max: usize,
     /// Connections of one worker, 1 to 1,048,576 (`fs.nr_open`). Default: `None`, as many as the
     /// limit of descriptors allows.
     pub connections_max: Option<u32>,
@@ -58,6 +61,7 @@ impl Default for Limits {
             head_bytes_max: 16 << 10,
             fields_max: 100,
             body_bytes_max: 10 << 20,
+            collected_bytes_max: 10 << 20,
             connections_max: None,
         }
     }
@@ -123,7 +127,8 @@ impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         within("limits.head_bytes_max", self.head_bytes_max, 1 << 10..=u16::MAX)?;
         within("limits.fields_max", self.fields_max, 1..=FIELDS_MAX)?;
-        within("limits.body_bytes_max", self.body_bytes_max, 0..=u32::MAX as usize)?;
+        within("limits.body_bytes_max", self.body_bytes_max, 0..=1 << 50)?;
+        within("limits.collected_bytes_max", self.collected_bytes_max, 0..=u32::MAX as usize)?;
         match self.connections_max {
             Some(count) => within("limits.connections_max", count, 1..=1 << 20),
             None => Ok(()),
@@ -204,8 +209,10 @@ mod tests {
         );
         assert!(refusal(|c| c.limits.fields_max = 0).contains("`limits.fields_max` is 0"));
         assert!(
-            refusal(|c| c.limits.body_bytes_max = usize::MAX).contains("`limits.body_bytes_max`")
+            refusal(|c| c.limits.body_bytes_max = u64::MAX).contains("`limits.body_bytes_max`")
         );
+        let collected = refusal(|c| c.limits.collected_bytes_max = usize::MAX);
+        assert!(collected.contains("`limits.collected_bytes_max`"));
         assert!(refusal(|c| c.limits.connections_max = Some(0)).contains("from 1 to 1048576"));
         assert!(refusal(|c| c.timeouts.idle = Duration::MAX).contains("`timeouts.idle`"));
         assert!(refusal(|c| c.timeouts.body = Duration::ZERO).contains("`timeouts.body`"));

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use super::DRAIN_GRACE;
 use crate::app::Service;
 use crate::figures::Figures;
-use crate::http::RequestPool;
+use crate::http::{BodyLimits, RequestPool};
 use crate::proto::h1::HeadLimits;
 
 /// Limits and timeouts of every connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) head: HeadLimits,
-    pub(crate) body_bytes_max: usize,
+    pub(crate) body: BodyLimits,
     /// From a head's first byte (or the accepting) to its last.
     pub(crate) head_timeout: Duration,
     /// Between requests.

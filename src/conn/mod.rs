@@ -6,7 +6,8 @@
 //! ```
 //!
 //! After every fact the caller polls all actions, then asks what to wait for. Requests are
-//! answered in order: while one is being handled, those behind it wait in `input`.
+//! answered in order: while one is being handled, those behind it wait in `input`. A body is
+//! received as far as its handler asks for it (`upload`).
 
 mod download;
 mod env;
@@ -14,20 +15,21 @@ mod output;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::io;
 use std::mem;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
 use crate::app::{Progress, Task};
 use crate::figures::{Fault, Parked};
-use crate::http::{Request, Response, Status};
-use crate::proto::h1::{
-    BodyDecoder, CONTINUE, Framing, HeadError, HeadParser, Method, Step, Version,
-};
+use crate::http::{BodyError, Inlet, Request, Response, Status};
+use crate::proto::h1::{HeadError, HeadParser, Method, Version};
 
+pub(crate) use crate::http::BodyLimits;
 pub(crate) use download::FileRead;
 use download::{Download, Pumped};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
@@ -73,6 +75,9 @@ pub(crate) struct Connection {
     phase_deadline: Option<Instant>,
     /// When the send in flight has taken too long.
     send_deadline: Option<Instant>,
+    /// The body of the request that is being handled, unless all of it has come: its bytes are the
+    /// next to arrive.
+    upload: Option<Rc<Inlet>>,
     /// The peer has sent its last byte.
     peer_ended: bool,
     /// See [`is_proven`](Connection::is_proven).
@@ -83,19 +88,19 @@ pub(crate) struct Connection {
 }
 
 // An idle connection is little more than this.
-const _: () = assert!(size_of::<Connection>() <= 192);
+const _: () = assert!(size_of::<Connection>() <= 200);
 
 enum Phase {
     /// Between requests.
     Idle,
     /// Some of a head is in `input`.
     Head,
-    /// The body is being collected.
-    Body { request: Request, decoder: BodyDecoder, exchange: Exchange },
     /// The handler waits for something.
     Handling { task: Task, exchange: Exchange },
     /// The response's body comes in pieces.
     Streaming { download: Box<Download>, exchange: Exchange },
+    /// The request was answered, and the rest of its body is thrown away.
+    Discarding,
     /// The last response is on its way.
     Closing(Ending),
     /// The last response was sent, and what still comes is thrown away.
@@ -138,6 +143,7 @@ impl Connection {
             output: Output::default(),
             phase_deadline: Some(deadline),
             send_deadline: None,
+            upload: None,
             peer_ended: false,
             is_proven: false,
             parked: Parked::NONE,
@@ -162,6 +168,9 @@ impl Connection {
     /// The peer has sent its last byte. It may still read.
     pub(crate) fn handle_end(&mut self, env: &mut Env<'_>) {
         self.peer_ended = true;
+        if let Some(upload) = &self.upload {
+            upload.fail(BodyError::CutOff);
+        }
         if matches!(self.phase, Phase::Handling { .. } | Phase::Streaming { .. }) {
             self.phase_deadline = self.patience(env);
         }
@@ -221,15 +230,19 @@ impl Connection {
         match mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Handling { task, exchange } => {
                 env.figures.black_box.resume(self.parked);
+                let upload = self.attend_upload();
                 let progress = task.poll(&mut Context::from_waker(env.waker));
+                upload::leave(upload);
                 env.figures.black_box.pause();
                 self.follow(progress, exchange, env);
+                self.follow_upload(env);
                 self.advance_input(env);
             }
             Phase::Streaming { mut download, exchange } => {
                 download.handle_wake();
                 self.phase = Phase::Streaming { download, exchange };
                 self.pump(env);
+                self.follow_upload(env);
                 self.advance_input(env);
             }
             phase => self.phase = phase, // woken for a request that is over
@@ -245,16 +258,17 @@ impl Connection {
             let late = Status::REQUEST_TIMEOUT;
             match self.phase {
                 Phase::Head => self.refuse(late, Fault::HeadTimeout, false, env),
-                Phase::Body { exchange: Exchange { is_head, .. }, .. } => {
-                    self.refuse(late, Fault::BodyTimeout, is_head, env);
-                }
                 Phase::Idle if env.draining != Draining::Closing => {
                     self.give_up(Fault::IdleTimeout, env);
+                }
+                Phase::Handling { .. } | Phase::Streaming { .. } if self.waits_for_upload() => {
+                    self.fail_upload(BodyError::TimedOut, env);
                 }
                 Phase::Streaming { .. } if !self.peer_ended => self.show_life(env),
                 Phase::Handling { .. } | Phase::Streaming { .. } => {
                     self.give_up(Fault::WriteTimeout, env);
                 }
+                Phase::Discarding => self.give_up(Fault::BodyTimeout, env),
                 _ => self.fail(),
             }
         }
@@ -291,6 +305,7 @@ impl Connection {
         self.phase = Phase::Closed { told: false };
         self.send_deadline = None;
         self.phase_deadline = None;
+        self.drop_upload();
     }
 
     /// What to do next; to be asked until there is nothing.
@@ -333,9 +348,12 @@ impl Connection {
         !self.peer_ended
             && match self.phase {
                 Phase::Idle | Phase::Head if !self.output.is_full() => true,
-                Phase::Body { .. } | Phase::Lingering { .. } => true,
+                Phase::Discarding | Phase::Lingering { .. } => true,
                 Phase::Closing(_) | Phase::Closed { .. } => false,
-                _ => self.input.len() < INPUT_AHEAD_MAX,
+                _ => match &self.upload {
+                    Some(upload) => upload.is_wanted(),
+                    None => self.input.len() < INPUT_AHEAD_MAX,
+                },
             }
     }
 
@@ -369,7 +387,7 @@ impl Connection {
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
-                        self.on_request(request, env);
+                        used += self.on_request(request, &bytes[used..], env);
                     }
                     Ok(None) => {
                         if matches!(self.phase, Phase::Idle) {
@@ -381,39 +399,18 @@ impl Connection {
                     Err(error) => {
                         log::debug!("refused a request: {error}");
                         let fault = Fault::of_refusal(error.status());
-                        self.refuse(Status::new(error.status()), fault, false, env);
+                        let is_head = rest.trim_ascii_start().starts_with(b"HEAD ");
+                        self.refuse(Status::new(error.status()), fault, is_head, env);
                     }
                 },
-                Phase::Body { request, decoder, exchange } => match decoder.decode(rest) {
-                    Ok(Step::Data { data, used: step }) => {
-                        used += step;
-                        let body = request.body_mut();
-                        if body.len() + data.len() > env.settings.body_bytes_max {
-                            let is_head = exchange.is_head;
-                            let status = Status::CONTENT_TOO_LARGE;
-                            self.refuse(status, Fault::TooLarge, is_head, env);
-                        } else {
-                            body.extend_from_slice(data);
-                            self.phase_deadline = Some(env.now + env.settings.body_timeout);
-                        }
+                Phase::Handling { .. } | Phase::Streaming { .. } => {
+                    match self.receive_upload(rest, env) {
+                        0 => return used,
+                        step => used += step,
                     }
-                    Ok(Step::More) => {
-                        used = bytes.len();
-                        break;
-                    }
-                    Ok(Step::End { used: step }) => {
-                        used += step;
-                        let phase = mem::replace(&mut self.phase, Phase::Idle);
-                        let Phase::Body { request, exchange, .. } = phase else { unreachable!() };
-                        self.call(request, exchange, env);
-                    }
-                    Err(error) => {
-                        log::debug!("refused a request's body: {error}");
-                        let is_head = exchange.is_head;
-                        self.refuse(Status::BAD_REQUEST, Fault::Malformed, is_head, env);
-                    }
-                },
-                Phase::Handling { .. } | Phase::Streaming { .. } => return used,
+                }
+                Phase::Discarding if rest.is_empty() => break,
+                Phase::Discarding => used += self.discard_upload(rest, env),
                 Phase::Lingering { discarded } => {
                     *discarded += rest.len();
                     if *discarded > LINGER_BYTES_MAX || self.peer_ended {
@@ -442,7 +439,8 @@ impl Connection {
         Ok(head.map(|head| requests.take(head, &bytes[..head.len], self.socket)))
     }
 
-    fn on_request(&mut self, request: Request, env: &mut Env<'_>) {
+    /// Begins with a request, whose head `rest` follows; returns how much of that belongs to it.
+    fn on_request(&mut self, request: Request, rest: &[u8], env: &mut Env<'_>) -> usize {
         env.figures.requests.add(1);
         self.output.begin_response(env.nanos);
         let head = request.head();
@@ -451,30 +449,22 @@ impl Connection {
             is_head: head.method == Method::Head,
             keep_alive: head.keep_alive && env.draining != Draining::Closing,
         };
-        if head.method == Method::Connect {
-            return self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
+        if matches!(head.method, Method::Connect | Method::Trace) {
+            self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
+        } else if head.framing.has_body() {
+            return self.begin_upload(request, exchange, rest, env);
+        } else {
+            self.call(request, exchange, env);
         }
-        match head.framing {
-            framing if !framing.has_body() => self.call(request, exchange, env),
-            Framing::Length(length) if length > env.settings.body_bytes_max as u64 => {
-                self.refuse(Status::CONTENT_TOO_LARGE, Fault::TooLarge, exchange.is_head, env);
-            }
-            framing => {
-                if head.expect_continue {
-                    self.output.head(env.pools).extend_from_slice(CONTINUE);
-                }
-                let decoder = BodyDecoder::new(framing);
-                self.is_proven = true;
-                self.phase = Phase::Body { request, decoder, exchange };
-                self.phase_deadline = Some(env.now + env.settings.body_timeout);
-            }
-        }
+        0
     }
 
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
         let (head, len) = request.line();
         env.figures.black_box.begin(head, len, env.nanos);
+        let upload = self.attend_upload();
         let progress = env.service.call(request, &mut Context::from_waker(env.waker));
+        upload::leave(upload);
         env.figures.black_box.pause();
         self.follow(progress, exchange, env);
     }
@@ -500,6 +490,9 @@ impl Connection {
 
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
         exchange.keep_alive &= env.draining != Draining::Closing;
+        if self.upload.is_some() {
+            exchange.keep_alive &= self.may_outlive_upload(&response, env);
+        }
         match respond::write(response, &mut exchange, &mut self.output, env) {
             None => self.finish_exchange(exchange, env),
             Some(download) => {
@@ -532,13 +525,19 @@ impl Connection {
 
     /// Moves what the response's stream has into the output, as far as there is room.
     fn pump(&mut self, env: &mut Env<'_>) {
+        let upload = self.attend_upload();
         let Phase::Streaming { download, exchange } = &mut self.phase else { return };
         let exchange = *exchange;
         env.figures.black_box.resume(self.parked);
         let pumped = download.pump(&mut self.output, env);
+        upload::leave(upload);
         env.figures.black_box.pause();
         match pumped {
-            Pumped::Waiting => self.phase_deadline = self.patience(env),
+            Pumped::Waiting => {
+                if !self.waits_for_upload() {
+                    self.phase_deadline = self.patience(env);
+                }
+            }
             Pumped::Finished => self.finish_exchange(exchange, env),
             // What was promised can't be kept. Where the framing shows that, an end tells the peer.
             Pumped::Failed => {
@@ -560,6 +559,9 @@ impl Connection {
         self.output.end_response();
         if self.parked.is_some() {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
+        }
+        if self.upload.is_some() {
+            return self.finish_upload(exchange, env);
         }
         if exchange.keep_alive {
             self.is_proven = true;
@@ -589,5 +591,6 @@ impl Connection {
     fn begin_close(&mut self, ending: Ending) {
         self.phase = Phase::Closing(ending);
         self.phase_deadline = None;
+        self.drop_upload();
     }
 }

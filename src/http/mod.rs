@@ -2,12 +2,18 @@
 //! parsed head that a request keeps.
 
 pub(crate) mod body;
+mod body_error;
 pub(crate) mod disposition;
+mod form;
+mod inlet;
 mod request;
 mod response;
 mod status;
 
 pub use body::{Body, Frame};
+pub use body_error::BodyError;
+pub use inlet::BodyStream;
+pub(crate) use inlet::{BodyLimits, Inlet};
 pub use request::Request;
 pub(crate) use request::RequestPool;
 pub(crate) use response::ContentType;

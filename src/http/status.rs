@@ -32,6 +32,8 @@ impl Status {
     pub const PRECONDITION_FAILED: Status = Status(412);
     /// 413
     pub const CONTENT_TOO_LARGE: Status = Status(413);
+    /// 415
+    pub const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
     /// 416
     pub const RANGE_NOT_SATISFIABLE: Status = Status(416);
     /// 500

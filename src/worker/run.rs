@@ -13,7 +13,7 @@ use super::rt::{Runtime, WakeQueue};
 use super::{Parts, Tag, Turn, Worker};
 use crate::app::Service;
 use crate::config::{Checked, WorkerConfig};
-use crate::conn::Settings;
+use crate::conn::{BodyLimits, Settings};
 use crate::process::EXIT_CANNOT_START;
 use crate::process::privileges;
 use crate::process::scoreboard::State;
@@ -119,7 +119,10 @@ fn settings(config: &WorkerConfig) -> Settings {
             fields_max: limits.fields_max,
             ..HeadLimits::default()
         },
-        body_bytes_max: limits.body_bytes_max,
+        body: BodyLimits {
+            bytes_max: limits.body_bytes_max,
+            collected_bytes_max: limits.collected_bytes_max,
+        },
         head_timeout: timeouts.head,
         idle_timeout: timeouts.idle,
         body_timeout: timeouts.body,

@@ -1,5 +1,5 @@
-//! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte. Drops extensions
-//! and trailers, keeps no payload.
+//! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte. Drops extensions,
+//! keeps no payload.
 
 use std::fmt;
 
@@ -16,23 +16,23 @@ const SIZE_DIGITS_MAX: u8 = 16;
 const EXTENSION_LINE_BYTES_MAX: u16 = 1024;
 const EXTENSION_BODY_BYTES_MAX: u16 = 16 * EXTENSION_LINE_BYTES_MAX;
 
-/// Trailer lines of one body, and their bytes: what is dropped anyway may be a quarter of a head.
+/// Trailer lines of one body, and their bytes: a quarter of what a head may have.
 const TRAILERS_MAX: u8 = 32;
 const TRAILER_BYTES_MAX: u16 = 4 * 1024;
 
 /// Decodes a chunked body (RFC 9112 section 7.1).
 ///
-/// Trailers are held to the grammar of field lines and then dropped: merging them into the head,
+/// Trailers are held to the grammar of field lines and kept apart: merging them into the head,
 /// unasked, is how they have been used for smuggling (RFC 9110 section 6.5.1).
 #[derive(Clone, Debug)]
 pub struct ChunkedDecoder {
     state: State,
+    /// Trailer lines as they came.
+    trailers: Vec<u8>,
     extension_bytes_left: u16,
     trailer_bytes_left: u16,
     trailers_left: u8,
 }
-
-const _: () = assert!(size_of::<ChunkedDecoder>() <= 24);
 
 /// What the next byte must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,7 @@ impl Default for ChunkedDecoder {
     fn default() -> Self {
         Self {
             state: State::Size { size: 0, digits: 0 },
+            trailers: Vec::new(),
             extension_bytes_left: EXTENSION_BODY_BYTES_MAX,
             trailer_bytes_left: TRAILER_BYTES_MAX,
             trailers_left: TRAILERS_MAX,
@@ -120,6 +121,26 @@ impl ChunkedDecoder {
         self.state == State::Ended
     }
 
+    /// Bytes of the chunk that has begun which haven't come yet: as many as its size says, and no
+    /// promise of what follows.
+    #[inline]
+    pub fn chunk_left(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            State::SizeLf { size } => size,
+            _ => 0,
+        }
+    }
+
+    /// The trailers that have come whole, names as sent and values without the whitespace around.
+    pub fn trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let end = memchr::memrchr(b'\n', &self.trailers).map_or(0, |at| at + 1);
+        self.trailers[..end].split_inclusive(|&byte| byte == b'\n').map(|line| {
+            let colon = memchr::memchr(b':', line).expect("a trailer has a colon");
+            (&line[..colon], line[colon + 1..].trim_ascii())
+        })
+    }
+
     /// The state behind a byte of framing.
     #[inline]
     fn after(&mut self, state: State, byte: u8) -> Result<State, ChunkError> {
@@ -149,7 +170,11 @@ impl ChunkedDecoder {
                 }
                 _ => Err(ChunkError::ExtensionInvalid),
             },
-            State::SizeLf { size: 0 } | State::TrailerLf => line_feed(byte, State::Line),
+            State::SizeLf { size: 0 } => line_feed(byte, State::Line),
+            State::TrailerLf => {
+                self.trailers.push(byte);
+                line_feed(byte, State::Line)
+            }
             State::SizeLf { size } => line_feed(byte, State::Data { left: size }),
             State::DataCr if byte == b'\r' => Ok(State::DataLf),
             State::DataCr => Err(ChunkError::DataTooLong),
@@ -158,18 +183,18 @@ impl ChunkedDecoder {
             State::Line => {
                 self.trailers_left =
                     self.trailers_left.checked_sub(1).ok_or(ChunkError::TrailersTooMany)?;
-                self.spend_trailer_byte()?;
+                self.keep_trailer_byte(byte)?;
                 token_byte(byte, State::TrailerName)
             }
             State::TrailerName => {
-                self.spend_trailer_byte()?;
+                self.keep_trailer_byte(byte)?;
                 match byte {
                     b':' => Ok(State::TrailerValue),
                     _ => token_byte(byte, State::TrailerName),
                 }
             }
             State::TrailerValue => {
-                self.spend_trailer_byte()?;
+                self.keep_trailer_byte(byte)?;
                 match byte {
                     b'\r' => Ok(State::TrailerLf),
                     byte if class::is(byte, VALUE) => Ok(State::TrailerValue),
@@ -189,9 +214,10 @@ impl ChunkedDecoder {
         Ok(())
     }
 
-    fn spend_trailer_byte(&mut self) -> Result<(), ChunkError> {
+    fn keep_trailer_byte(&mut self, byte: u8) -> Result<(), ChunkError> {
         self.trailer_bytes_left =
             self.trailer_bytes_left.checked_sub(1).ok_or(ChunkError::TrailersTooLarge)?;
+        self.trailers.push(byte);
         Ok(())
     }
 }

@@ -6,13 +6,13 @@ mod simulation;
 
 use std::time::Duration;
 
-use crate::conn::Settings;
+use crate::conn::{BodyLimits, Settings};
 use crate::proto::h1::HeadLimits;
 
 fn settings() -> Settings {
     Settings {
         head: HeadLimits::default(),
-        body_bytes_max: 100_000,
+        body: BodyLimits { bytes_max: 100_000, collected_bytes_max: 100_000 },
         head_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(75),
         body_timeout: Duration::from_secs(30),

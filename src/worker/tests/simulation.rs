@@ -110,7 +110,10 @@ async fn answer(request: &Request) -> Response {
                 Err(_) => Response::new(vec![b'.'; FILE_BYTES]), // no descriptor was left
             }
         }
-        "echo" => Response::new([number.as_bytes(), request.body()].concat()),
+        "echo" => {
+            let body = request.bytes().await.expect("a whole body");
+            Response::new([number.as_bytes(), &body].concat())
+        }
         "sleep" => {
             rt::sleep(Duration::from_millis(3)).await;
             Response::text(number)
