@@ -60,7 +60,7 @@ impl Files {
         let content = match known {
             _ if is_without_content(verdict, request) => Content::None,
             Some(bytes) => Content::Memory(bytes),
-            None if variant.stamp.length <= self.limits.file_bytes_max => {
+            None if self.may_keep(name, resource, variant) => {
                 let Some(bytes) = Files::read(file, variant.stamp).await? else { return Ok(None) };
                 if self.cache.borrow_mut().add_weight(name, resource, bytes.len()) {
                     variant.bytes.replace(Some(bytes.clone()));
@@ -70,6 +70,15 @@ impl Files {
             None => Content::File(Rc::clone(file)),
         };
         Ok(Some(respond(resource, variant, verdict, content, request)))
+    }
+}
+
+impl Files {
+    /// Whether a file is worth to be read into memory: others are sent window by window.
+    fn may_keep(&self, name: &str, resource: &Rc<Resource>, variant: &Variant) -> bool {
+        let is_known = |known: &Rc<Resource>| Rc::ptr_eq(known, resource);
+        variant.stamp.length <= self.limits.file_bytes_max
+            && self.cache.borrow_mut().find(name).is_some_and(is_known)
     }
 }
 
