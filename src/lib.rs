@@ -26,6 +26,7 @@
 pub mod app;
 pub mod config;
 mod conn;
+mod errands;
 mod figures;
 mod guard;
 mod http;
@@ -41,8 +42,8 @@ mod worker;
 pub use app::Handler;
 pub use guard::RequestId;
 pub use http::{
-    Body, BodyError, BodyStream, IntoResponse, Method, Origin, Request, Response, Scheme, Status,
-    Version,
+    Body, BodyError, BodyStream, Frame, IntoResponse, Method, Origin, Request, Response, Scheme,
+    Status, Version,
 };
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{Error, MessageError, Pool, RateLimited, RateLimiter, Ready, Result, Worker};

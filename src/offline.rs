@@ -2,11 +2,16 @@
 //! benches and fuzzers; no promise is made about it.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::app::files::range::{Ranges, parse};
 use crate::app::{Handler, Service, service};
-use crate::conn::{Action, Connection, DateField, Draining, Env, Pools, Settings};
+use crate::conn::{Action, Connection, DateField, Draining, Env, FileRead, Pools, Settings};
 use crate::figures::Figures;
 use crate::guard::Guard;
 use crate::proto::h1::HeadLimits;
@@ -65,6 +70,10 @@ impl Conversation {
                     heard.extend_from_slice(&outgoing.body);
                     self.connection.handle_sent(outgoing.head, &mut env);
                 }
+                Action::Read(read) => {
+                    let (buffer, result) = run(read);
+                    self.connection.handle_read(buffer, result, &mut env);
+                }
                 Action::ShutdownWrite => {}
                 Action::Abort | Action::Close => self.is_closed = true,
             }
@@ -74,6 +83,32 @@ impl Conversation {
     /// Whether the server has closed the connection.
     pub fn is_closed(&self) -> bool {
         self.is_closed
+    }
+}
+
+/// Reads a part of a file, and waits for it.
+pub(crate) fn run(
+    FileRead { file, offset, mut buffer, count }: FileRead,
+) -> (Vec<u8>, io::Result<usize>) {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count as usize];
+        let count = File::from(file.try_clone()?).read_at(&mut bytes, offset)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    };
+    let result = read().map(|bytes| {
+        buffer.extend_from_slice(&bytes);
+        bytes.len()
+    });
+    (buffer, result)
+}
+
+/// The parts that a Range field asks for of a file of this length; none where that is the whole, or
+/// nothing that there is.
+pub fn ranges(field: &[u8], length: u64) -> Vec<Range<u64>> {
+    match parse(field, length) {
+        Ranges::Parts(parts) => parts,
+        Ranges::Whole | Ranges::Unsatisfiable => Vec::new(),
     }
 }
 

@@ -13,11 +13,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pool", &["app", "config", "guard", "http", "master", "process", "worker", "ring"]),
     ("offline", &["app", "conn", "figures", "guard", "proto"]),
     ("master", &["figures", "process", "config", "ring"]),
-    ("worker", &["conn", "app", "http", "guard", "process", "config", "figures", "ring"]),
+    (
+        "worker",
+        &["conn", "app", "errands", "http", "guard", "process", "config", "figures", "ring"],
+    ),
     ("conn", &["proto", "http", "app", "figures", "guard"]),
     ("process", &["config", "figures", "ring"]),
     ("config", &["ring"]), // for the mask of kernel features
-    ("app", &["http", "proto"]),
+    ("app", &["http", "proto", "errands"]),
+    ("errands", &["ring"]),
     ("http", &["proto", "guard", "config"]),
     ("guard", &["config"]),
     ("proto", &[]),

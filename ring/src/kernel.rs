@@ -38,7 +38,7 @@ const CURRENT_POSITION: u64 = u64::MAX;
 const WAIT_MAX: Duration = Duration::from_secs(1 << 32);
 
 /// Every opcode that [`Kernel::push`] can write, for the ring's own allow-list.
-const OPCODES: [u8; 10] = [
+const OPCODES: [u8; 11] = [
     opcode::AcceptMulti::CODE,
     opcode::Recv::CODE, // and RecvMulti
     opcode::Send::CODE,
@@ -46,6 +46,7 @@ const OPCODES: [u8; 10] = [
     opcode::RecvMsg::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
+    opcode::OpenAt2::CODE,
     opcode::Close::CODE,
     opcode::AsyncCancel::CODE,
     opcode::PollAdd::CODE,
@@ -170,6 +171,18 @@ impl Kernel {
                 buffer.clear();
                 opcode::Read::new(Fd(*fd), buffer.as_mut_ptr(), buffer.capacity() as u32)
                     .offset(CURRENT_POSITION)
+                    .build()
+            }
+            Op::ReadAt { file, offset, buffer, count } => {
+                let room = buffer.spare_capacity_mut();
+                assert!(room.len() >= *count as usize, "no room for {count} bytes");
+                opcode::Read::new(Fd(file.as_raw_fd()), room.as_mut_ptr().cast(), *count)
+                    .offset(*offset)
+                    .build()
+            }
+            Op::Open { directory, path, flags, resolve } => {
+                let scratch = scratch.insert(Box::new(Scratch::open(*flags, *resolve)));
+                opcode::OpenAt2::new(Fd(directory.as_raw_fd()), path.as_ptr(), scratch.how())
                     .build()
             }
             Op::Write { fd, buffer } => {

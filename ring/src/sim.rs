@@ -95,6 +95,11 @@ impl World {
         self.machine.borrow_mut().add_readable(true)
     }
 
+    /// Makes a file that can be read at any place, and opened by its name when it has one.
+    pub fn file(&self, name: Option<&str>, bytes: &[u8]) -> OwnedFd {
+        self.machine.borrow_mut().add_file(name, bytes)
+    }
+
     /// Gives a readable one message. A read gets one message, or as much of it as it has room for.
     pub fn feed(&self, readable: &impl AsRawFd, message: &[u8]) {
         self.machine.borrow_mut().feed(readable.as_raw_fd(), Some(message));
@@ -300,6 +305,13 @@ impl Sim {
                 buffer.clear();
                 Request::On { fd: *fd, work: Work::Read { capacity: buffer.capacity() } }
             }
+            Op::ReadAt { file, offset, buffer, count } => {
+                let room = buffer.capacity() - buffer.len();
+                assert!(room >= *count as usize, "no room for {count} bytes");
+                let work = Work::ReadAt { offset: *offset, count: *count as usize };
+                Request::On { fd: file.as_raw_fd(), work }
+            }
+            Op::Open { path, .. } => Request::Open { path: path.as_bytes().to_vec() },
             Op::Write { fd, buffer } => {
                 Request::On { fd: *fd, work: Work::Write { bytes: buffer.clone(), passes: 0 } }
             }
@@ -329,8 +341,8 @@ impl Sim {
     pub(crate) fn poll(&mut self) -> Option<Cqe> {
         let mut posted = self.machine.borrow_mut().poll()?;
         self.payload = mem::replace(&mut posted.payload, Payload::None);
-        if let Payload::Accepted(_) = self.payload {
-            let Payload::Accepted(fd) = mem::replace(&mut self.payload, Payload::None) else {
+        if let Payload::Descriptor(_) = self.payload {
+            let Payload::Descriptor(fd) = mem::replace(&mut self.payload, Payload::None) else {
                 unreachable!()
             };
             posted.result = fd.into_raw_fd(); // from here on its number stands for it
@@ -342,6 +354,12 @@ impl Sim {
     pub(crate) fn deliver(&mut self, op: &mut Op, scratch: &mut Option<Box<Scratch>>) {
         match (op, mem::replace(&mut self.payload, Payload::None)) {
             (Op::Read { buffer, .. }, Payload::Bytes(bytes)) => buffer.extend_from_slice(&bytes),
+            (Op::ReadAt { buffer, .. }, Payload::Bytes(bytes)) => {
+                // The outcome makes the buffer longer, since a kernel writes and no more.
+                let held = buffer.len();
+                buffer.extend_from_slice(&bytes);
+                buffer.truncate(held);
+            }
             (Op::RecvFds { payload, .. }, brought) => {
                 let (fds, arrival) = match brought {
                     Payload::Message { bytes, fds, arrival } => {

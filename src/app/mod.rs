@@ -1,5 +1,6 @@
 //! Handlers, how they are run, and the apps that come with the server. Knows no connections.
 
+pub mod coding;
 pub mod demo;
 pub mod files;
 mod service;

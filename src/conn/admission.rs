@@ -4,8 +4,8 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::respond::{self, Download};
-use super::{Connection, Ending, Env, Exchange, Phase, Record};
+use super::download::Download;
+use super::{Connection, Ending, Env, Exchange, Phase, Record, respond};
 use crate::figures::{Fault, Parked};
 use crate::guard::{Answered, Rate, write_rate_fields};
 use crate::http::{Request, Response, Status, household};
@@ -171,7 +171,7 @@ impl Connection {
         response: Response,
         exchange: &mut Exchange,
         env: &mut Env<'_>,
-    ) -> Option<Download> {
+    ) -> Option<Box<Download>> {
         if let Some(record) = &mut self.record {
             mem::swap(&mut record.fields, &mut env.guard.fields);
             record.request_deadline = None;

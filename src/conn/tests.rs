@@ -1,5 +1,7 @@
 //! Conversations with a connection in virtual time.
 
+mod downloads;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -16,6 +18,7 @@ use crate::app::{Handler, Service, service};
 use crate::figures::{Durations, Fault, Figures};
 use crate::guard::Guard;
 use crate::http::Body;
+use crate::offline;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -37,6 +40,7 @@ struct Talk {
     draining: Draining,
     /// What was given out to be sent and isn't acknowledged yet.
     in_flight: Option<Outgoing>,
+    reads_done: usize,
     received: Vec<u8>,
     write_ended: bool,
     closed: bool,
@@ -83,6 +87,7 @@ impl Talk {
             wakes: Arc::default(),
             draining: Draining::No,
             in_flight: None,
+            reads_done: 0,
             received: Vec::new(),
             write_ended: false,
             closed: false,
@@ -125,6 +130,12 @@ impl Talk {
                     self.received.extend_from_slice(&outgoing.head);
                     self.received.extend_from_slice(&outgoing.body);
                     self.in_flight = Some(outgoing);
+                }
+                Action::Read(read) => {
+                    assert!(self.in_flight.is_none(), "nothing is read ahead");
+                    self.reads_done += 1;
+                    let (buffer, result) = offline::run(read);
+                    self.connection.handle_read(buffer, result, &mut env);
                 }
                 Action::ShutdownWrite => self.write_ended = true,
                 Action::Abort => (self.closed, self.aborted) = (true, true),

@@ -4,13 +4,14 @@
 pub(crate) mod body;
 mod body_error;
 mod client;
+pub(crate) mod disposition;
 mod form;
 mod inlet;
 mod request;
 mod response;
 mod status;
 
-pub use body::Body;
+pub use body::{Body, Frame};
 pub use body_error::BodyError;
 pub(crate) use client::{Client, household, peer_of};
 pub use client::{Origin, Scheme};
@@ -19,6 +20,7 @@ pub(crate) use inlet::{BodyLimits, Inlet};
 pub use request::Request;
 pub(crate) use request::RequestPool;
 pub(crate) use response::ContentType;
+pub(crate) use response::ReadyFields;
 pub use response::{IntoResponse, Response};
 pub use status::Status;
 

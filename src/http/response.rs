@@ -1,11 +1,13 @@
 //! Responses: a status, fields, a body. Framing and connection fields are the server's to add.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Body, Status};
+use crate::proto::h1::{EncodeError, encode_field};
 
 /// A response, built by a handler.
 ///
@@ -27,7 +29,35 @@ pub struct Response {
     /// is moved some times on its way out.
     #[expect(clippy::box_collection, reason = "a word instead of three")]
     pub(crate) fields: Option<Box<Vec<Field>>>,
+    /// Fields that were written before, and come first.
+    pub(crate) ready: Option<Rc<ReadyFields>>,
     pub(crate) body: Body,
+}
+
+/// Field lines as they are sent, for responses that repeat.
+#[derive(Debug)]
+pub(crate) struct ReadyFields(Vec<u8>);
+
+impl ReadyFields {
+    /// Writes the lines of these fields.
+    ///
+    /// # Errors
+    ///
+    /// A name or value isn't valid.
+    pub(crate) fn encode<'a>(
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<ReadyFields, EncodeError> {
+        let mut lines = Vec::with_capacity(256);
+        for (name, value) in fields {
+            encode_field(&mut lines, name.as_bytes(), value.as_bytes())?;
+        }
+        lines.shrink_to_fit();
+        Ok(ReadyFields(lines))
+    }
+
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 type Field = (Cow<'static, str>, Cow<'static, str>);
@@ -39,8 +69,14 @@ impl Response {
             status: Status::OK,
             content_type: ContentType::Unknown,
             fields: None,
+            ready: None,
             body: body.into(),
         }
+    }
+
+    /// 200 with fields that were written before.
+    pub(crate) fn ready(body: impl Into<Body>, fields: Rc<ReadyFields>) -> Response {
+        Response { ready: Some(fields), ..Response::new(body) }
     }
 
     /// 200 with `text/plain; charset=utf-8`.
@@ -77,7 +113,7 @@ impl Response {
 
     #[inline]
     pub(crate) fn typed(body: impl Into<Body>, content_type: ContentType) -> Response {
-        Response { status: Status::OK, content_type, fields: None, body: body.into() }
+        Response { content_type, ..Response::new(body) }
     }
 
     /// Sets the status.

@@ -11,13 +11,15 @@ use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
 
 use super::Tag;
 use super::table::ConnId;
-use crate::conn::{Connection, Env, Outgoing};
+use crate::conn::{Connection, Env, FileRead, Outgoing};
 
 /// A connection of this worker.
 pub(super) struct Entry {
     pub(super) connection: Connection,
     pub(super) receive: Receive,
     pub(super) sending: bool,
+    /// A part of a file is being read for it.
+    pub(super) reading: bool,
     /// The close is complete.
     pub(super) closed: bool,
     /// When the last alarm set for it goes off.
@@ -49,6 +51,7 @@ impl Entry {
             connection,
             receive: Receive::Off,
             sending: false,
+            reading: false,
             closed: false,
             alarm: None,
             held_bytes: 0,
@@ -63,7 +66,7 @@ impl Entry {
     }
 
     pub(super) fn may_remove(&self) -> bool {
-        self.closed && !self.sending && self.receive == Receive::Off
+        self.closed && !self.sending && !self.reading && self.receive == Receive::Off
     }
 
     pub(super) fn send(&mut self, id: ConnId, buffer: SendBuffer, ring: &mut Ring<Tag>) {
@@ -71,6 +74,12 @@ impl Entry {
         let Some(socket) = &self.socket else { return };
         self.sending = true;
         ring.push(Op::Send { fd: socket.as_raw_fd(), buffer }, Tag::Send(id));
+    }
+
+    pub(super) fn read(&mut self, id: ConnId, read: FileRead, ring: &mut Ring<Tag>) {
+        let FileRead { file, offset, buffer, count } = read;
+        self.reading = true;
+        ring.push(Op::ReadAt { file, offset, buffer, count }, Tag::Read(id));
     }
 
     pub(super) fn shutdown_write(&mut self, ring: &mut Ring<Tag>) {

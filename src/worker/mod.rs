@@ -25,6 +25,7 @@ use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
 use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
+use crate::errands::{CacheCounts, Errands};
 use crate::figures::{Fault, Figures};
 use crate::guard::Guard;
 use crate::process::accept::Acceptor;
@@ -58,6 +59,7 @@ enum Tag {
     },
     Receive(ConnId),
     Send(ConnId),
+    Read(ConnId),
     Close(ConnId),
     /// Its target says all that there is to know.
     Cancel,
@@ -72,6 +74,8 @@ enum Tag {
     HandedOver,
     /// Lines of the access log.
     Logged,
+    /// What a future asked for, by its number.
+    Errand(usize),
 }
 
 /// How the loop goes on.
@@ -129,6 +133,7 @@ struct Worker {
     owes_listeners_back: bool,
     around: Around,
     runtime: Rc<Runtime>,
+    errands: Rc<Errands>,
     queue: Arc<WakeQueue>,
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
@@ -231,6 +236,7 @@ impl Worker {
                 traffic: Traffic::default(),
             },
             runtime,
+            errands: Errands::new(now),
             queue,
             woken: Vec::new(),
             page,
@@ -266,6 +272,7 @@ impl Worker {
             self.on_second();
         }
         self.gate.begin_turn();
+        self.errands.enter(now, self.around.date.unix_seconds());
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
         }
@@ -278,6 +285,9 @@ impl Worker {
         self.flush_log();
         self.publish(clock());
         self.speak(now);
+        while let Some((number, op)) = self.errands.poll() {
+            self.ring.push(op, Tag::Errand(number));
+        }
         self.passing.flush(&mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
@@ -334,6 +344,13 @@ impl Worker {
                 }
                 self.settle(id);
             }
+            (Tag::Read(id), Outcome::ReadAt { buffer, result }) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.reading = false;
+                let mut env = self.around.env(id);
+                entry.connection.handle_read(buffer, result.map_err(io::Error::from), &mut env);
+                self.settle(id);
+            }
             (Tag::Close(id), Outcome::Closed(_)) => {
                 let Some(entry) = self.table.get_mut(id) else { return };
                 entry.closed = true;
@@ -382,6 +399,7 @@ impl Worker {
                     self.follow(order);
                 }
             }
+            (Tag::Errand(number), outcome) => self.errands.handle_outcome(number, outcome),
             (tag, outcome) => unreachable!("{tag:?} completed as {outcome:?}"),
         }
     }
@@ -561,6 +579,7 @@ impl Worker {
         while let Some(action) = entry.connection.poll_action(&mut env) {
             match action {
                 Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
+                Action::Read(read) => entry.read(id, read, &mut self.ring),
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
                 Action::Abort => entry.begin_abort(id, &mut self.ring),
                 Action::Close => {
@@ -697,6 +716,9 @@ impl Worker {
         shown.bytes_received.add(traffic.bytes_received);
         shown.bytes_sent.add(traffic.bytes_sent);
         shown.turns.add(1);
+        let CacheCounts { hits, misses } = self.errands.take_cache_counts();
+        shown.cache_hits.add(hits);
+        shown.cache_misses.add(misses);
         let requests = self.around.figures.requests.read();
         if requests != self.requests_shown {
             self.requests += requests - self.requests_shown;
