@@ -4,16 +4,23 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::app::files::range::{Ranges, parse};
 use crate::app::{Handler, Service, service};
-use crate::conn::{Action, Connection, DateField, Draining, Env, FileRead, Pools, Settings};
+use crate::config::LogFormat;
+use crate::conn::{
+    Action, Connection, DateField, Draining, Env, FileRead, Pools, Record, Settings,
+};
 use crate::figures::Figures;
-use crate::guard::Guard;
+use crate::guard::{Guard, Lines, Quota, Rate, RateTable};
+use crate::http::Client;
 use crate::proto::h1::HeadLimits;
 
 /// A client and a server that share a thread.
@@ -27,6 +34,8 @@ pub struct Conversation {
     date: DateField,
     now: Instant,
     is_closed: bool,
+    /// Lends its memory to lines of the access log.
+    written: Vec<u8>,
 }
 
 impl Conversation {
@@ -45,7 +54,27 @@ impl Conversation {
             date: DateField::new(now, SystemTime::UNIX_EPOCH),
             now,
             is_closed: false,
+            written: Vec::new(),
         }
+    }
+
+    /// The same with a guard: lines of a JSON access log (which go nowhere), a limit of a client's
+    /// rate, ids in the responses.
+    pub fn guarded(handler: impl Handler, has_log: bool, has_rate: bool) -> Conversation {
+        let mut conversation = Conversation::new(handler);
+        let guard = &mut conversation.guard;
+        if has_log {
+            guard.lines = Some(Lines::new(LogFormat::Json, 1 << 20, SystemTime::UNIX_EPOCH));
+        }
+        if has_rate {
+            let words: Vec<AtomicU64> = (0..1 << 12).map(|_| AtomicU64::new(0)).collect();
+            let quota = Quota::new(1_000_000, Duration::from_secs(86_400));
+            guard.rate = Some(Rate::new(RateTable::new(words.leak(), 0), quota, true));
+        }
+        let client = SocketAddr::from(([127, 0, 0, 1], 1));
+        let client = Client::new(Some(client), &Rc::default());
+        conversation.connection.set_record(Record::new(client, None));
+        conversation
     }
 
     /// The client says something, and reads what the server answers at once: appended to `heard`.
@@ -77,6 +106,13 @@ impl Conversation {
                 Action::ShutdownWrite => {}
                 Action::Abort | Action::Close => self.is_closed = true,
             }
+        }
+        /// What a worker writes at once.
+        const WRITE_BYTES: usize = 32 << 10;
+        if let Some(lines) = self.guard.lines.as_mut().filter(|lines| lines.len() > WRITE_BYTES) {
+            lines.take(usize::MAX, &mut self.written);
+            self.written.clear();
+            lines.on_written(&[]);
         }
     }
 

@@ -13,7 +13,7 @@ use uring_ring::{Features, Unavailable};
 
 use crate::app::{Handler, service};
 use crate::config::{Accept, Address, Checked, ConfigError, PoolConfig, WorkerConfig, WorkerCount};
-use crate::guard::{Quota, RateTable, Verdict, write_rate_fields};
+use crate::guard::{Quota, RateTable, Verdict, quota_fields, write_verdict_fields};
 use crate::http::{IntoResponse, Response, Status as StatusCode};
 use crate::master::balance::Balancer;
 use crate::master::{self, MasterError, PoolHandle, Start, Surroundings};
@@ -432,16 +432,16 @@ pub struct RateLimited {
 impl RateLimited {
     /// When it may happen again.
     pub fn retry_after(&self) -> Duration {
-        self.verdict.retry_after
+        Duration::from_micros(self.verdict.retry_after)
     }
 }
 
 /// 429 with Retry-After, `RateLimit` and `X-RateLimit-*`.
 impl IntoResponse for RateLimited {
     fn into_response(self) -> Response {
-        let mut lines = Vec::new();
+        let mut lines = quota_fields(&self.quota).into_bytes();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        write_rate_fields(&self.quota, &self.verdict, now, &mut lines);
+        write_verdict_fields(&self.verdict, now, &mut lines);
         let lines = String::from_utf8(lines).expect("it is ASCII");
         let fields = lines.lines().filter_map(|line| line.split_once(": "));
         fields.fold(Response::plain(StatusCode::TOO_MANY_REQUESTS), |response, (name, value)| {

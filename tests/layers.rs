@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["app", "config"]),
     // The way in, the one place that knows both master and worker.
     ("pool", &["app", "config", "guard", "http", "master", "process", "worker", "ring"]),
-    ("offline", &["app", "conn", "figures", "guard", "proto"]),
+    ("offline", &["app", "config", "conn", "figures", "guard", "http", "proto"]),
     ("master", &["figures", "process", "config", "ring"]),
     (
         "worker",

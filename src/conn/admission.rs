@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::download::Download;
 use super::{Connection, Ending, Env, Exchange, Phase, Record, respond};
 use crate::figures::{Fault, Parked};
-use crate::guard::{Answered, Rate, write_rate_fields};
+use crate::guard::Answered;
 use crate::http::{Request, Response, Status, household};
 use crate::proto::h1::Version;
 use crate::proto::proxy::{ProxyHeader, parse_proxy_header};
@@ -130,12 +130,12 @@ impl Connection {
             request.id().write_to(&mut record.fields);
             record.fields.extend_from_slice(b"\r\n");
         }
-        let Rate { table, quota, has_headers } = env.guard.rate?;
+        let rate = env.guard.rate.as_ref()?;
         // Who has no address comes by a Unix socket, which has its own guard.
         let client = household(request.client_address())?;
-        let verdict = table.ask(&quota, client, env.nanos);
-        if has_headers || !verdict.is_allowed {
-            write_rate_fields(&quota, &verdict, env.date.unix_seconds(), &mut record.fields);
+        let verdict = rate.table.ask(&rate.quota, client, env.nanos);
+        if rate.has_headers || !verdict.is_allowed {
+            rate.write_fields(&verdict, env.date.unix_seconds(), &mut record.fields);
         }
         (!verdict.is_allowed).then_some((Status::TOO_MANY_REQUESTS, Fault::RateLimited))
     }

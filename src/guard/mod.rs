@@ -60,12 +60,26 @@ impl Guard {
 }
 
 /// The limit of each client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rate {
     pub(crate) table: RateTable,
     pub(crate) quota: Quota,
     /// Whether every response tells.
     pub(crate) has_headers: bool,
+    /// What is the same in each.
+    quota_fields: String,
+}
+
+impl Rate {
+    pub(crate) fn new(table: RateTable, quota: Quota, has_headers: bool) -> Rate {
+        Rate { table, quota, has_headers, quota_fields: quota_fields(&quota) }
+    }
+
+    /// Appends what a response tells. `now` is in seconds since 1970.
+    pub(crate) fn write_fields(&self, verdict: &Verdict, now: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.quota_fields.as_bytes());
+        write_verdict_fields(verdict, now, out);
+    }
 }
 
 /// What connections hold in memory together.
@@ -98,25 +112,28 @@ impl Memory {
     }
 }
 
-/// Appends the fields by which a client can tell how much it may still ask: those of
-/// draft-ietf-httpapi-ratelimit-headers-10, and the ones that everybody had before. `now` is in
-/// seconds since 1970.
-pub(crate) fn write_rate_fields(quota: &Quota, verdict: &Verdict, now: u64, out: &mut Vec<u8>) {
+/// The fields that tell of a quota, whoever asks: those of draft-ietf-httpapi-ratelimit-headers-10,
+/// and the ones that everybody had before.
+pub(crate) fn quota_fields(quota: &Quota) -> String {
+    let (requests, seconds) = (quota.requests, quota.window.as_secs());
+    format!(
+        "RateLimit-Policy: \"client\";q={requests};w={seconds}\r\nX-RateLimit-Limit: {requests}\r\n"
+    )
+}
+
+/// Appends the fields that tell a client how much it may still ask. `now` is in seconds since 1970.
+pub(crate) fn write_verdict_fields(verdict: &Verdict, now: u64, out: &mut Vec<u8>) {
     let mut number = |text: &[u8], value: u64| {
         out.extend_from_slice(text);
         out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     };
-    let (limit, remaining) = (quota.requests.into(), verdict.remaining.into());
-    let reset = verdict.reset.as_millis().div_ceil(1000) as u64;
-    number(b"RateLimit-Policy: \"client\";q=", limit);
-    number(b";w=", quota.window.as_secs());
-    number(b"\r\nRateLimit: \"client\";r=", remaining);
+    let reset = verdict.reset.div_ceil(1_000_000);
+    number(b"RateLimit: \"client\";r=", verdict.remaining.into());
     number(b";t=", reset);
-    number(b"\r\nX-RateLimit-Limit: ", limit);
-    number(b"\r\nX-RateLimit-Remaining: ", remaining);
+    number(b"\r\nX-RateLimit-Remaining: ", verdict.remaining.into());
     number(b"\r\nX-RateLimit-Reset: ", now + reset);
     if !verdict.is_allowed {
-        number(b"\r\nRetry-After: ", verdict.retry_after.as_millis().div_ceil(1000).max(1) as u64);
+        number(b"\r\nRetry-After: ", verdict.retry_after.div_ceil(1_000_000).max(1));
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -130,19 +147,15 @@ mod tests {
     #[test]
     fn fields_tell_what_is_left_and_when() {
         let quota = Quota::new(100, Duration::from_secs(60));
-        let verdict = Verdict {
-            is_allowed: false,
-            remaining: 0,
-            reset: Duration::from_millis(59_001),
-            retry_after: Duration::from_millis(1),
-        };
-        let mut out = Vec::new();
-        write_rate_fields(&quota, &verdict, 1000, &mut out);
+        let verdict =
+            Verdict { is_allowed: false, remaining: 0, reset: 59_000_001, retry_after: 1 };
+        let mut out = quota_fields(&quota).into_bytes();
+        write_verdict_fields(&verdict, 1000, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "RateLimit-Policy: \"client\";q=100;w=60\r\nRateLimit: \"client\";r=0;t=60\r\n\
-             X-RateLimit-Limit: 100\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 1060\r\n\
-             Retry-After: 1\r\n"
+            "RateLimit-Policy: \"client\";q=100;w=60\r\nX-RateLimit-Limit: 100\r\n\
+             RateLimit: \"client\";r=0;t=60\r\nX-RateLimit-Remaining: 0\r\n\
+             X-RateLimit-Reset: 1060\r\nRetry-After: 1\r\n"
         );
     }
 

@@ -40,13 +40,16 @@ pub(crate) struct Quota {
     pub(crate) window: Duration,
     /// Microseconds in which one request is regained, at least one.
     interval: u64,
+    /// Tells it from other quotas.
+    salt: u64,
 }
 
 impl Quota {
     /// `requests` from 1 on, in a window of up to a day.
     pub(crate) fn new(requests: u32, window: Duration) -> Quota {
         let micros = window.as_micros() as u64;
-        Quota { requests, window, interval: micros.div_ceil(u64::from(requests)).max(1) }
+        let interval = micros.div_ceil(u64::from(requests)).max(1);
+        Quota { requests, window, interval, salt: interval << 32 ^ u64::from(requests) }
     }
 
     /// How far ahead a TAT may lie.
@@ -61,10 +64,10 @@ pub(crate) struct Verdict {
     pub(crate) is_allowed: bool,
     /// How many more are allowed now.
     pub(crate) remaining: u32,
-    /// When all are allowed again.
-    pub(crate) reset: Duration,
-    /// When one is allowed again; zero while one is.
-    pub(crate) retry_after: Duration,
+    /// Microseconds until all are allowed again.
+    pub(crate) reset: u64,
+    /// Microseconds until one is allowed again; zero while one is.
+    pub(crate) retry_after: u64,
 }
 
 impl Verdict {
@@ -75,8 +78,8 @@ impl Verdict {
         Verdict {
             is_allowed,
             remaining: (left / quota.interval) as u32,
-            reset: Duration::from_micros(ahead),
-            retry_after: Duration::from_micros(missing),
+            reset: ahead,
+            retry_after: missing,
         }
     }
 }
@@ -103,7 +106,7 @@ impl RateTable {
     /// Somebody asks, at `nanos` of the monotonic clock.
     pub(crate) fn ask(&self, quota: &Quota, key: impl Hash, nanos: u64) -> Verdict {
         let mut hasher = DefaultHasher::new();
-        (self.seed, quota.interval, quota.requests, key).hash(&mut hasher);
+        (self.seed ^ quota.salt, key).hash(&mut hasher);
         let hash = hasher.finish();
         let sets = self.words.len() / SET_WORDS;
         let at = (hash as usize & (sets - 1)) * SET_WORDS;
@@ -214,12 +217,12 @@ mod tests {
             let verdict = ask(0);
             assert!(verdict.is_allowed);
             assert_eq!(verdict.remaining, remaining);
-            assert_eq!(verdict.reset, Duration::from_secs(20 * (3 - u64::from(remaining))));
+            assert_eq!(verdict.reset, 20_000_000 * (3 - u64::from(remaining)));
         }
         let refused = ask(5);
         assert!(!refused.is_allowed);
-        assert_eq!((refused.remaining, refused.retry_after), (0, Duration::from_secs(15)));
-        assert_eq!(ask(19).retry_after, Duration::from_secs(1), "a refusal costs nothing");
+        assert_eq!((refused.remaining, refused.retry_after), (0, 15_000_000));
+        assert_eq!(ask(19).retry_after, 1_000_000, "a refusal costs nothing");
         assert!(ask(20).is_allowed && !ask(20).is_allowed && ask(40).is_allowed);
         assert_eq!(ask(400).remaining, 2);
         assert!(table.ask(&quota, "b", 1000 * SECOND).is_allowed, "each for itself");

@@ -165,10 +165,9 @@ fn guard(config: &WorkerConfig, table: RateTable) -> Guard {
     // Another one in each process: nothing that an id is made of is known before.
     let mut guard = Guard::new(RandomState::new().hash_one(process::id()));
     guard.memory = Memory::new(config.limits.memory_bytes_max);
-    guard.rate = rate_limit.enabled.then(|| Rate {
-        table,
-        quota: Quota::new(rate_limit.requests, rate_limit.window),
-        has_headers: rate_limit.headers,
+    guard.rate = rate_limit.enabled.then(|| {
+        let quota = Quota::new(rate_limit.requests, rate_limit.window);
+        Rate::new(table, quota, rate_limit.headers)
     });
     guard.lines = access_log
         .path
