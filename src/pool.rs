@@ -173,6 +173,7 @@ impl Pool {
         privileges::raise_limits(config.descriptors_max, config.core_bytes_max)?;
         let features = Features::probe(config.mask)?;
         let workers = Cpus::detect().worker_count(config.workers);
+        privileges::check_descriptors(&config, workers)?;
         let inheritance = Inheritance::take().map_err(Error::Inheritance)?;
         let (listeners, memory, old_master) = if let Some(mut left) = inheritance {
             let listeners = mem::take(&mut left.listeners).renewed(&config, workers)?;
@@ -343,14 +344,13 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// It is longer than [`PoolConfig::message_bytes_max`].
+    /// It is longer than [`PoolConfig::message_bytes_max`], or too many wait already, since the
+    /// master doesn't read: it was stopped, or its callback takes its time.
     pub fn send(&self, payload: Value) -> std::result::Result<(), MessageError> {
         let message = Message::User { payload };
         self.limit.encode(&message).map_err(MessageError)?;
-        if let Message::User { payload } = message {
-            rt::send_message(payload);
-        }
-        Ok(())
+        let Message::User { payload } = message else { unreachable!("just made") };
+        rt::send_message(payload).map_err(|_| MessageError(ChannelError::Backlog))
     }
 
     /// Calls this in the worker's thread with each message that the master sends
@@ -524,8 +524,11 @@ impl Error {
             Error::Config(_) => EX_USAGE,
             Error::Ring(_) | Error::Listen(_) | Error::Activation(_) => EX_UNAVAILABLE,
             Error::PidFile(_) | Error::AccessLog(_) => EX_CANTCREAT,
+            Error::Privileges(PrivilegeError::TooFewDescriptors { .. })
+            | Error::Scoreboard(_)
+            | Error::Inheritance(_)
+            | Error::Handle(_) => EX_OSERR,
             Error::Privileges(_) => EX_NOPERM,
-            Error::Scoreboard(_) | Error::Inheritance(_) | Error::Handle(_) => EX_OSERR,
             Error::Master(error) => error.exit_code(),
         }
     }

@@ -5,7 +5,8 @@ mod common;
 use common::load::Load;
 use common::observer::Observer;
 use common::{Client, MODES, Server, eventually};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Does something to a server under load in every mode, with all features or none; nobody may notice.
 fn unnoticed(flags: &[&str], mask: &str, event: impl Fn(&mut Server, &Load, &str)) {
@@ -63,5 +64,19 @@ fn no_client_notices_twenty_workers_recycled() {
         };
         eventually("twenty workers are recycled", || restarts() >= 20);
         assert!(!server.log().contains("serves on"), "{mode}");
+    });
+}
+
+#[test]
+fn no_client_notices_a_worker_that_somebody_told_to_end() {
+    unnoticed(&[], "", |server, _, mode| {
+        let before = server.workers();
+        kill(Pid::from_raw(before[0]), Signal::SIGTERM).unwrap();
+        server.wait_for_log("was told to end by a signal: starting a successor");
+        eventually("it has gone", || {
+            let now = server.workers();
+            now.len() == 2 && !now.contains(&before[0])
+        });
+        assert!(server.workers().contains(&before[1]), "{mode}: the other one stays");
     });
 }

@@ -40,6 +40,8 @@ pub(super) struct Birth {
     pub(super) no_new_privs: bool,
     pub(super) dumps_core: bool,
     pub(super) master: Pid,
+    /// Signals that the embedder has handlers for, in the master.
+    pub(super) signals: Vec<Signal>,
     /// Descriptors of the program around the pool, which stay open.
     pub(super) foreign: Vec<RawFd>,
 }
@@ -71,6 +73,7 @@ impl Birth {
             dumps_core,
             features,
             master,
+            signals,
             foreign,
             passing,
             bell,
@@ -84,7 +87,7 @@ impl Birth {
         }
         let own = listeners.iter().chain([&channel, &passing, &bell]).map(AsRawFd::as_raw_fd);
         sys::close_all_but((0..=2).chain(foreign).chain(own).collect());
-        let signals = signals::of_new_worker()?;
+        let signals = signals::of_new_worker(&signals)?;
         sys::set_patient(false)?;
         let core = core.filter(|core| pin(*core));
         page.on_birth(process::id(), core);

@@ -10,6 +10,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::end::End;
+use crate::process::outbox::Outbox;
 use crate::process::scoreboard::WorkerPage;
 
 /// Names one process in a worker's place. A successor has another number, so what arrives late
@@ -31,6 +32,8 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     /// The master's end of the line for messages.
     pub(super) channel: OwnedFd,
+    /// What waits for it.
+    pub(super) outbox: Outbox,
     /// The master's end of the line for descriptors.
     pub(super) passing: OwnedFd,
     /// And the worker's, as long as it lives: what it doesn't take can be taken back.
@@ -137,6 +140,7 @@ mod tests {
         Child {
             pid,
             channel,
+            outbox: Outbox::default(),
             passing,
             passing_far: Some(passing_far),
             page,

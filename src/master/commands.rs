@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal as Number;
 use nix::unistd::Pid;
-use uring_ring::{Errno, Op, SendBuffer};
+use uring_ring::{Errno, Op};
 
 use super::birth::{self, Birth};
 use super::children::{Child, Life};
@@ -20,6 +20,7 @@ use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
 use crate::process::listen::Listener;
 use crate::process::notify::{self, Notice as Word};
+use crate::process::outbox::{Outbox, Refused};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
 use crate::process::pid_file::PidFile;
 use crate::process::scoreboard::State;
@@ -121,6 +122,7 @@ impl Master<'_> {
                     no_new_privs: self.config.no_new_privs,
                     dumps_core: self.config.core_bytes_max.is_some(),
                     master,
+                    signals: self.on_signal.iter().map(|(number, _)| *number).collect(),
                     foreign: foreign.collect(),
                 };
                 birth::become_worker(birth, &|seat| self.around.work(seat))
@@ -131,6 +133,7 @@ impl Master<'_> {
                 let child = Child {
                     pid,
                     channel,
+                    outbox: Outbox::default(),
                     passing,
                     passing_far: Some(passing_far),
                     page,
@@ -149,14 +152,31 @@ impl Master<'_> {
     }
 
     pub(super) fn send(&mut self, life: Life, message: &Message) {
-        let Some(child) = self.children.get(life) else { return };
-        let fd = child.channel.as_raw_fd();
-        match self.limit.encode(message) {
-            Ok(packet) => {
-                self.ring.push(Op::Send { fd, buffer: SendBuffer::new(packet) }, Tag::Told);
+        let packet = match self.limit.encode(message) {
+            Ok(packet) => packet,
+            Err(error) => {
+                return log::error!("cannot send a message to {}: {error}", self.name_of(life));
             }
-            Err(error) => log::error!("cannot send a message to {}: {error}", self.name_of(life)),
+        };
+        let Some(child) = self.children.get_mut(life) else { return };
+        let refused = if let Message::User { .. } = message {
+            child.outbox.try_push(packet).err()
+        } else {
+            child.outbox.push(packet);
+            None
+        };
+        child.outbox.flush(child.channel.as_raw_fd(), Tag::Said(life), &mut self.ring);
+        if let Some(Refused { is_first: true }) = refused {
+            let name = self.name_of(life);
+            log::warn!("{name} doesn't read its messages: it gets no more until it does");
         }
+    }
+
+    /// A message to a worker went out, or never will.
+    pub(super) fn on_said(&mut self, life: Life) {
+        let Some(child) = self.children.get_mut(life) else { return };
+        child.outbox.on_sent();
+        child.outbox.flush(child.channel.as_raw_fd(), Tag::Said(life), &mut self.ring);
     }
 
     fn on_serving(&mut self, life: Life) {

@@ -1,11 +1,14 @@
 //! What the ring tells the master, as events for the pool. Decides nothing; only goes on reading.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::ExitStatus;
+use std::process::{self, ExitStatus};
 use std::time::Instant;
 
 use nix::sys::signal::Signal as Number;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use uring_ring::{Arrival, Completion, Errno, Op, Outcome};
 
 use super::children::Life;
@@ -103,6 +106,7 @@ impl Master<'_> {
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
             }
+            (Tag::Said(life), Outcome::Sent { .. }) => self.on_said(life),
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
                 log::debug!("somebody was told nothing: {errno}"); // who is gone
             }
@@ -122,7 +126,10 @@ impl Master<'_> {
             let custom = self.on_signal.iter_mut().find(|(known, _)| *known == number);
             match custom {
                 Some((_, handler)) => handler(number as i32),
-                None if number == Number::SIGCHLD => self.look_for_stopped(now),
+                None if number == Number::SIGCHLD => {
+                    self.look_for_stopped(now);
+                    self.bury_orphans();
+                }
                 None => events.extend(received.signal().map(Event::Signal)),
             }
         }
@@ -207,6 +214,25 @@ impl Master<'_> {
             self.names.push((life, child.pid));
             for fd in [child.channel, child.passing] {
                 self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
+            }
+        }
+    }
+
+    /// As process 1 of a container the master is the parent of whoever has lost his own, and the one
+    /// who has to collect him.
+    fn bury_orphans(&self) {
+        if process::id() != 1 {
+            return;
+        }
+        let ours = |pid: Pid| {
+            let workers = self.children.iter().map(|(_, child)| child.pid);
+            workers.chain(self.heir.as_ref().map(|heir| heir.pid)).any(|known| known == pid)
+        };
+        let children = fs::read_to_string("/proc/self/task/1/children").unwrap_or_default();
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            let orphan = Pid::from_raw(pid);
+            if !ours(orphan) {
+                let _alive_or_collected = waitpid(orphan, Some(WaitPidFlag::WNOHANG));
             }
         }
     }

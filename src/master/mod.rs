@@ -187,7 +187,9 @@ enum Tag {
     Bell,
     Wishes,
     Message(Life),
-    /// A message went out, or didn't.
+    /// A message to a worker went out, or didn't.
+    Said(Life),
+    /// A message to another master went out, or didn't.
     Told,
     Ended(Life),
     Closed,

@@ -10,6 +10,7 @@
 //!   channel and lives on.
 //! - Until all workers have been ready once, nobody relies on the pool: a worker that says it
 //!   cannot start, or fails [`START_TRIES_MAX`] times, makes the pool give up. After that, nothing does.
+//! - A worker that somebody else told to end is recycled, as is one that has had its share.
 //! - A reload starts a successor in every place, and a recycling in one. Only when all of them are
 //!   ready are the old workers told to leave; when one fails, all of them go, and the old ones stay.
 //!   There is one such change at a time.
@@ -51,6 +52,10 @@ const CHANNEL_GRACE: Duration = Duration::from_secs(1);
 const LAST_WORDS_GRACE: Duration = Duration::from_millis(250);
 /// A worker that is due to be recycled, but whose successor failed, serves on for so long.
 const RECYCLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// A signal to the whole process group reaches a worker and its master at about the same time; a
+/// worker that got one has no successor started for it before it is clear that it got it alone.
+const GROUP_SIGNAL_GRACE: Duration = Duration::from_millis(100);
 
 /// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -272,7 +277,11 @@ impl Pool {
             Event::ChannelClosed(life) => self.on_channel_closed(life, now),
             Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
             Event::RecycleDue(life, reason) => {
-                self.due.push((life, reason, now));
+                let at = match reason {
+                    RecycleReason::Signal => now + GROUP_SIGNAL_GRACE,
+                    _ => now,
+                };
+                self.due.push((life, reason, at));
                 self.begin_next_change(now, commands);
             }
             Event::WorkerHangs(life, hang, lasting) => {

@@ -75,7 +75,10 @@ impl Watch {
         now: Instant,
         busy: impl Iterator<Item = (Life, Option<Duration>)>,
     ) -> Option<Look> {
-        self.next_look.filter(|at| *at <= now)?;
+        let planned = self.next_look.filter(|at| *at <= now)?;
+        // Who looks late was kept from it, and the workers maybe by the same: a container that was
+        // paused, a machine that slept. They get the time of another look.
+        let is_late = now.saturating_duration_since(planned) > self.timeout / LOOKS;
         let stopped_for = |life: Life| {
             let since = self.stopped.iter().find(|(stopped, _)| *stopped == life)?.1;
             Some(now.saturating_duration_since(since))
@@ -89,13 +92,14 @@ impl Watch {
                 (None, None) => continue,
             };
             longest = longest.max(Some(lasting));
-            if lasting >= self.timeout {
+            if lasting >= self.timeout && !is_late {
                 hanging.push((life, hang, lasting));
             }
         }
         let is_quiet = longest.is_none();
         let left = self.timeout.saturating_sub(longest.unwrap_or_default());
         let pause = if left.is_zero() { self.timeout } else { left }.min(self.timeout / LOOKS);
+        let pause = if is_late { self.timeout / LOOKS } else { pause };
         // A worker that began between our look and our asking to be rung is seen by the second.
         let may_sleep = is_quiet && std::mem::replace(&mut self.was_quiet, is_quiet);
         self.next_look = (!may_sleep).then(|| now + pause);
@@ -143,6 +147,19 @@ mod tests {
         let look = watch.poll_look(now + secs(2), [(LIFE, Some(secs(4)))].into_iter()).unwrap();
         assert_eq!(look.hanging, [(LIFE, Hang::Busy, secs(4))]);
         assert_eq!(watch.poll_timeout(), Some(now + secs(3)), "it goes on looking");
+    }
+
+    #[test]
+    fn who_looks_late_gives_the_workers_more_time() {
+        let now = Instant::now();
+        let mut watch = Watch::new(secs(4), now);
+        let busy = |seconds| [(LIFE, Some(secs(seconds)))].into_iter();
+        let resumed = now + secs(60);
+        let look = watch.poll_look(resumed, busy(60)).unwrap();
+        assert_eq!(look, Look { hanging: vec![], is_quiet: false });
+        assert_eq!(watch.poll_timeout(), Some(resumed + secs(1)));
+        let look = watch.poll_look(resumed + secs(1), busy(61)).unwrap();
+        assert_eq!(look.hanging, [(LIFE, Hang::Busy, secs(61))], "it goes on hanging");
     }
 
     #[test]

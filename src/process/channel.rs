@@ -18,7 +18,8 @@ pub(crate) enum Message {
     WorkerMetrics { worker_id: usize, total_requests: u64, total_connections: u64 },
     /// Worker to master, when the master waits for room: so many are open now.
     ConnectionClosed { worker_id: usize, open: usize },
-    /// Worker to master: it has had its share, and wants a successor.
+    /// Worker to master: it has had its share, or was told to end by somebody else, and wants a
+    /// successor.
     RecycleDue { reason: RecycleReason },
     /// Worker to master: no connection comes in any more by the listeners that it had to leave.
     AcceptStopped,
@@ -44,6 +45,7 @@ pub(crate) enum RecycleReason {
     Requests,
     Lifetime,
     Memory,
+    Signal,
 }
 
 impl fmt::Display for RecycleReason {
@@ -52,6 +54,7 @@ impl fmt::Display for RecycleReason {
             RecycleReason::Requests => "has served its share of requests",
             RecycleReason::Lifetime => "has served its time",
             RecycleReason::Memory => "takes more memory than it should",
+            RecycleReason::Signal => "was told to end by a signal",
         })
     }
 }
@@ -101,13 +104,15 @@ impl Limit {
     }
 }
 
-/// A packet that carries no message.
+/// A packet that carries no message, or a message that isn't sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ChannelError {
     /// Longer than allowed.
     TooLong(Limit),
     /// No JSON, no known type, or fields that don't fit; says which.
     Malformed(String),
+    /// Too many wait to be sent.
+    Backlog,
 }
 
 impl fmt::Display for ChannelError {
@@ -117,6 +122,7 @@ impl fmt::Display for ChannelError {
                 write!(f, "it is longer than {bytes} bytes (`message_bytes_max`)")
             }
             ChannelError::Malformed(why) => write!(f, "it is no message: {why}"),
+            ChannelError::Backlog => f.write_str("too many wait to be read at the other end"),
         }
     }
 }

@@ -3,9 +3,8 @@
 
 use std::env;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::{Pid, getppid};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +61,8 @@ impl Inheritance {
 
 /// Descriptors on their way to a new master: copies that survive its exec, closed here on drop.
 pub(crate) struct Bequest {
-    copies: Vec<OwnedFd>,
+    /// Open until the new master has its own.
+    _copies: Vec<OwnedFd>,
     letter: String,
 }
 
@@ -78,8 +78,9 @@ impl Bequest {
     ) -> io::Result<Bequest> {
         let mut copies = Vec::new();
         let mut copy = |fd: BorrowedFd<'_>| -> io::Result<RawFd> {
-            let number = fcntl(fd, FcntlArg::F_DUPFD(3))?; // not close-on-exec
-            copies.push(sys::own_duplicate(number)?);
+            let copy = sys::duplicate_for_exec(fd)?;
+            let number = copy.as_raw_fd();
+            copies.push(copy);
             Ok(number)
         };
         let letter = Letter {
@@ -89,17 +90,11 @@ impl Bequest {
             messages: copy(messages)?,
             passing: copy(passing)?,
         };
-        Ok(Bequest { copies, letter: serde_json::to_string(&letter)? })
+        Ok(Bequest { _copies: copies, letter: serde_json::to_string(&letter)? })
     }
 
     /// The value of [`VARIABLE`].
     pub(crate) fn letter(&self) -> &str {
         &self.letter
-    }
-}
-
-impl Drop for Bequest {
-    fn drop(&mut self) {
-        self.copies.clear();
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod listen;
 pub(crate) mod log_file;
 pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod outbox;
 pub(crate) mod parcel;
 pub(crate) mod pid_file;
 pub(crate) mod privileges;

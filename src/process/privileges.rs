@@ -12,7 +12,7 @@ use nix::unistd::{
     Gid, Uid, getpid, getppid, getresgid, getresuid, setgroups, setresgid, setresuid,
 };
 
-use crate::config::Identity;
+use crate::config::{Accept, Address, Identity, PoolConfig};
 
 /// Makes this process somebody else's for good, without supplementary groups, and asks again to be
 /// told by `SIGTERM` when its parent dies, which the change undoes (`PR_SET_PDEATHSIG`).
@@ -107,6 +107,34 @@ pub(crate) fn raise_limits(
     Ok(())
 }
 
+/// Descriptors that the master has for each worker: two lines to it, and the far end of one; under a
+/// mask, or before Linux 6.7, one to wait for its end.
+const DESCRIPTORS_PER_WORKER: u64 = 4;
+/// And for itself: streams, ring, signals, bells, the scoreboard, what a fork and a log take, and what
+/// the program around the pool has open.
+const DESCRIPTORS_OF_MASTER: u64 = 20;
+
+/// Finds out whether the master may open what it needs for so many workers, and as many successors
+/// beside them at a reload.
+///
+/// # Errors
+///
+/// It may not.
+pub(crate) fn check_descriptors(config: &PoolConfig, workers: usize) -> Result<(), PrivilegeError> {
+    let error = |errno| PrivilegeError::System { doing: "read its limits", errno };
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(error)?;
+    let is_shared = config.accept != Accept::Dispatch;
+    let tcp = config.listen.iter().filter(|it| matches!(it, Address::Tcp(_))).count() as u64;
+    let (sockets, workers) = (if is_shared { tcp } else { 0 }, workers as u64);
+    let needed = DESCRIPTORS_OF_MASTER
+        + config.listen.len() as u64
+        + workers * (2 * DESCRIPTORS_PER_WORKER + sockets);
+    if needed > limit {
+        return Err(PrivilegeError::TooFewDescriptors { workers, needed, limit });
+    }
+    Ok(())
+}
+
 /// Rights that could not be given up, or limits that could not be set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -134,6 +162,15 @@ pub enum PrivilegeError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// The limit of descriptors is too low for so many workers.
+    TooFewDescriptors {
+        /// How many there should be.
+        workers: u64,
+        /// Descriptors that the master needs for them.
+        needed: u64,
+        /// The soft limit as it is.
+        limit: u64,
+    },
     /// The kernel refused something that it always allows.
     System {
         /// What was tried.
@@ -150,6 +187,7 @@ impl PrivilegeError {
             PrivilegeError::Refused { .. } => "PRIVILEGES_REFUSED",
             PrivilegeError::CanReturn { .. } => "PRIVILEGES_KEPT",
             PrivilegeError::Limit { .. } => "LIMIT_REFUSED",
+            PrivilegeError::TooFewDescriptors { .. } => "TOO_FEW_DESCRIPTORS",
             PrivilegeError::System { .. } => "PRIVILEGES_ERROR",
         }
     }
@@ -187,6 +225,12 @@ impl fmt::Display for PrivilegeError {
             PrivilegeError::Limit { key, wanted, errno, .. } => {
                 write!(f, "`{key}` cannot be {wanted}: {}", errno.desc())
             }
+            PrivilegeError::TooFewDescriptors { workers, needed, limit } => write!(
+                f,
+                "{workers} workers take {needed} descriptors in the master, and its limit is \
+                 {limit}: raise it (`descriptors_max`, `ulimit -n`, in a unit LimitNOFILE=), or \
+                 have fewer workers"
+            ),
             PrivilegeError::System { doing, errno } => {
                 write!(f, "cannot {doing}: {}", io::Error::from(*errno))
             }
@@ -394,5 +438,19 @@ mod tests {
                 assert!(matches!(raised, Err(PrivilegeError::Limit { .. })), "no such capability");
             }
         });
+    }
+
+    #[test]
+    fn more_workers_than_there_are_descriptors_for_are_refused_with_the_figure() {
+        let config = |accept| PoolConfig { accept, ..PoolConfig::default() };
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let fitting =
+            ((limit - DESCRIPTORS_OF_MASTER - 1) / (2 * DESCRIPTORS_PER_WORKER + 1)) as usize;
+        assert_eq!(check_descriptors(&config(Accept::Shared), fitting), Ok(()));
+        let refused = check_descriptors(&config(Accept::Shared), fitting + 1).unwrap_err();
+        assert!(refused.to_string().contains(&format!("its limit is {limit}")), "{refused}");
+        assert_eq!(refused.code(), "TOO_FEW_DESCRIPTORS");
+        let dispatch = check_descriptors(&config(Accept::Dispatch), fitting + 1);
+        assert_eq!(dispatch, Ok(()), "it has one socket for all");
     }
 }

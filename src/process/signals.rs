@@ -100,14 +100,16 @@ impl Drop for MasterSignals {
     }
 }
 
-/// Makes a forked child deaf to all but those signals that ask it to stop, which its descriptor
-/// tells of.
+/// Makes a forked child deaf to the signals that are the master's, `others` among them, and to those
+/// that ask it to stop, which its descriptor tells of.
 ///
 /// # Errors
 ///
 /// No descriptor left.
-pub(crate) fn of_new_worker() -> io::Result<OwnedFd> {
-    for number in [Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2, Number::SIGPIPE] {
+pub(crate) fn of_new_worker(others: &[Number]) -> io::Result<OwnedFd> {
+    let known = [Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2, Number::SIGPIPE];
+    let others = others.iter().copied().filter(|other| !STOP.contains(other));
+    for number in known.into_iter().chain(others) {
         sys::ignore_signal(number)?;
     }
     let stop: SigSet = STOP.into_iter().collect();

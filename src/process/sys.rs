@@ -105,9 +105,10 @@ pub(crate) fn take_inherited(
 pub(crate) fn map_scoreboard(
     memory: BorrowedFd<'_>,
 ) -> io::Result<(&'static Header, &'static [WorkerPage])> {
-    let bytes = usize::try_from(fstat(memory)?.st_size).unwrap_or(0);
     let seals = fcntl(memory, FcntlArg::F_GET_SEALS)?;
     let is_sealed = seals & SealFlag::F_SEAL_SHRINK.bits() != 0;
+    // After the seals: what can't shrink any more is at least as large later.
+    let bytes = usize::try_from(fstat(memory)?.st_size).unwrap_or(0);
     let Some(count) =
         bytes.checked_sub(size_of::<Header>()).map(|rest| rest / size_of::<WorkerPage>())
     else {
@@ -155,29 +156,39 @@ pub(crate) fn share_words(count: usize) -> io::Result<&'static [AtomicU64]> {
 ///
 /// # Errors
 ///
-/// There is none of this number (`EBADF`).
+/// There is none of this number that came through an exec and wasn't taken yet (`EBADF`): the
+/// standard streams are everybody's, and what this program opens itself is marked to be closed.
 pub(crate) fn take_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers and touches no memory of ours.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if fd <= libc::STDERR_FILENO || flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
     // SAFETY: takes integers and touches no memory of ours.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open. Whoever started this process opened it for the one that asks here, and
-    // has told the number nobody else.
+    // SAFETY: it is open, and wasn't marked until now, as all is that std or this function own: so
+    // it was there when the program started, and this is its first owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Owns a descriptor that fcntl(2) has just duplicated, without touching its flags.
+/// A copy that survives an exec, with a number that isn't a standard stream's.
 ///
 /// # Errors
 ///
-/// There is none of this number (`EBADF`).
-pub(crate) fn own_duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+/// No descriptor left.
+pub(crate) fn duplicate_for_exec(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: takes integers and touches no memory of ours.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, libc::STDERR_FILENO + 1) };
+    if copy < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and new: the caller has made it and told nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: a successful duplication returns a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// Starts to listen: listen(2), without the bound that nix puts on `backlog`.
@@ -540,9 +551,10 @@ fn stack_signal() -> i32 {
 
 /// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`.
 ///
-/// The handler allocates and takes locks, which no handler of a signal should do: it may find the
-/// allocator, or std's lock on backtraces, in the middle of something, and then it hangs. It is only
-/// for a process that is about to be killed, by someone who doesn't wait for its words for long.
+/// The process never goes on after that. The handler allocates and takes locks, which no handler of
+/// a signal should do: it may find the allocator in the middle of something, and then hang, or leave
+/// it in disorder. So it is only for a process that is about to be killed, by someone who doesn't
+/// wait for its words for long; if nobody does it, the process does so itself.
 ///
 /// # Errors
 ///
@@ -554,10 +566,10 @@ pub(crate) fn install_stack_dump(page: &'static WorkerPage) -> io::Result<()> {
     action.sa_sigaction = on_stack_signal as extern "C" fn(i32) as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: `action` lives through the call, and nobody wants to know the one before. The handler
-    // has the signature of one without `SA_SIGINFO`, lives as long as the program, and never
-    // unwinds. That it isn't async-signal-safe endangers progress, not memory: std and the allocator
-    // are sound for whoever interrupts their own thread, as their locks aren't re-entrant; at worst
-    // it waits for itself until it is killed.
+    // has the signature of one without `SA_SIGINFO`, lives as long as the program, and neither
+    // unwinds nor returns. It isn't async-signal-safe: what it interrupted may have left the
+    // allocator in the middle of something. No other code of this process runs after it, and what
+    // it shares with others, its page, is written with atomic stores within bounds.
     match unsafe { libc::sigaction(stack_signal(), &raw const action, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -581,6 +593,11 @@ extern "C" fn on_stack_signal(_: i32) {
     // SAFETY: the pointer is null, or was made of a `&'static WorkerPage` and hasn't changed since.
     let Some(page) = (unsafe { STACK_PAGE.load(Ordering::Acquire).as_ref() }) else { return };
     page.write_last_words(Backtrace::force_capture().to_string().as_bytes());
+    // SAFETY: with no descriptors to look at, it waits for a second and touches no memory.
+    unsafe { libc::poll(ptr::null_mut(), 0, 1000) };
+    // Nobody has killed it; its master may be gone.
+    // SAFETY: takes an integer, and never returns.
+    unsafe { libc::_exit(super::EXIT_PANIC) }
 }
 
 #[cfg(test)]

@@ -7,18 +7,23 @@ use uring_ring::{Errno, Op, Ring};
 
 use super::Tag;
 use crate::conn::Draining;
-use crate::process::channel::{Limit, Message};
+use crate::process::channel::{Limit, Message, RecycleReason};
+use crate::process::outbox::Outbox;
 use crate::process::signals;
 
-/// How long a worker drains when nobody says how long: after a signal that it got itself, or when
-/// the master is gone. As the default of `stop_timeout`.
+/// How long a worker drains when nobody says how long, as the master is gone. As the default of
+/// `stop_timeout`.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// What idles is handed over even when what is open is given no time: two turns, on a busy machine.
+const HAND_OVER_MIN: Duration = Duration::from_millis(200);
 
 /// What a worker is told, and what it does about it.
 pub(super) struct Lifecycle {
     channel: OwnedFd,
     signals: OwnedFd,
     limit: Limit,
+    outbox: Outbox,
     /// When it ends, drained or not. Set once it drains.
     deadline: Option<Instant>,
     draining: Draining,
@@ -40,25 +45,47 @@ pub(super) enum Order {
 impl Lifecycle {
     pub(super) fn new(channel: OwnedFd, signals: OwnedFd, limit: Limit) -> Lifecycle {
         let draining = Draining::No;
-        Lifecycle { channel, signals, limit, deadline: None, draining, failure: None }
+        Lifecycle {
+            channel,
+            signals,
+            limit,
+            outbox: Outbox::default(),
+            deadline: None,
+            draining,
+            failure: None,
+        }
     }
 
     /// Listens, and reports: what was pushed before is armed when the master reads the report.
-    pub(super) fn begin(&self, report: &Message, ring: &mut Ring<Tag>) {
+    pub(super) fn begin(&mut self, report: &Message, ring: &mut Ring<Tag>) {
         self.listen(Tag::Channel, ring);
         self.listen(Tag::Signal, ring);
         self.say(report, ring);
     }
 
-    /// Tells the master something.
-    pub(super) fn say(&self, message: &Message, ring: &mut Ring<Tag>) {
+    /// Tells the master something, after what it was told before.
+    pub(super) fn say(&mut self, message: &Message, ring: &mut Ring<Tag>) {
         match self.limit.encode(message) {
-            Ok(packet) => {
-                let buffer = packet.into();
-                ring.push(Op::Send { fd: self.channel.as_raw_fd(), buffer }, Tag::Said);
-            }
+            Ok(packet) => self.outbox.push(packet),
             Err(error) => log::error!("cannot tell the master {message:?}: {error}"),
         }
+        self.outbox.flush(self.channel.as_raw_fd(), Tag::Said, ring);
+    }
+
+    /// Something that the master was told went out, or never will.
+    pub(super) fn on_said(&mut self, ring: &mut Ring<Tag>) {
+        self.outbox.on_sent();
+        self.outbox.flush(self.channel.as_raw_fd(), Tag::Said, ring);
+    }
+
+    /// Whether the master reads what it is told: an embedder's messages wait until it does.
+    pub(super) fn may_say_more(&self) -> bool {
+        self.outbox.has_room()
+    }
+
+    /// Whether all that was said is with the master.
+    pub(super) fn has_said_all(&self) -> bool {
+        self.outbox.is_idle()
     }
 
     fn listen(&self, tag: Tag, ring: &mut Ring<Tag>) {
@@ -90,11 +117,13 @@ impl Lifecycle {
                 return None;
             }
             (_, Ok(_)) => {
-                // The whole process group got the signal, it seems. How much time there is, the
-                // master will say.
-                let is_signal = signals::decode(packet).next().is_some();
-                let is_news = is_signal && self.deadline.is_none();
-                is_news.then(|| self.drain(Draining::Closing, DRAIN_MAX, now)).flatten()
+                // Whether this worker alone got the signal, or the whole process group, the master
+                // knows: it has a successor take over, or says that all shall end.
+                let is_news = self.deadline.is_none() && signals::decode(packet).next().is_some();
+                if is_news {
+                    self.say(&Message::RecycleDue { reason: RecycleReason::Signal }, ring);
+                }
+                None
             }
         };
         self.listen(tag, ring);
@@ -126,6 +155,10 @@ impl Lifecycle {
     /// Whether it is news. The last word about the deadline counts; whoever closes doesn't hand
     /// over again.
     fn drain(&mut self, how: Draining, within: Duration, now: Instant) -> Option<Order> {
+        let within = match how {
+            Draining::HandingOver => within.max(HAND_OVER_MIN),
+            Draining::Closing | Draining::No => within,
+        };
         self.deadline = Some(now + within);
         let is_news = self.draining == Draining::No
             || (self.draining, how) == (Draining::HandingOver, Draining::Closing);

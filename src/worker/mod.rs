@@ -51,6 +51,10 @@ pub(crate) use run::run;
 /// instant: 10,000 of them over a second.
 const DRAIN_PACE: Duration = Duration::from_micros(100);
 
+/// Turns in which a worker that ends gets rid of what it has to say: one for each message, and more
+/// than it sends in its last turn, unless the master doesn't read.
+const LAST_WORDS_TURNS_MAX: usize = 64;
+
 /// What a completion is about.
 #[derive(Clone, Copy, Debug)]
 enum Tag {
@@ -384,7 +388,8 @@ impl Worker {
                 Ok(_) => self.listen_to_bell(),
                 Err(errno) => self.lifecycle.on_failure(errno),
             },
-            (Tag::Cancel, Outcome::Cancelled(_)) | (Tag::Said, Outcome::Sent { .. }) => {}
+            (Tag::Cancel, Outcome::Cancelled(_)) => {}
+            (Tag::Said, Outcome::Sent { .. }) => self.lifecycle.on_said(&mut self.ring),
             (Tag::Arrived, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_delivery(Passing::on_received(&payload, fds, result));
             }
@@ -556,7 +561,9 @@ impl Worker {
             (self.owes_accept_stopped, self.owes_listeners_back) = (false, false);
             self.lifecycle.say(&Message::AcceptStopped, &mut self.ring);
         }
-        while let Some(payload) = self.runtime.poll_outbox() {
+        while self.lifecycle.may_say_more()
+            && let Some(payload) = self.runtime.poll_outbox()
+        {
             self.lifecycle.say(&Message::User { payload }, &mut self.ring);
         }
     }
@@ -569,7 +576,16 @@ impl Worker {
             total_connections: self.connections,
         };
         self.lifecycle.say(&message, &mut self.ring);
-        let _told_or_not = self.ring.turn(Some(Duration::ZERO));
+        for _ in 0..LAST_WORDS_TURNS_MAX {
+            if self.lifecycle.has_said_all() || self.ring.turn(Some(Duration::ZERO)).is_err() {
+                break;
+            }
+            while let Some(completion) = self.ring.poll_completion() {
+                if let Tag::Said = completion.tag {
+                    self.lifecycle.on_said(&mut self.ring);
+                }
+            }
+        }
     }
 
     /// Does what the connection wants, and waits for what it waits for.

@@ -2,11 +2,15 @@
 
 use serde_json::Value;
 
-use super::runtime::Runtime;
+use super::runtime::{Runtime, TooMany};
 
 /// Sends a message to the master, with this turn of the loop.
-pub(crate) fn send_message(payload: Value) {
-    Runtime::current().send(payload);
+///
+/// # Errors
+///
+/// Too many wait, as the master doesn't read.
+pub(crate) fn send_message(payload: Value) -> Result<(), TooMany> {
+    Runtime::current().send(payload)
 }
 
 /// Calls this with each message of the master's, instead of what was set before.

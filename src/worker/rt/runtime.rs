@@ -20,6 +20,12 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
 }
 
+/// Messages to the master that wait for it: many more than anybody sends in a turn.
+const MESSAGES_WAITING_MAX: usize = 1024;
+
+/// So many messages wait for the master already.
+pub(crate) struct TooMany;
+
 type OnMessage = Box<dyn FnMut(Value)>;
 
 type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
@@ -128,8 +134,14 @@ impl Runtime {
         drop(cleared); // likewise
     }
 
-    pub(super) fn send(&self, payload: Value) {
-        self.outbox.borrow_mut().push_back(payload); // sent at the end of this turn
+    /// Sends a message with this turn, unless too many wait for the master to read them.
+    pub(super) fn send(&self, payload: Value) -> Result<(), TooMany> {
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.len() >= MESSAGES_WAITING_MAX {
+            return Err(TooMany);
+        }
+        outbox.push_back(payload);
+        Ok(())
     }
 
     /// The next message for the master.
