@@ -120,6 +120,8 @@ struct Exchange {
     version: Version,
     is_head: bool,
     keep_alive: bool,
+    /// Its body hadn't come to its end when the handler was called.
+    is_uploading: bool,
 }
 
 impl Connection {
@@ -359,7 +361,11 @@ impl Connection {
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
-                        used += self.on_request(request, &bytes[used..], env);
+                        if request.head().framing.has_body() {
+                            used += self.begin_upload(request, &bytes[used..], env);
+                        } else {
+                            self.on_request(request, env);
+                        }
                     }
                     Ok(None) => {
                         if matches!(self.phase, Phase::Idle) {
@@ -411,24 +417,28 @@ impl Connection {
         Ok(head.map(|head| requests.take(head, &bytes[..head.len], self.socket)))
     }
 
-    /// Begins with a request, whose head `rest` follows; returns how much of that belongs to it.
-    fn on_request(&mut self, request: Request, rest: &[u8], env: &mut Env<'_>) -> usize {
+    /// A request without a body has come.
+    fn on_request(&mut self, request: Request, env: &mut Env<'_>) {
+        let head = request.head();
+        if matches!(head.method, Method::Connect | Method::Trace) {
+            self.begin_exchange(&request, env);
+            return self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
+        }
+        let exchange = self.begin_exchange(&request, env);
+        self.call(request, exchange, env);
+    }
+
+    #[inline]
+    fn begin_exchange(&mut self, request: &Request, env: &Env<'_>) -> Exchange {
         env.figures.requests.add(1);
         self.output.begin_response(env.nanos);
         let head = request.head();
-        let exchange = Exchange {
+        Exchange {
             version: head.version,
             is_head: head.method == Method::Head,
             keep_alive: head.keep_alive && env.draining != Draining::Closing,
-        };
-        if matches!(head.method, Method::Connect | Method::Trace) {
-            self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
-        } else if head.framing.has_body() {
-            return self.begin_upload(request, exchange, rest, env);
-        } else {
-            self.call(request, exchange, env);
+            is_uploading: false,
         }
-        0
     }
 
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
@@ -460,7 +470,7 @@ impl Connection {
 
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
         exchange.keep_alive &= env.draining != Draining::Closing;
-        if self.upload.is_some() {
+        if exchange.is_uploading {
             exchange.keep_alive &= self.may_outlive_upload(&response, env);
         }
         match respond::write(response, &mut exchange, &mut self.output, env) {
@@ -511,10 +521,9 @@ impl Connection {
         if self.parked.is_some() {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
         }
-        if self.upload.is_some() {
-            return self.finish_upload(exchange, env);
-        }
-        if exchange.keep_alive {
+        if exchange.is_uploading && self.upload.is_some() {
+            self.finish_upload(exchange, env);
+        } else if exchange.keep_alive {
             self.is_proven = true;
             if !matches!(self.phase, Phase::Idle) {
                 self.phase = Phase::Idle;
@@ -533,7 +542,8 @@ impl Connection {
         if matches!(self.phase, Phase::Head | Phase::Idle) {
             self.output.begin_response(env.nanos);
         }
-        let mut exchange = Exchange { version: Version::Http11, is_head, keep_alive: false };
+        let mut exchange =
+            Exchange { version: Version::Http11, is_head, keep_alive: false, is_uploading: false };
         respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
         self.output.end_response();
         self.begin_close(Ending::Linger);
