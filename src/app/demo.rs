@@ -22,8 +22,8 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// the answer begins. Larger ones are streamed.
 const ECHO_COLLECTED_BYTES_MAX: u64 = 64 * 1024;
 
-/// The demo: `/`, `/plaintext`, `/json`, `/echo`, `/inspect`, `/body/N`, `/healthz`, `/status` and
-/// `/metrics`.
+/// The demo: `/`, `/plaintext`, `/json`, `/echo`, `/inspect`, `/upload`, `/body/N`, `/healthz`,
+/// `/status` and `/metrics`.
 pub struct Demo {
     status: Box<dyn Fn() -> Response>,
     metrics: Option<Box<dyn Fn() -> Response>>,
@@ -49,13 +49,13 @@ impl Demo {
     pub async fn answer(&self, request: &Request) -> Option<Response> {
         let path = request.path();
         let allow = match path {
-            "/echo" => "POST, OPTIONS",
+            "/echo" | "/upload" => "POST, OPTIONS",
             "/inspect" | "*" => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         };
         let is_allowed = match request.method() {
-            Method::Get | Method::Head => path != "/echo",
-            Method::Post => path == "/echo" || path == "/inspect",
+            Method::Get | Method::Head => !matches!(path, "/echo" | "/upload"),
+            Method::Post => matches!(path, "/echo" | "/upload" | "/inspect"),
             _ => path == "/inspect",
         };
         if request.method() == Method::Options || !is_allowed {
@@ -77,15 +77,15 @@ impl Demo {
             "/metrics" => (self.metrics.as_ref()?)().with_header("Cache-Control", "no-store"),
             "/echo" => echo(request).await.into_response(),
             "/inspect" => inspect(request).await.into_response(),
+            "/upload" => upload(request).await.into_response(),
             _ => Response::new(self.body(path)?).with_content_type("application/octet-stream"),
         })
     }
 
     fn exists(&self, path: &str) -> bool {
         match path {
-            "/plaintext" | "/json" | "/" | "/healthz" | "/status" | "/echo" | "/inspect" | "*" => {
-                true
-            }
+            "/" | "/plaintext" | "/json" | "/healthz" | "/status" | "*" => true,
+            "/echo" | "/inspect" | "/upload" => true,
             "/metrics" => self.metrics.is_some(),
             _ => self.body(path).is_some(),
         }
@@ -159,4 +159,37 @@ async fn inspect(request: &Request) -> Result<Response, BodyError> {
         body: lossy(&body),
         trailers: trailers.into_iter().map(|(name, it)| (name, lossy(&it).into_owned())).collect(),
     }))
+}
+
+/// A part of a form, as it came.
+#[derive(Serialize)]
+struct Upload {
+    name: String,
+    file_name: Option<String>,
+    content_type: Option<String>,
+    bytes: u64,
+}
+
+/// Takes a form with files apart, or counts what is no form; both in constant memory.
+async fn upload(request: &Request) -> Result<Response, BodyError> {
+    let mut uploads = Vec::new();
+    let Ok(mut form) = request.multipart() else {
+        let mut bytes = 0;
+        while let Some(chunk) = request.chunk().await? {
+            bytes += chunk.len() as u64;
+        }
+        return Ok(Response::json(&bytes));
+    };
+    while let Some(mut part) = form.next_part().await? {
+        let name = part.name().to_owned();
+        let file_name = part.file_name().map(str::to_owned);
+        let content_type = part.content_type().map(str::to_owned);
+        let bytes = if file_name.is_some() {
+            part.into_temp_file().await?.len()
+        } else {
+            part.bytes().await?.len() as u64
+        };
+        uploads.push(Upload { name, file_name, content_type, bytes });
+    }
+    Ok(Response::json(&uploads))
 }

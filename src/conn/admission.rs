@@ -18,7 +18,7 @@ const RETRY_AFTER: &[u8] = b"Retry-After: 1\r\n";
 impl Exchange {
     /// The last one of its connection, so far.
     pub(super) fn new(version: Version) -> Exchange {
-        Exchange { version, is_head: false, keep_alive: false }
+        Exchange { version, is_head: false, keep_alive: false, is_uploading: false }
     }
 }
 

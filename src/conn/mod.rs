@@ -134,6 +134,8 @@ struct Exchange {
     version: Version,
     is_head: bool,
     keep_alive: bool,
+    /// Its body hadn't come to its end when the handler was called.
+    is_uploading: bool,
 }
 
 impl Connection {
@@ -429,7 +431,11 @@ impl Connection {
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
-                        used += self.on_request(request, &bytes[used..], env);
+                        if request.head().framing.has_body() {
+                            used += self.begin_upload(request, &bytes[used..], env);
+                        } else {
+                            self.on_request(request, env);
+                        }
                     }
                     Ok(None) => {
                         if matches!(self.phase, Phase::Idle) {
@@ -482,29 +488,37 @@ impl Connection {
         Ok(head.map(|head| requests.take(head, &bytes[..head.len], self.socket)))
     }
 
-    /// Begins with a request, whose head `rest` follows; returns how much of that belongs to it.
-    fn on_request(&mut self, mut request: Request, rest: &[u8], env: &mut Env<'_>) -> usize {
+    /// A request without a body has come.
+    fn on_request(&mut self, mut request: Request, env: &mut Env<'_>) {
+        let (exchange, refusal) = self.begin_exchange(&mut request, env);
+        if let Some((status, fault)) = refusal {
+            return self.turn_away(request, status, fault, exchange, env);
+        }
+        if matches!(request.head().method, Method::Connect | Method::Trace) {
+            return self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
+        }
+        self.call(request, exchange, env);
+    }
+
+    /// What its response must know of a request, and whether it has to be refused.
+    #[inline]
+    fn begin_exchange(
+        &mut self,
+        request: &mut Request,
+        env: &mut Env<'_>,
+    ) -> (Exchange, Option<(Status, Fault)>) {
         env.figures.requests.add(1);
         self.output.begin_response(env.nanos);
         self.requests += 1;
         request.set_id(env.guard.ids.next());
-        let refusal = self.admit(&mut request, env);
+        let refusal = self.admit(request, env);
         let head = request.head();
         let exchange = Exchange {
             is_head: head.method == Method::Head,
             keep_alive: head.keep_alive && env.draining != Draining::Closing,
             ..Exchange::new(head.version)
         };
-        if let Some((status, fault)) = refusal {
-            self.turn_away(request, status, fault, exchange, env);
-        } else if matches!(head.method, Method::Connect | Method::Trace) {
-            self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
-        } else if head.framing.has_body() {
-            return self.begin_upload(request, exchange, rest, env);
-        } else {
-            self.call(request, exchange, env);
-        }
-        0
+        (exchange, refusal)
     }
 
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
@@ -536,7 +550,7 @@ impl Connection {
 
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
         exchange.keep_alive &= env.draining != Draining::Closing && self.may_go_on(env);
-        if self.upload.is_some() {
+        if exchange.is_uploading {
             exchange.keep_alive &= self.may_outlive_upload(&response, env);
         }
         match self.write(response, &mut exchange, env) {
@@ -610,10 +624,9 @@ impl Connection {
         if self.parked.is_some() {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
         }
-        if self.upload.is_some() {
-            return self.finish_upload(exchange, env);
-        }
-        if exchange.keep_alive {
+        if exchange.is_uploading && self.upload.is_some() {
+            self.finish_upload(exchange, env);
+        } else if exchange.keep_alive {
             self.is_proven = true;
             if !matches!(self.phase, Phase::Idle) {
                 self.phase = Phase::Idle;

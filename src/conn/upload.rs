@@ -7,7 +7,7 @@ use super::{Connection, Ending, Env, Exchange, Phase};
 use crate::figures::Fault;
 use crate::http::body::Kind;
 use crate::http::{BodyError, Inlet, Request, Response, Status};
-use crate::proto::h1::{CONTINUE, Framing};
+use crate::proto::h1::{CONTINUE, Framing, Method};
 
 /// What is left of a body that nobody wants is received up to this length, so that the connection
 /// can go on: less than the handshakes of a new one would cost. Beyond it, the connection closes.
@@ -20,11 +20,19 @@ impl Connection {
     pub(super) fn begin_upload(
         &mut self,
         mut request: Request,
-        exchange: Exchange,
         rest: &[u8],
         env: &mut Env<'_>,
     ) -> usize {
+        let (mut exchange, refusal) = self.begin_exchange(&mut request, env);
+        if let Some((status, fault)) = refusal {
+            self.turn_away(request, status, fault, exchange, env);
+            return 0;
+        }
         let head = request.head();
+        if matches!(head.method, Method::Connect | Method::Trace) {
+            self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
+            return 0;
+        }
         if let Framing::Length(length) = head.framing
             && length > env.settings.body.bytes_max
         {
@@ -45,6 +53,7 @@ impl Connection {
                 return used;
             }
             self.is_proven = true;
+            exchange.is_uploading = true;
             inlet.attach(env.waker.clone());
             self.upload = Some(Rc::clone(&inlet));
         }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::client::{Client, Origin, Scheme, peer_of};
 use super::inlet::{BodyStream, Inlet};
-use super::{BodyError, Response, form};
+use super::{BodyError, Multipart, Response, form};
 use crate::guard::{IdKind, MadeId, RequestId, is_usable_id};
 use crate::proto::forwarded::Resolved;
 use crate::proto::h1::{Field, Framing, Head, Method, Span, Version, is_authority};
@@ -219,6 +219,19 @@ impl Request {
     /// ```
     pub fn body_stream(&self) -> BodyStream {
         BodyStream::new(self.parts.inlet.clone())
+    }
+
+    /// The parts of a form with files, `multipart/form-data`.
+    ///
+    /// # Errors
+    ///
+    /// It isn't one, by its Content-Type.
+    pub fn multipart(&self) -> Result<Multipart, BodyError> {
+        let collected_bytes_max =
+            self.parts.inlet.as_ref().map_or(0, |inlet| inlet.collected_max());
+        let content_type = self.header_text("content-type").unwrap_or_default();
+        Multipart::new(content_type, self.body_stream(), collected_bytes_max)
+            .ok_or(BodyError::WrongType { expected: "multipart/form-data" })
     }
 
     /// The trailers that followed a body in chunks (RFC 9110 section 6.5), names as sent. Reads the

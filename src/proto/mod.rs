@@ -7,4 +7,5 @@
 
 pub mod forwarded;
 pub mod h1;
+pub mod multipart;
 pub mod proxy;
