@@ -79,6 +79,7 @@ impl Conversation {
                     let (buffer, result) = run(read);
                     self.connection.handle_read(buffer, result, &mut env);
                 }
+                Action::SendFile(send) => self.connection.handle_file_sent(*send, &mut env), // read it
                 Action::ShutdownWrite => {}
                 Action::Abort | Action::Close => self.is_closed = true,
             }

@@ -30,8 +30,8 @@ use crate::http::{BodyError, Inlet, Request, Response, Status};
 use crate::proto::h1::{HeadError, HeadParser, Method, Version};
 
 pub(crate) use crate::http::BodyLimits;
-pub(crate) use download::FileRead;
 use download::{Download, Pumped};
+pub(crate) use download::{FileRead, FileSend};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
@@ -56,6 +56,9 @@ pub(crate) enum Action {
     Send(Outgoing),
     /// Read this, then call `handle_read`. There is one at a time, and no send beside it.
     Read(FileRead),
+    /// Send this head and then this part of a file, then call `handle_file_sent`; also when the file
+    /// isn't in memory. As a `Send`, it is the only one.
+    SendFile(Box<FileSend>),
     /// Tell the peer that nothing more will come, and go on reading.
     ShutdownWrite,
     /// Close so that the peer sees that something is missing. Nothing follows.
@@ -195,6 +198,20 @@ impl Connection {
         }
     }
 
+    /// What the last `SendFile` asked for, advanced by what was sent of it: all, or as much as was in
+    /// memory.
+    pub(crate) fn handle_file_sent(&mut self, send: FileSend, env: &mut Env<'_>) {
+        let Phase::Streaming { download, .. } = &mut self.phase else { return }; // it is over
+        self.send_deadline = None;
+        download.handle_file_sent(send, &mut self.output, env);
+        self.pump(env);
+        let (responses, nanos) = self.output.finish_file(env.nanos);
+        if responses > 0 {
+            env.figures.durations.record(nanos, responses);
+        }
+        self.advance_input(env);
+    }
+
     /// What the last `Read` asked for: its buffer, longer by the count, or why there is nothing.
     pub(crate) fn handle_read(
         &mut self,
@@ -314,10 +331,14 @@ impl Connection {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
             return (!mem::replace(told, true)).then_some(Action::Close);
         }
-        if let Phase::Streaming { download, .. } = &mut self.phase
-            && let Some(read) = download.poll_read(&mut self.output, env)
-        {
-            return Some(Action::Read(read));
+        if let Phase::Streaming { download, .. } = &mut self.phase {
+            if let Some(send) = download.poll_send(&mut self.output) {
+                self.send_deadline = Some(env.now + env.settings.write_timeout);
+                return Some(Action::SendFile(send));
+            }
+            if let Some(read) = download.poll_read(&mut self.output, env) {
+                return Some(Action::Read(read));
+            }
         }
         if let Some(outgoing) = self.output.poll() {
             self.send_deadline = Some(env.now + env.settings.write_timeout);

@@ -16,6 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use super::held::Held;
+
 /// The body of a response.
 #[derive(Default)]
 pub struct Body(pub(crate) Kind);
@@ -44,10 +46,46 @@ pub(crate) enum Piece {
     Bytes(Bytes),
     /// `length` bytes from `offset` on; not zero.
     File {
-        file: Rc<OwnedFd>,
+        source: Source,
         offset: u64,
         length: u64,
     },
+}
+
+/// What a part of a body is read from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Disk(Rc<OwnedFd>),
+    /// Never waits for a disk.
+    Memory(Rc<Held>),
+}
+
+impl Source {
+    pub(crate) fn file(&self) -> &Rc<OwnedFd> {
+        match self {
+            Source::Disk(file) => file,
+            Source::Memory(held) => held.file(),
+        }
+    }
+
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self, Source::Memory(_))
+    }
+
+    /// Where its first byte lies in its file.
+    pub(crate) fn begin(&self) -> u64 {
+        match self {
+            Source::Disk(_) => 0,
+            Source::Memory(held) => held.offset(),
+        }
+    }
+}
+
+impl Piece {
+    pub(crate) fn of(source: Source, range: &Range<u64>) -> Piece {
+        let offset = source.begin() + range.start;
+        Piece::File { source, offset, length: range.end.saturating_sub(range.start) }
+    }
 }
 
 impl Pieces {
@@ -131,8 +169,8 @@ impl Body {
         Body(Kind::Stream(Box::new(Streamed { frames, length, idle: None })))
     }
 
-    /// A part of a file, read through the worker's ring as the client takes it: a window of at
-    /// most 128 KiB is in memory. The file's position isn't touched. A file that turns out to be
+    /// A part of a file, sent from the page cache as the client takes it. What isn't there is read
+    /// through the worker's ring, with at most 128 KiB in memory. The file's position isn't touched. A file that turns out to be
     /// shorter ends the connection in the middle of the body.
     ///
     /// ```no_run
@@ -147,14 +185,13 @@ impl Body {
     /// # }
     /// ```
     pub fn file(file: File, range: Range<u64>) -> Body {
-        Body::part_of(Rc::new(file.into()), range)
+        Body::part_of(Source::Disk(Rc::new(file.into())), range)
     }
 
     /// A part of a file that others may read as well.
-    pub(crate) fn part_of(file: Rc<OwnedFd>, range: Range<u64>) -> Body {
-        let length = range.end.saturating_sub(range.start);
+    pub(crate) fn part_of(source: Source, range: Range<u64>) -> Body {
         let mut pieces = Pieces::default();
-        pieces.push(Piece::File { file, offset: range.start, length });
+        pieces.push(Piece::of(source, &range));
         Body::from(pieces)
     }
 

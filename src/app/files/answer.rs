@@ -11,16 +11,21 @@ use bytes::Bytes;
 use super::Files;
 use super::conditional::{Fields, Validators, Verdict, values};
 use super::range::{self, Ranges};
-use super::resource::{Resource, Variant};
+use super::resource::{Kept, Resource, Variant};
 use crate::app::coding::negotiate;
 use crate::errands;
-use crate::http::body::{Body, Piece, Pieces};
+use crate::http::body::{Body, Piece, Pieces, Source};
+use crate::http::held::Arena;
 use crate::http::{Method, Request, Response, Status};
+
+/// Of so many bytes, what is kept lies in a file in memory: sending it from there costs less than
+/// the copy.
+const HELD_BYTES_MIN: usize = 16 * 1024;
 
 /// Where a file's bytes are.
 enum Content {
-    Memory(Bytes),
-    File(Rc<OwnedFd>),
+    Bytes(Bytes),
+    File(Source),
     /// Not needed.
     None,
 }
@@ -35,8 +40,8 @@ impl Files {
         let fields = Fields::of(request);
         let variant = &resource.variants[choose(resource, fields, request)];
         let verdict = evaluate(variant, fields, request);
-        let content = match &*variant.bytes.borrow() {
-            Some(bytes) => Content::Memory(bytes.clone()),
+        let content = match &*variant.kept.borrow() {
+            Some(kept) => Content::of(kept),
             None if is_without_content(verdict, request) => Content::None,
             None => return None,
         };
@@ -55,25 +60,39 @@ impl Files {
         let at = choose(resource, fields, request);
         let (variant, file) = (&resource.variants[at], &opened[at]);
         let verdict = evaluate(variant, fields, request);
-        let known = variant.bytes.borrow().clone();
+        let known = variant.kept.borrow().clone();
         errands::count_cache(known.is_some());
         let content = match known {
             _ if is_without_content(verdict, request) => Content::None,
-            Some(bytes) => Content::Memory(bytes),
+            Some(kept) => Content::of(&kept),
             None if self.may_keep(name, resource, variant) => {
                 let Some(bytes) = Files::read(file, variant.stamp).await? else { return Ok(None) };
-                if self.cache.borrow_mut().add_weight(name, resource, bytes.len()) {
-                    variant.bytes.replace(Some(bytes.clone()));
+                let length = bytes.len();
+                let kept = self.keep(bytes);
+                let content = Content::of(&kept);
+                if self.cache.borrow_mut().add_weight(name, resource, length) {
+                    variant.kept.replace(Some(kept));
                 }
-                Content::Memory(bytes)
+                content
             }
-            None => Content::File(Rc::clone(file)),
+            None => Content::File(Source::Disk(Rc::clone(file))),
         };
         Ok(Some(respond(resource, variant, verdict, content, request)))
     }
 }
 
 impl Files {
+    /// How bytes are kept: as they are sent best.
+    fn keep(&self, bytes: Bytes) -> Kept {
+        if bytes.len() < HELD_BYTES_MIN {
+            return Kept::Bytes(bytes);
+        }
+        let arena =
+            self.arena.borrow_mut().get_or_insert_with(|| Arena::new().map(Rc::new).ok()).clone();
+        let held = arena.and_then(|arena| arena.hold(&bytes).ok());
+        held.map_or(Kept::Bytes(bytes), |held| Kept::Held(Rc::new(held)))
+    }
+
     /// Whether a file is worth to be read into memory: others are sent window by window.
     fn may_keep(&self, name: &str, resource: &Rc<Resource>, variant: &Variant) -> bool {
         let is_known = |known: &Rc<Resource>| Rc::ptr_eq(known, resource);
@@ -149,15 +168,22 @@ fn respond(
 }
 
 impl Content {
+    fn of(kept: &Kept) -> Content {
+        match kept {
+            Kept::Bytes(bytes) => Content::Bytes(bytes.clone()),
+            Kept::Held(held) => Content::File(Source::Memory(Rc::clone(held))),
+        }
+    }
+
     fn part(&self, range: Range<u64>) -> Body {
         match self {
-            Content::Memory(bytes) if range.end - range.start == bytes.len() as u64 => {
+            Content::Bytes(bytes) if range.end - range.start == bytes.len() as u64 => {
                 Body::from(bytes.clone())
             }
-            Content::Memory(bytes) => {
+            Content::Bytes(bytes) => {
                 Body::from(bytes.slice(range.start as usize..range.end as usize))
             }
-            Content::File(file) => Body::part_of(Rc::clone(file), range),
+            Content::File(source) => Body::part_of(source.clone(), range),
             Content::None => Body::of_length(range.end - range.start),
         }
     }
@@ -185,14 +211,10 @@ fn multipart(
         );
         pieces.push(Piece::Bytes(head.into()));
         pieces.push(match content {
-            Content::Memory(bytes) => {
+            Content::Bytes(bytes) => {
                 Piece::Bytes(bytes.slice(part.start as usize..part.end as usize))
             }
-            Content::File(file) => Piece::File {
-                file: Rc::clone(file),
-                offset: part.start,
-                length: part.end - part.start,
-            },
+            Content::File(source) => Piece::of(source.clone(), part),
             Content::None => unreachable!("only a GET has ranges"),
         });
     }

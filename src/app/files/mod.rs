@@ -31,6 +31,7 @@ use nix::sys::stat::Mode;
 use super::Handler;
 use super::coding::Coding;
 use crate::errands;
+use crate::http::held::Arena;
 use crate::http::{Method, Request, Response, Status};
 use cache::Cache;
 use path::Pattern;
@@ -75,6 +76,8 @@ pub struct Files {
     rules: Rules,
     limits: CacheLimits,
     cache: RefCell<Cache<Resource>>,
+    /// Where what is kept lies: made in the worker that fills it, or none if it can't be.
+    arena: RefCell<Option<Option<Rc<Arena>>>>,
 }
 
 /// What may be kept in memory of files, in each worker.
@@ -111,6 +114,7 @@ impl Files {
             rules: Rules::default(),
             limits,
             cache: RefCell::new(Cache::new(limits.bytes_max)),
+            arena: RefCell::default(),
         })
     }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Rules;
 use crate::app::coding::Coding;
+use crate::http::held::Held;
 use crate::http::{ReadyFields, disposition};
 use crate::proto::h1::EncodeError;
 
@@ -38,7 +39,16 @@ pub(super) struct Variant {
     /// Those of a response that says that it hasn't changed.
     pub(super) not_modified: Rc<ReadyFields>,
     /// What it holds, once that was read.
-    pub(super) bytes: RefCell<Option<Bytes>>,
+    pub(super) kept: RefCell<Option<Kept>>,
+}
+
+/// What a file holds, in memory.
+#[derive(Clone, Debug)]
+pub(super) enum Kept {
+    /// Copied into each send.
+    Bytes(Bytes),
+    /// Sent as a file is.
+    Held(Rc<Held>),
 }
 
 /// What tells two versions of a file apart.
@@ -163,7 +173,7 @@ impl Variant {
             coding,
             stamp,
             etag,
-            bytes: RefCell::default(),
+            kept: RefCell::default(),
         })
     }
 }
