@@ -14,7 +14,7 @@ use super::output::Output;
 use super::respond::COPY_BYTES_MAX;
 use crate::app::guarded;
 use crate::http::Frame;
-use crate::http::body::{self, Frames, Piece, Pieces, Streamed};
+use crate::http::body::{Frames, Piece, Pieces, Streamed};
 use crate::proto::h1::{
     CHUNK_END, EncodeError, LAST_CHUNK, encode_chunk, encode_chunk_head, encode_field,
 };
@@ -75,7 +75,7 @@ pub(crate) struct FileRead {
 pub(crate) struct FileSend {
     head: Vec<u8>,
     head_sent: usize,
-    source: body::Source,
+    file: Rc<OwnedFd>,
     offset: u64,
     left: u64,
 }
@@ -87,12 +87,7 @@ impl FileSend {
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
-        self.source.file().as_fd()
-    }
-
-    /// Whether no disk will ever be waited for.
-    pub(crate) fn is_in_memory(&self) -> bool {
-        self.source.is_in_memory()
+        self.file.as_fd()
     }
 
     /// Where the file's next byte lies.
@@ -240,14 +235,14 @@ impl Download {
         let Source::Pieces { pieces, is_reading: false, is_cold: false, .. } = &self.source else {
             return None;
         };
-        let Some(Piece::File { source, offset, length }) = pieces.list.front() else { return None };
+        let Some(Piece::File { file, offset, length }) = pieces.list.front() else { return None };
         if *length < SEND_FILE_BYTES_MIN || !output.is_free() {
             return None;
         }
         Some(Box::new(FileSend {
             head: output.begin_file(),
             head_sent: 0,
-            source: source.clone(),
+            file: Rc::clone(file),
             offset: *offset,
             left: *length,
         }))
@@ -290,7 +285,7 @@ impl Download {
         let Source::Pieces { pieces, window, is_reading, .. } = &mut self.source else {
             return None;
         };
-        let Some(Piece::File { source, offset, length }) = pieces.list.front() else { return None };
+        let Some(Piece::File { file, offset, length }) = pieces.list.front() else { return None };
         if *is_reading || !output.is_free() {
             return None;
         }
@@ -298,7 +293,7 @@ impl Download {
         let count = (*length).min(window.size() as u64) as u32;
         let buffer = output.take_head(count as usize, env.pools);
         *is_reading = true;
-        let file = Rc::clone(source.file());
+        let file = Rc::clone(file);
         Some(FileRead { file, offset: *offset, buffer, count })
     }
 

@@ -16,8 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::held::Held;
-
 /// The body of a response.
 #[derive(Default)]
 pub struct Body(pub(crate) Kind);
@@ -46,45 +44,17 @@ pub(crate) enum Piece {
     Bytes(Bytes),
     /// `length` bytes from `offset` on; not zero.
     File {
-        source: Source,
+        file: Rc<OwnedFd>,
         offset: u64,
         length: u64,
     },
 }
 
-/// What a part of a body is read from.
-#[derive(Clone, Debug)]
-pub(crate) enum Source {
-    Disk(Rc<OwnedFd>),
-    /// Never waits for a disk.
-    Memory(Rc<Held>),
-}
-
-impl Source {
-    pub(crate) fn file(&self) -> &Rc<OwnedFd> {
-        match self {
-            Source::Disk(file) => file,
-            Source::Memory(held) => held.file(),
-        }
-    }
-
-    pub(crate) fn is_in_memory(&self) -> bool {
-        matches!(self, Source::Memory(_))
-    }
-
-    /// Where its first byte lies in its file.
-    pub(crate) fn begin(&self) -> u64 {
-        match self {
-            Source::Disk(_) => 0,
-            Source::Memory(held) => held.offset(),
-        }
-    }
-}
-
 impl Piece {
-    pub(crate) fn of(source: Source, range: &Range<u64>) -> Piece {
-        let offset = source.begin() + range.start;
-        Piece::File { source, offset, length: range.end.saturating_sub(range.start) }
+    /// Part of a file.
+    pub(crate) fn of(file: Rc<OwnedFd>, range: &Range<u64>) -> Piece {
+        let length = range.end.saturating_sub(range.start);
+        Piece::File { file, offset: range.start, length }
     }
 }
 
@@ -185,13 +155,13 @@ impl Body {
     /// # }
     /// ```
     pub fn file(file: File, range: Range<u64>) -> Body {
-        Body::part_of(Source::Disk(Rc::new(file.into())), range)
+        Body::part_of(Rc::new(file.into()), range)
     }
 
     /// A part of a file that others may read as well.
-    pub(crate) fn part_of(source: Source, range: Range<u64>) -> Body {
+    pub(crate) fn part_of(file: Rc<OwnedFd>, range: Range<u64>) -> Body {
         let mut pieces = Pieces::default();
-        pieces.push(Piece::of(source, &range));
+        pieces.push(Piece::of(file, &range));
         Body::from(pieces)
     }
 

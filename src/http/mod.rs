@@ -5,7 +5,6 @@ pub(crate) mod body;
 mod body_error;
 pub(crate) mod disposition;
 mod form;
-pub(crate) mod held;
 mod inlet;
 mod request;
 mod response;

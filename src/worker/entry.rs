@@ -14,8 +14,8 @@ use super::Tag;
 use super::table::ConnId;
 use crate::conn::{Connection, Env, FileRead, FileSend, Outgoing};
 
-/// What is sent of a file before others have their turn: a tenth of a millisecond's work.
-const FILE_BYTES_PER_TURN: usize = 1024 * 1024;
+/// What is sent of a file before others have their turn: some tenths of a millisecond.
+const FILE_BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 
 /// A connection of this worker.
 pub(super) struct Entry {
@@ -102,7 +102,7 @@ impl Entry {
         loop {
             let count = send.left().min(FILE_BYTES_PER_TURN as u64) as usize;
             let (file, offset) = (send.file(), send.offset());
-            if !send.is_in_memory() && !ring.is_resident(file, offset, count) {
+            if !ring.is_resident(file, offset, count) {
                 break self.connection.handle_file_sent(*send, env);
             }
             let whole = send.head().len() + count;

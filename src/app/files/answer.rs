@@ -14,18 +14,17 @@ use super::range::{self, Ranges};
 use super::resource::{Kept, Resource, Variant};
 use crate::app::coding::negotiate;
 use crate::errands;
-use crate::http::body::{Body, Piece, Pieces, Source};
-use crate::http::held::Arena;
+use crate::http::body::{Body, Piece, Pieces};
 use crate::http::{Method, Request, Response, Status};
 
-/// Of so many bytes, what is kept lies in a file in memory: sending it from there costs less than
-/// the copy.
-const HELD_BYTES_MIN: usize = 16 * 1024;
+/// Descriptors that are kept, of the 64 that a worker leaves for what isn't a connection. Files
+/// beyond them are opened whenever they are asked for.
+const OPEN_FILES_MAX: usize = 32;
 
 /// Where a file's bytes are.
 enum Content {
     Bytes(Bytes),
-    File(Source),
+    File(Rc<OwnedFd>),
     /// Not needed.
     None,
 }
@@ -65,39 +64,38 @@ impl Files {
         let content = match known {
             _ if is_without_content(verdict, request) => Content::None,
             Some(kept) => Content::of(&kept),
-            None if self.may_keep(name, resource, variant) => {
-                let Some(bytes) = Files::read(file, variant.stamp).await? else { return Ok(None) };
-                let length = bytes.len();
-                let kept = self.keep(bytes);
-                let content = Content::of(&kept);
-                if self.cache.borrow_mut().add_weight(name, resource, length) {
-                    variant.kept.replace(Some(kept));
+            None => {
+                let kept = self.knows(name, resource);
+                let content = if variant.stamp.length <= self.limits.file_bytes_max && kept {
+                    let Some(bytes) = Files::read(file, variant.stamp).await? else {
+                        return Ok(None);
+                    };
+                    Kept::Bytes(bytes)
+                } else {
+                    Kept::File(Rc::clone(file), Rc::clone(&self.open))
+                };
+                if kept && self.may_keep(name, resource, &content) {
+                    variant.kept.replace(Some(content.clone()));
                 }
-                content
+                Content::of(&content)
             }
-            None => Content::File(Source::Disk(Rc::clone(file))),
         };
         Ok(Some(respond(resource, variant, verdict, content, request)))
     }
 }
 
 impl Files {
-    /// How bytes are kept: as they are sent best.
-    fn keep(&self, bytes: Bytes) -> Kept {
-        if bytes.len() < HELD_BYTES_MIN {
-            return Kept::Bytes(bytes);
-        }
-        let arena =
-            self.arena.borrow_mut().get_or_insert_with(|| Arena::new().map(Rc::new).ok()).clone();
-        let held = arena.and_then(|arena| arena.hold(&bytes).ok());
-        held.map_or(Kept::Bytes(bytes), |held| Kept::Held(Rc::new(held)))
+    /// Whether the cache knows this resource still.
+    fn knows(&self, name: &str, resource: &Rc<Resource>) -> bool {
+        self.cache.borrow_mut().find(name).is_some_and(|known| Rc::ptr_eq(known, resource))
     }
 
-    /// Whether a file is worth to be read into memory: others are sent window by window.
-    fn may_keep(&self, name: &str, resource: &Rc<Resource>, variant: &Variant) -> bool {
-        let is_known = |known: &Rc<Resource>| Rc::ptr_eq(known, resource);
-        variant.stamp.length <= self.limits.file_bytes_max
-            && self.cache.borrow_mut().find(name).is_some_and(is_known)
+    /// Whether there is room for what a variant holds.
+    fn may_keep(&self, name: &str, resource: &Rc<Resource>, kept: &Kept) -> bool {
+        match kept {
+            Kept::Bytes(bytes) => self.cache.borrow_mut().add_weight(name, resource, bytes.len()),
+            Kept::File(_, open) => Rc::strong_count(open) - 2 < OPEN_FILES_MAX, // ours, and this one
+        }
     }
 }
 
@@ -171,7 +169,7 @@ impl Content {
     fn of(kept: &Kept) -> Content {
         match kept {
             Kept::Bytes(bytes) => Content::Bytes(bytes.clone()),
-            Kept::Held(held) => Content::File(Source::Memory(Rc::clone(held))),
+            Kept::File(file, _) => Content::File(Rc::clone(file)),
         }
     }
 
@@ -183,7 +181,7 @@ impl Content {
             Content::Bytes(bytes) => {
                 Body::from(bytes.slice(range.start as usize..range.end as usize))
             }
-            Content::File(source) => Body::part_of(source.clone(), range),
+            Content::File(file) => Body::part_of(Rc::clone(file), range),
             Content::None => Body::of_length(range.end - range.start),
         }
     }
@@ -214,7 +212,7 @@ fn multipart(
             Content::Bytes(bytes) => {
                 Piece::Bytes(bytes.slice(part.start as usize..part.end as usize))
             }
-            Content::File(source) => Piece::of(source.clone(), part),
+            Content::File(file) => Piece::of(Rc::clone(file), part),
             Content::None => unreachable!("only a GET has ranges"),
         });
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs::Metadata;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +12,6 @@ use bytes::Bytes;
 
 use super::Rules;
 use crate::app::coding::Coding;
-use crate::http::held::Held;
 use crate::http::{ReadyFields, disposition};
 use crate::proto::h1::EncodeError;
 
@@ -38,7 +38,7 @@ pub(super) struct Variant {
     pub(super) parts: Rc<ReadyFields>,
     /// Those of a response that says that it hasn't changed.
     pub(super) not_modified: Rc<ReadyFields>,
-    /// What it holds, once that was read.
+    /// What it holds, once that was asked for.
     pub(super) kept: RefCell<Option<Kept>>,
 }
 
@@ -47,8 +47,8 @@ pub(super) struct Variant {
 pub(super) enum Kept {
     /// Copied into each send.
     Bytes(Bytes),
-    /// Sent as a file is.
-    Held(Rc<Held>),
+    /// Sent in place; with a token, by which those that are open are counted.
+    File(Rc<OwnedFd>, Rc<()>),
 }
 
 /// What tells two versions of a file apart.

@@ -6,14 +6,14 @@ use std::rc::Rc;
 
 use super::*;
 use crate::http::Frame;
-use crate::http::body::{Piece, Pieces, Source};
+use crate::http::body::{Piece, Pieces};
 
 /// A file that nobody else knows, of bytes that tell their place.
-fn file(length: usize) -> (Source, Vec<u8>) {
+fn file(length: usize) -> (Rc<OwnedFd>, Vec<u8>) {
     let bytes: Vec<u8> = (0..length).map(|at| b'a' + (at % 26) as u8).collect();
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&bytes).unwrap();
-    (Source::Disk(Rc::new(file.into())), bytes)
+    (Rc::new(file.into()), bytes)
 }
 
 /// The body of the only response, which says that it is so long.
@@ -28,10 +28,10 @@ fn a_part_of_a_file_follows_its_head_whatever_its_size() {
     let (shared, bytes) = file(500_000);
     for range in [0..1, 0..10, 7..5_000, 0..131_072, 1..131_074, 0..500_000, 499_999..500_000] {
         for sends_files in [true, false] {
-            let (shared, part) = (shared.clone(), range.clone());
+            let (shared, part) = (Rc::clone(&shared), range.clone());
             let mut talk = Talk::with(async move |_: &Request| {
                 let range = part.start as u64..part.end as u64;
-                Response::new(Body::part_of(shared.clone(), range))
+                Response::new(Body::part_of(Rc::clone(&shared), range))
             });
             talk.sends_files = sends_files;
             talk.say("GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -52,7 +52,7 @@ fn a_part_of_a_file_follows_its_head_whatever_its_size() {
 fn the_first_bytes_of_a_file_leave_with_the_head_and_one_window_is_held() {
     let (shared, _) = file(400_000);
     let mut talk = Talk::with(async move |_: &Request| {
-        Response::new(Body::part_of(shared.clone(), 0..400_000))
+        Response::new(Body::part_of(Rc::clone(&shared), 0..400_000))
     });
     talk.reads = false;
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -73,7 +73,7 @@ fn pieces_of_memory_and_of_files_come_in_their_order() {
         let mut pieces = Pieces::default();
         pieces.push(Piece::Bytes("begin ".into()));
         for offset in [150_000, 0] {
-            pieces.push(Piece::of(shared.clone(), &(offset..offset + 50_000)));
+            pieces.push(Piece::of(Rc::clone(&shared), &(offset..offset + 50_000)));
             pieces.push(Piece::Bytes(Bytes::new()));
         }
         pieces.push(Piece::Bytes(vec![b'.'; 10_000].into()));
@@ -89,8 +89,9 @@ fn pieces_of_memory_and_of_files_come_in_their_order() {
 #[test]
 fn a_file_that_became_shorter_ends_its_connection() {
     let (shared, bytes) = file(1000);
-    let mut talk =
-        Talk::with(async move |_: &Request| Response::new(Body::part_of(shared.clone(), 0..2000)));
+    let mut talk = Talk::with(async move |_: &Request| {
+        Response::new(Body::part_of(Rc::clone(&shared), 0..2000))
+    });
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /never HTTP/1.1\r\nHost: x\r\n\r\n");
     let heard = talk.heard();
     assert!(heard.ends_with(std::str::from_utf8(&bytes).unwrap()) && talk.closed);
@@ -102,7 +103,7 @@ fn a_file_that_became_shorter_ends_its_connection() {
 fn a_read_that_fails_ends_its_connection() {
     let file = Rc::new(OwnedFd::from(File::open("/").unwrap())); // which nobody can read
     let mut talk = Talk::with(async move |_: &Request| {
-        Response::new(Body::part_of(Source::Disk(Rc::clone(&file)), 0..2000))
+        Response::new(Body::part_of(Rc::clone(&file), 0..2000))
     });
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(talk.closed && talk.figures.faults(Fault::CutOff) == 1);
@@ -111,8 +112,9 @@ fn a_read_that_fails_ends_its_connection() {
 #[test]
 fn a_head_request_reads_no_file() {
     let (shared, _) = file(1000);
-    let mut talk =
-        Talk::with(async move |_: &Request| Response::new(Body::part_of(shared.clone(), 0..1000)));
+    let mut talk = Talk::with(async move |_: &Request| {
+        Response::new(Body::part_of(Rc::clone(&shared), 0..1000))
+    });
     talk.say("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(talk.heard(), "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
     assert_eq!(talk.reads_done, 0);
@@ -122,7 +124,7 @@ fn a_head_request_reads_no_file() {
 fn a_peer_that_has_closed_its_side_gets_the_whole_file_if_it_reads() {
     let (shared, bytes) = file(400_000);
     let mut talk = Talk::with(async move |_: &Request| {
-        Response::new(Body::part_of(shared.clone(), 0..400_000))
+        Response::new(Body::part_of(Rc::clone(&shared), 0..400_000))
     });
     talk.reads = false;
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");

@@ -16,7 +16,6 @@ use super::settings;
 use crate::app::service;
 use crate::config;
 use crate::errands;
-use crate::http::body::Source;
 use crate::http::{Body, Request, Response};
 use crate::process::parcel::Parcel;
 use crate::process::scoreboard::{Scoreboard, State};
@@ -107,9 +106,7 @@ async fn answer(request: &Request) -> Response {
             let root =
                 DIRECTORY.with_borrow(|root| Rc::clone(root.as_ref().expect("of the stage")));
             match errands::open(&root, c"file".into(), 0, 0).await {
-                Ok(file) => {
-                    Response::new(Body::part_of(Source::Disk(Rc::new(file)), 0..FILE_BYTES as u64))
-                }
+                Ok(file) => Response::new(Body::part_of(Rc::new(file), 0..FILE_BYTES as u64)),
                 Err(_) => Response::new(vec![b'.'; FILE_BYTES]), // no descriptor was left
             }
         }
