@@ -39,7 +39,8 @@ mod worker;
 
 pub use app::Handler;
 pub use http::{
-    Body, BodyError, BodyStream, Frame, IntoResponse, Method, Request, Response, Status, Version,
+    Body, BodyError, BodyStream, Event, Frame, IntoResponse, Method, Multipart, Part, Request,
+    Response, Status, TempFile, Version,
 };
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};

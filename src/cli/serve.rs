@@ -96,7 +96,7 @@ struct Site {
 impl Handler for Site {
     async fn handle(&self, request: &Request) -> Response {
         if let Some(demo) = &self.demo
-            && let Some(response) = demo.answer(request)
+            && let Some(response) = demo.answer(request).await
         {
             return response;
         }

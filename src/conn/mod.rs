@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::{Progress, Task};
 use crate::figures::{Fault, Parked};
+use crate::http::interim;
 use crate::http::{BodyError, Inlet, Request, Response, Status};
 use crate::proto::h1::{HeadError, HeadParser, Method, Version};
 
@@ -128,6 +129,8 @@ struct Exchange {
     version: Version,
     is_head: bool,
     keep_alive: bool,
+    /// Its body hadn't come to its end when the handler was called.
+    is_uploading: bool,
 }
 
 impl Connection {
@@ -189,7 +192,11 @@ impl Connection {
         self.send_deadline = None;
         env.pools.give_back_buffer(head);
         match self.phase {
-            Phase::Streaming { .. } => self.pump(env),
+            Phase::Streaming { .. } => {
+                self.attend_upload();
+                self.pump(env);
+                self.follow_upload(env);
+            }
             Phase::Idle => self.phase_deadline = Some(env.now + env.idle_timeout()),
             _ => {}
         }
@@ -247,9 +254,8 @@ impl Connection {
         match mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Handling { task, exchange } => {
                 env.figures.black_box.resume(self.parked);
-                let upload = self.attend_upload();
+                self.attend_upload();
                 let progress = task.poll(&mut Context::from_waker(env.waker));
-                upload::leave(upload);
                 env.figures.black_box.pause();
                 self.follow(progress, exchange, env);
                 self.follow_upload(env);
@@ -258,6 +264,7 @@ impl Connection {
             Phase::Streaming { mut download, exchange } => {
                 download.handle_wake();
                 self.phase = Phase::Streaming { download, exchange };
+                self.attend_upload();
                 self.pump(env);
                 self.follow_upload(env);
                 self.advance_input(env);
@@ -404,11 +411,19 @@ impl Connection {
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
                 // Left over from a body with a line end too many (RFC 9112 section 2.2).
-                Phase::Idle if rest.starts_with(b"\r\n") => used += 2,
+                Phase::Idle | Phase::Head if rest.starts_with(b"\r\n") => {
+                    used += 2;
+                    self.parser = HeadParser::default();
+                    self.phase = Phase::Idle;
+                }
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
-                        used += self.on_request(request, &bytes[used..], env);
+                        if request.head().framing.has_body() {
+                            used += self.begin_upload(request, &bytes[used..], env);
+                        } else {
+                            self.on_request(request, env);
+                        }
                     }
                     Ok(None) => {
                         if matches!(self.phase, Phase::Idle) {
@@ -460,37 +475,42 @@ impl Connection {
         Ok(head.map(|head| requests.take(head, &bytes[..head.len], self.socket)))
     }
 
-    /// Begins with a request, whose head `rest` follows; returns how much of that belongs to it.
-    fn on_request(&mut self, request: Request, rest: &[u8], env: &mut Env<'_>) -> usize {
+    /// A request without a body has come.
+    fn on_request(&mut self, request: Request, env: &mut Env<'_>) {
+        let head = request.head();
+        if matches!(head.method, Method::Connect | Method::Trace) {
+            self.begin_exchange(&request, env);
+            return self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
+        }
+        let exchange = self.begin_exchange(&request, env);
+        self.call(request, exchange, env);
+    }
+
+    #[inline]
+    fn begin_exchange(&mut self, request: &Request, env: &Env<'_>) -> Exchange {
         env.figures.requests.add(1);
         self.output.begin_response(env.nanos);
         let head = request.head();
-        let exchange = Exchange {
+        Exchange {
             version: head.version,
             is_head: head.method == Method::Head,
             keep_alive: head.keep_alive && env.draining != Draining::Closing,
-        };
-        if matches!(head.method, Method::Connect | Method::Trace) {
-            self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
-        } else if head.framing.has_body() {
-            return self.begin_upload(request, exchange, rest, env);
-        } else {
-            self.call(request, exchange, env);
+            is_uploading: false,
         }
-        0
     }
 
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
         let (head, len) = request.line();
         env.figures.black_box.begin(head, len, env.nanos);
-        let upload = self.attend_upload();
         let progress = env.service.call(request, &mut Context::from_waker(env.waker));
-        upload::leave(upload);
         env.figures.black_box.pause();
         self.follow(progress, exchange, env);
     }
 
     fn follow(&mut self, progress: Progress, exchange: Exchange, env: &mut Env<'_>) {
+        if interim::is_pending() {
+            self.output.head(env.pools).extend_from_slice(&interim::take());
+        }
         match progress {
             Progress::Answered(mut request) => {
                 let response = request.take_response().expect("laid in by the service");
@@ -511,7 +531,7 @@ impl Connection {
 
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
         exchange.keep_alive &= env.draining != Draining::Closing;
-        if self.upload.is_some() {
+        if exchange.is_uploading {
             exchange.keep_alive &= self.may_outlive_upload(&response, env);
         }
         match respond::write(response, &mut exchange, &mut self.output, env) {
@@ -546,12 +566,10 @@ impl Connection {
 
     /// Moves what the response's stream has into the output, as far as there is room.
     fn pump(&mut self, env: &mut Env<'_>) {
-        let upload = self.attend_upload();
         let Phase::Streaming { download, exchange } = &mut self.phase else { return };
         let exchange = *exchange;
         env.figures.black_box.resume(self.parked);
         let pumped = download.pump(&mut self.output, env);
-        upload::leave(upload);
         env.figures.black_box.pause();
         match pumped {
             Pumped::Waiting => {
@@ -581,10 +599,9 @@ impl Connection {
         if self.parked.is_some() {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
         }
-        if self.upload.is_some() {
-            return self.finish_upload(exchange, env);
-        }
-        if exchange.keep_alive {
+        if exchange.is_uploading && self.upload.is_some() {
+            self.finish_upload(exchange, env);
+        } else if exchange.keep_alive {
             self.is_proven = true;
             if !matches!(self.phase, Phase::Idle) {
                 self.phase = Phase::Idle;
@@ -603,7 +620,8 @@ impl Connection {
         if matches!(self.phase, Phase::Head | Phase::Idle) {
             self.output.begin_response(env.nanos);
         }
-        let mut exchange = Exchange { version: Version::Http11, is_head, keep_alive: false };
+        let mut exchange =
+            Exchange { version: Version::Http11, is_head, keep_alive: false, is_uploading: false };
         respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
         self.output.end_response();
         self.begin_close(Ending::Linger);

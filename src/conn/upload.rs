@@ -7,7 +7,7 @@ use super::{Connection, Ending, Env, Exchange, Phase};
 use crate::figures::Fault;
 use crate::http::body::Kind;
 use crate::http::{BodyError, Inlet, Request, Response, Status};
-use crate::proto::h1::{CONTINUE, Framing};
+use crate::proto::h1::{CONTINUE, Framing, Method};
 
 /// What is left of a body that nobody wants is received up to this length, so that the connection
 /// can go on: less than the handshakes of a new one would cost. Beyond it, the connection closes.
@@ -16,14 +16,19 @@ const DISCARDED_BYTES_MAX: u64 = 64 * 1024;
 impl Connection {
     /// Calls the handler of a request with a body, of which `rest` may hold the begin; returns how
     /// much of that is the body's.
+    #[cold]
     pub(super) fn begin_upload(
         &mut self,
         mut request: Request,
-        exchange: Exchange,
         rest: &[u8],
         env: &mut Env<'_>,
     ) -> usize {
+        let mut exchange = self.begin_exchange(&request, env);
         let head = request.head();
+        if matches!(head.method, Method::Connect | Method::Trace) {
+            self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
+            return 0;
+        }
         if let Framing::Length(length) = head.framing
             && length > env.settings.body.bytes_max
         {
@@ -44,24 +49,35 @@ impl Connection {
                 return used;
             }
             self.is_proven = true;
+            exchange.is_uploading = true;
             inlet.attach(env.waker.clone());
             self.upload = Some(Rc::clone(&inlet));
         }
         request.set_inlet(inlet);
+        self.attend_upload();
         self.call(request, exchange, env);
         self.follow_upload(env);
         used
     }
 
-    /// Whoever may ask for more of the body is about to be polled; `leave` it afterwards.
-    #[inline]
-    pub(super) fn attend_upload(&self) -> Option<Rc<Inlet>> {
-        self.upload.clone().inspect(|upload| upload.set_attended(true))
+    /// Whoever may ask for more of the body is about to be polled; [`follow_upload`] afterwards.
+    ///
+    /// [`follow_upload`]: Connection::follow_upload
+    #[cold]
+    pub(super) fn attend_upload(&self) {
+        if let Some(upload) = &self.upload {
+            upload.set_attended(true);
+        }
     }
 
     /// Does what the handler asked for while it was polled.
+    #[cold]
     pub(super) fn follow_upload(&mut self, env: &mut Env<'_>) {
-        let Some(upload) = self.upload.as_ref().filter(|upload| upload.is_open()) else { return };
+        let Some(upload) = &self.upload else { return };
+        upload.set_attended(false);
+        if !upload.is_open() {
+            return;
+        }
         match self.phase {
             // Behind the begin of the final response it would be too late for an interim one.
             Phase::Handling { .. } if upload.take_continue() => {
@@ -77,6 +93,7 @@ impl Connection {
 
     /// Takes what belongs to the body of the request that is being handled; returns how much of
     /// `bytes` that is.
+    #[cold]
     pub(super) fn receive_upload(&mut self, bytes: &[u8], env: &Env<'_>) -> usize {
         let Some(upload) = &self.upload else { return 0 };
         if !upload.is_open() || bytes.is_empty() {
@@ -106,6 +123,7 @@ impl Connection {
     }
 
     /// Tells the handler that it won't have the body.
+    #[cold]
     pub(super) fn fail_upload(&mut self, error: BodyError, env: &Env<'_>) {
         let Some(upload) = &self.upload else { return };
         env.figures.on_fault(fault_of(&error));
@@ -115,6 +133,7 @@ impl Connection {
 
     /// Whether the connection can go on behind this response, although its request's body hasn't
     /// come to its end.
+    #[cold]
     pub(super) fn may_outlive_upload(&mut self, response: &Response, env: &mut Env<'_>) -> bool {
         let Some(upload) = &self.upload else { return true };
         let is_held = Rc::strong_count(upload) > 1;
@@ -143,6 +162,7 @@ impl Connection {
 
     /// Throws away what belongs to the body of a request that is over; returns how much of `bytes`
     /// that is.
+    #[cold]
     pub(super) fn discard_upload(&mut self, bytes: &[u8], env: &Env<'_>) -> usize {
         let upload = self.upload.as_ref().expect("there until its end");
         match upload.feed(bytes) {
@@ -167,14 +187,6 @@ impl Connection {
         if let Some(upload) = self.upload.take() {
             upload.fail(BodyError::CutOff);
         }
-    }
-}
-
-/// The connection no longer polls whoever may ask.
-#[inline]
-pub(super) fn leave(upload: Option<Rc<Inlet>>) {
-    if let Some(upload) = upload {
-        upload.set_attended(false);
     }
 }
 

@@ -182,6 +182,11 @@ impl Inlet {
             && state.decoder.announced() <= bytes_max
     }
 
+    /// Bytes that may be collected of it.
+    pub(crate) fn collected_max(&self) -> usize {
+        self.state.borrow().collected_bytes_max
+    }
+
     /// The next piece: whatever there is. `None` at the end.
     pub(crate) fn poll_chunk(
         &self,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Body, Status};
+use super::{Body, Status, disposition};
 use crate::proto::h1::{EncodeError, encode_field};
 
 /// A response, built by a handler.
@@ -157,6 +157,13 @@ impl Response {
 
     fn push(&mut self, name: Cow<'static, str>, value: Cow<'static, str>) {
         self.fields.get_or_insert_default().push((name, value));
+    }
+
+    /// Has the client save the response under this name instead of showing it (RFC 6266). Any text
+    /// is a name: what isn't ASCII is sent as RFC 8187 has it, and slashes become `_`.
+    #[must_use]
+    pub fn with_download_name(self, name: impl AsRef<str>) -> Response {
+        self.with_header("Content-Disposition", disposition::attachment(name.as_ref()))
     }
 
     /// Its status.

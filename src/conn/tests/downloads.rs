@@ -224,3 +224,49 @@ fn an_iterator_gives_its_chunks_and_an_empty_one_ends_nothing() {
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(talk.heard().ends_with("\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"));
 }
+
+#[test]
+fn early_hints_come_before_the_answer_and_never_to_an_old_client() {
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+    let mut talk = Talk::with(async |request: &Request| {
+        request.early_hints([("Link", "</a.css>; rel=preload"), ("X", "a\r\nb: c")]);
+        request.early_hints([("Link", "</a.css>; rel=preload")]);
+        if request.path() == "/slow" {
+            let mut is_first = true;
+            poll_fn(
+                |_| if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) },
+            )
+            .await;
+        }
+        "done"
+    });
+    talk.say("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), HINTS);
+    talk.wake();
+    assert_eq!(talk.heard(), ok("done"));
+    talk.say("GET /fast HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), [HINTS, &ok("done")].concat());
+    talk.say("GET /slow HTTP/1.0\r\n\r\n");
+    assert_eq!(talk.heard(), "");
+    talk.wake();
+    assert!(talk.heard().starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn events_are_sent_as_they_come() {
+    struct Two(u8);
+    impl Stream for Two {
+        type Item = String;
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<String>> {
+            self.0 += 1;
+            if self.0 > 2 { Poll::Pending } else { Poll::Ready(Some(format!("event {}", self.0))) }
+        }
+    }
+    let mut talk = Talk::with(async |_: &Request| Response::events(Two(0)));
+    talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let heard = talk.heard();
+    assert!(heard.contains("Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"));
+    assert!(heard.ends_with("f\r\ndata: event 1\n\n\r\nf\r\ndata: event 2\n\n\r\n"), "{heard}");
+    talk.pass(Duration::from_secs(15));
+    assert_eq!(talk.heard(), "3\r\n:\n\n\r\n");
+}
