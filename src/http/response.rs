@@ -166,6 +166,35 @@ impl Response {
         self.with_header("Content-Disposition", disposition::attachment(name.as_ref()))
     }
 
+    /// The value of the first field of this name that was set, without regard to case.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.fields.iter().flat_map(|fields| fields.iter());
+        let (_, value) = fields.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
+        Some(value)
+    }
+
+    /// What the body is, if that is said.
+    pub fn content_type(&self) -> Option<&str> {
+        match self.content_type {
+            ContentType::Unknown => self.field("Content-Type"),
+            ContentType::Plain => Some("text/plain"),
+            ContentType::Text => Some("text/plain; charset=utf-8"),
+            ContentType::Html => Some("text/html; charset=utf-8"),
+            ContentType::Json => Some("application/json"),
+        }
+    }
+
+    /// The bytes aren't those that a strong ETag was made for (RFC 9110 section 8.8.1).
+    #[cfg(feature = "compression")]
+    pub(crate) fn weaken_etag(&mut self) {
+        let fields = self.fields.iter_mut().flat_map(|fields| fields.iter_mut());
+        for (_, value) in fields.filter(|(name, _)| name.eq_ignore_ascii_case("etag")) {
+            if !value.starts_with("W/") {
+                *value = format!("W/{value}").into();
+            }
+        }
+    }
+
     /// Its status.
     pub fn status(&self) -> Status {
         self.status
