@@ -353,7 +353,7 @@ def wrk_figures(output):
     requests, seconds, read = re.search(
         r"(\d+) requests in ([\d.]+\w+), ([\d.]+\w+) read", output
     ).groups()
-    p50, p99 = (re.search(rf"^ +{p}% +(\S+)$", output, re.M)[1] for p in (50, 99))
+    p50, p99 = (re.search(rf"^ +{p}% +(\S+)$", output, re.M) for p in (50, 99))
     errors = [line.strip() for line in re.findall(r"^ *(?:Non-2xx|Socket err).*", output, re.M)]
     if requests == "0":
         errors.append("no request was answered")
@@ -361,8 +361,8 @@ def wrk_figures(output):
         "requests": int(requests),
         "bytes": byte_count(read),
         "seconds": microseconds(seconds) / 1e6,
-        "p50_us": microseconds(p50),
-        "p99_us": microseconds(p99),
+        "p50_us": microseconds(p50[1]) if p50 else 0.0,  # not one response was whole
+        "p99_us": microseconds(p99[1]) if p99 else 0.0,
         "errors": errors,
     }
 

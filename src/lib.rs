@@ -42,8 +42,8 @@ mod worker;
 pub use app::Handler;
 pub use guard::RequestId;
 pub use http::{
-    Body, BodyError, BodyStream, Frame, IntoResponse, Method, Multipart, Origin, Part, Request,
-    Response, Scheme, Status, TempFile, Version,
+    Body, BodyError, BodyStream, Event, Frame, IntoResponse, Method, Multipart, Origin, Part,
+    Request, Response, Scheme, Status, TempFile, Version,
 };
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{Error, MessageError, Pool, RateLimited, RateLimiter, Ready, Result, Worker};

@@ -186,6 +186,8 @@ impl Conversation {
                         let (buffer, result) = run(read);
                         self.connection.handle_read(buffer, result, &mut env);
                     }
+                    // Nothing of it is in the page cache, so that it is read.
+                    Action::SendFile(send) => self.connection.handle_file_sent(*send, &mut env),
                     Action::ShutdownWrite => {}
                     Action::Abort | Action::Close => self.is_closed = true,
                 }

@@ -112,6 +112,12 @@ pub enum Op {
         /// socket is set to `O_NONBLOCK` makes no difference.
         wait: bool,
     },
+    /// Waits until a socket takes bytes, or has failed: for those who send without the ring
+    /// ([`Ring::send_file`](crate::Ring::send_file)).
+    WaitWritable {
+        /// A connected socket.
+        fd: RawFd,
+    },
     /// Closes the descriptor.
     Close {
         /// Moves in: nobody can use it any more.
@@ -189,6 +195,8 @@ pub enum Outcome {
         /// Whether that is all of it.
         result: Result<Arrival, Errno>,
     },
+    /// Bytes are taken again, or the socket has failed, which sending will tell.
+    Writable(Result<(), Errno>),
     /// The descriptor is closed, whatever the result.
     Closed(Result<(), Errno>),
     /// `NOT_FOUND` when the target was complete already.
@@ -235,6 +243,7 @@ impl Outcome {
                 let scratch = scratch.expect("a receiving operation has its scratch");
                 Outcome::received_fds(payload, *scratch, cqe)
             }
+            Op::WaitWritable { .. } => Outcome::Writable(cqe.result().map(drop)),
             Op::Close { fd, .. } => {
                 if cqe.result() == Err(Errno::CANCELED) {
                     drop(fd); // the close never ran, so the descriptor is still ours

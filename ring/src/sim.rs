@@ -327,6 +327,7 @@ impl Sim {
                 let work = Work::RecvFds { capacity, fds_max: *fds_max, wait: *wait };
                 Request::On { fd: *fd, work }
             }
+            Op::WaitWritable { fd } => Request::On { fd: *fd, work: Work::WaitWritable },
             Op::Close { fd, cancel } => Request::Close { fd: fd.as_raw_fd(), cancel: *cancel },
             Op::Cancel { target } => Request::Cancel { target: target.to_user_data() },
             Op::WaitChild { pid } => Request::WaitChild { pid: *pid },
@@ -388,6 +389,22 @@ impl Sim {
 
     pub(crate) fn add_buffers(&mut self, ring: Rc<BufferRing>) {
         self.machine.borrow_mut().add_group(ring);
+    }
+
+    pub(crate) fn send_file(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        head: &[u8],
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+    ) -> io::Result<usize> {
+        let (socket, file) = (socket.as_raw_fd(), file.as_raw_fd());
+        Ok(self.machine.borrow_mut().send_file(socket, head, file, offset, count)?)
+    }
+
+    pub(crate) fn is_resident(&self) -> bool {
+        self.machine.borrow_mut().is_resident()
     }
 
     pub(crate) fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {

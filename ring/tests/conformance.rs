@@ -394,6 +394,7 @@ impl Stage {
             Outcome::Sent { result: Ok(count), .. }
             | Outcome::Written { result: Ok(count), .. } => format!("{count} bytes"),
             Outcome::Opened(Ok(_)) => "opened".to_owned(),
+            Outcome::Writable(Ok(())) => "writable".to_owned(),
             Outcome::Read { buffer, result: Ok(count) }
             | Outcome::ReadAt { buffer, result: Ok(count) } => {
                 format!("{count} bytes: {}", String::from_utf8_lossy(&buffer))
@@ -411,6 +412,7 @@ impl Stage {
             | Outcome::Received(Err(errno))
             | Outcome::Sent { result: Err(errno), .. }
             | Outcome::Opened(Err(errno))
+            | Outcome::Writable(Err(errno))
             | Outcome::Read { result: Err(errno), .. }
             | Outcome::ReadAt { result: Err(errno), .. }
             | Outcome::Written { result: Err(errno), .. }

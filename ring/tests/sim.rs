@@ -183,6 +183,7 @@ fn summary(outcome: &Outcome) -> Summary {
         | Outcome::SentFds { .. }
         | Outcome::ReceivedFds { .. }
         | Outcome::ReadAt { .. }
+        | Outcome::Writable(_)
         | Outcome::Opened(_) => unreachable!("an echo server has no files and passes nothing"),
         Outcome::ChildEnded(result) => (result.map(|_| 0), none()),
     }

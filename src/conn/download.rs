@@ -2,7 +2,7 @@
 //! Reads no file; it tells what is to be read.
 
 use std::mem;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::http::body::{Frames, Piece, Pieces, Streamed};
 use crate::proto::h1::{
     CHUNK_END, EncodeError, LAST_CHUNK, encode_chunk, encode_chunk_head, encode_field,
 };
+
+/// Less of a file than this is read and copied: sendfile(2) costs more than the copies.
+const SEND_FILE_BYTES_MIN: u64 = 16 * 1024;
 
 /// How often a stream is polled before others have their turn: more than a full output takes.
 const POLLS_MAX: usize = 64;
@@ -45,6 +48,8 @@ enum Source {
         /// Counts the memory that is read into, from the first read on.
         window: Option<Window>,
         is_reading: bool,
+        /// What comes next isn't in the page cache.
+        is_cold: bool,
     },
 }
 
@@ -66,6 +71,50 @@ pub(crate) struct FileRead {
     pub(crate) buffer: Vec<u8>,
     /// Not zero, and there is room.
     pub(crate) count: u32,
+}
+
+/// A part of a file to be sent behind a head, without being read.
+pub(crate) struct FileSend {
+    head: Vec<u8>,
+    head_sent: usize,
+    file: Rc<OwnedFd>,
+    offset: u64,
+    left: u64,
+}
+
+impl FileSend {
+    /// What of the head is still to be sent.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head[self.head_sent..]
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Where the file's next byte lies.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of the file that are still to be sent.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// So many bytes went out, of the head and then of the file.
+    pub(crate) fn advance(&mut self, count: usize) {
+        let of_head = count.min(self.head().len());
+        self.head_sent += of_head;
+        self.offset += (count - of_head) as u64;
+        self.left -= (count - of_head) as u64;
+    }
+}
+
+impl std::fmt::Debug for FileSend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileSend({} and {} bytes)", self.head().len(), self.left)
+    }
 }
 
 pub(super) enum Pumped {
@@ -94,7 +143,7 @@ impl Download {
 
     pub(super) fn of_pieces(pieces: Pieces) -> Box<Download> {
         let framing = Framing::Length(pieces.length);
-        let source = Source::Pieces { pieces, window: None, is_reading: false };
+        let source = Source::Pieces { pieces, window: None, is_reading: false, is_cold: false };
         Box::new(Download { source, framing, is_in_chunk: false, sent: 0 })
     }
 
@@ -183,10 +232,62 @@ impl Download {
         Pumped::Waiting
     }
 
+    /// What to send of a file in place, without reading it.
+    pub(super) fn poll_send(&mut self, output: &mut Output) -> Option<Box<FileSend>> {
+        let Source::Pieces { pieces, is_reading: false, is_cold: false, .. } = &self.source else {
+            return None;
+        };
+        let Some(Piece::File { file, offset, length }) = pieces.list.front() else { return None };
+        if *length < SEND_FILE_BYTES_MIN || !output.is_free() {
+            return None;
+        }
+        Some(Box::new(FileSend {
+            head: output.begin_file(),
+            head_sent: 0,
+            file: Rc::clone(file),
+            offset: *offset,
+            left: *length,
+        }))
+    }
+
+    /// What was to be sent has been, or what is left isn't in the page cache and has to be read.
+    pub(super) fn handle_file_sent(
+        &mut self,
+        send: FileSend,
+        output: &mut Output,
+        env: &mut Env<'_>,
+    ) {
+        let Source::Pieces { pieces, is_cold, .. } = &mut self.source else {
+            unreachable!("a stream sends no file")
+        };
+        let Some(Piece::File { offset, length, .. }) = pieces.list.front_mut() else {
+            unreachable!("the file that was sent from comes first")
+        };
+        self.sent += send.offset - *offset;
+        if let Framing::Length(left) = &mut self.framing {
+            *left -= send.offset - *offset;
+        }
+        (*offset, *length) = (send.offset, send.left);
+        *is_cold = send.left > 0;
+        if send.left == 0 {
+            pieces.list.pop_front();
+        }
+        let mut head = send.head;
+        head.drain(..send.head_sent);
+        output.end_file();
+        if head.is_empty() {
+            env.pools.give_back_buffer(head);
+        } else {
+            output.give_head(head);
+        }
+    }
+
     /// What to read next. It goes behind whatever waits in the output, so that it leaves in the
     /// same send; one window at a time, so that a peer that doesn't read holds no more.
     pub(super) fn poll_read(&mut self, output: &mut Output, env: &mut Env<'_>) -> Option<FileRead> {
-        let Source::Pieces { pieces, window, is_reading } = &mut self.source else { return None };
+        let Source::Pieces { pieces, window, is_reading, .. } = &mut self.source else {
+            return None;
+        };
         let Some(Piece::File { file, offset, length }) = pieces.list.front() else { return None };
         if *is_reading || !output.is_free() {
             return None;
@@ -195,17 +296,18 @@ impl Download {
         let count = (*length).min(window.size() as u64) as u32;
         let buffer = output.take_head(count as usize, env.pools);
         *is_reading = true;
-        Some(FileRead { file: Rc::clone(file), offset: *offset, buffer, count })
+        let file = Rc::clone(file);
+        Some(FileRead { file, offset: *offset, buffer, count })
     }
 
     /// The buffer of a read is back, with so many bytes more, or none at the end of the file.
     /// Returns whether the body can go on.
     pub(super) fn handle_read(&mut self, buffer: Vec<u8>, count: u64, output: &mut Output) -> bool {
         output.give_head(buffer);
-        let Source::Pieces { pieces, is_reading, .. } = &mut self.source else {
+        let Source::Pieces { pieces, is_reading, is_cold, .. } = &mut self.source else {
             unreachable!("a stream reads nothing")
         };
-        *is_reading = false;
+        (*is_reading, *is_cold) = (false, false); // more was read ahead
         let Some(Piece::File { offset, length, .. }) = pieces.list.front_mut() else {
             unreachable!("the file that was read from comes first")
         };

@@ -28,12 +28,13 @@ use std::time::{Duration, Instant};
 
 use crate::app::{Progress, Task};
 use crate::figures::{Fault, Parked};
+use crate::http::interim;
 use crate::http::{BodyError, Inlet, Request, Response, Status};
 use crate::proto::h1::{HeadError, HeadParser, Method, Version};
 
 pub(crate) use crate::http::BodyLimits;
-pub(crate) use download::FileRead;
 use download::{Download, Pumped};
+pub(crate) use download::{FileRead, FileSend};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
@@ -59,6 +60,9 @@ pub(crate) enum Action {
     Send(Outgoing),
     /// Read this, then call `handle_read`. There is one at a time, and no send beside it.
     Read(FileRead),
+    /// Send this head and then this part of a file, then call `handle_file_sent`; also when the file
+    /// isn't in memory. As a `Send`, it is the only one.
+    SendFile(Box<FileSend>),
     /// Tell the peer that nothing more will come, and go on reading.
     ShutdownWrite,
     /// Close so that the peer sees that something is missing. Nothing follows.
@@ -193,12 +197,7 @@ impl Connection {
     /// What the last `Send` gave out has been sent; here is the memory of its head.
     pub(crate) fn handle_sent(&mut self, head: Vec<u8>, env: &mut Env<'_>) {
         let (responses, nanos) = self.output.finish(env.nanos);
-        if responses > 0 {
-            env.figures.durations.record(nanos, responses);
-            if let Some(record) = &mut self.record {
-                record.on_sent(responses, env);
-            }
-        }
+        self.on_responses(responses, nanos, env);
         self.send_deadline = None;
         env.pools.give_back_buffer(head);
         match self.phase {
@@ -213,6 +212,29 @@ impl Connection {
         if !self.input.is_empty() || self.peer_ended {
             self.advance_input(env);
         }
+    }
+
+    /// So many responses are sent to their ends, and took so long.
+    #[inline]
+    fn on_responses(&mut self, responses: u64, nanos: u64, env: &mut Env<'_>) {
+        if responses > 0 {
+            env.figures.durations.record(nanos, responses);
+            if let Some(record) = &mut self.record {
+                record.on_sent(responses, env);
+            }
+        }
+    }
+
+    /// What the last `SendFile` asked for, advanced by what was sent of it: all, or as much as was in
+    /// memory.
+    pub(crate) fn handle_file_sent(&mut self, send: FileSend, env: &mut Env<'_>) {
+        let Phase::Streaming { download, .. } = &mut self.phase else { return }; // it is over
+        self.send_deadline = None;
+        download.handle_file_sent(send, &mut self.output, env);
+        self.pump(env);
+        let (responses, nanos) = self.output.finish_file(env.nanos);
+        self.on_responses(responses, nanos, env);
+        self.advance_input(env);
     }
 
     /// What the last `Read` asked for: its buffer, longer by the count, or why there is nothing.
@@ -343,10 +365,14 @@ impl Connection {
             }
             return (!mem::replace(told, true)).then_some(Action::Close);
         }
-        if let Phase::Streaming { download, .. } = &mut self.phase
-            && let Some(read) = download.poll_read(&mut self.output, env)
-        {
-            return Some(Action::Read(read));
+        if let Phase::Streaming { download, .. } = &mut self.phase {
+            if let Some(send) = download.poll_send(&mut self.output) {
+                self.send_deadline = Some(env.now + env.settings.write_timeout);
+                return Some(Action::SendFile(send));
+            }
+            if let Some(read) = download.poll_read(&mut self.output, env) {
+                return Some(Action::Read(read));
+            }
         }
         if let Some(outgoing) = self.output.poll() {
             self.send_deadline = Some(env.send_deadline(outgoing.head.len() + outgoing.body.len()));
@@ -530,6 +556,9 @@ impl Connection {
     }
 
     fn follow(&mut self, progress: Progress, exchange: Exchange, env: &mut Env<'_>) {
+        if interim::is_pending() {
+            self.output.head(env.pools).extend_from_slice(&interim::take());
+        }
         match progress {
             Progress::Answered(mut request) => {
                 let response = request.take_response().expect("laid in by the service");

@@ -33,6 +33,8 @@ pub(super) struct Output {
     in_flight: Option<Batch>,
     /// Bytes of memory that it has.
     in_flight_bytes: u32,
+    /// A file is being sent behind what waited, and nothing else may be.
+    is_sending_file: bool,
 }
 
 /// Responses whose ends leave in one send, and when the first of their requests had come.
@@ -109,7 +111,32 @@ impl Output {
     /// Whether a part of a file may be read behind what waits: nothing is in flight, so that the
     /// peer has taken the part before, and there is no body to come first.
     pub(super) fn is_free(&self) -> bool {
-        self.in_flight.is_none() && self.body.is_empty() && self.head.len() < HEAD_BYTES_MAX
+        self.in_flight.is_none()
+            && !self.is_sending_file
+            && self.body.is_empty()
+            && self.head.len() < HEAD_BYTES_MAX
+    }
+
+    /// Takes what waits out, to be sent with a file behind it.
+    pub(super) fn begin_file(&mut self) -> Vec<u8> {
+        self.is_sending_file = true;
+        mem::take(&mut self.head)
+    }
+
+    /// Something else may be sent.
+    pub(super) fn end_file(&mut self) {
+        self.is_sending_file = false;
+    }
+
+    /// Unless more waits, all that was ended has left: how many responses, and how long ago the
+    /// first began.
+    pub(super) fn finish_file(&mut self, nanos: u64) -> (u64, u64) {
+        if self.is_busy() {
+            return (0, 0);
+        }
+        let later = self.waiting.without_count();
+        let sent = mem::replace(&mut self.waiting, later);
+        (sent.count(), sent.age(nanos))
     }
 
     /// Takes what waits out, in a buffer with room for `count` bytes behind it. Until it is
@@ -152,12 +179,16 @@ impl Output {
 
     /// Whether something waits or is in flight.
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight.is_some() || !self.head.is_empty() || !self.body.is_empty()
+        self.in_flight.is_some()
+            || self.is_sending_file
+            || !self.head.is_empty()
+            || !self.body.is_empty()
     }
 
     /// Gives out what waits, unless a send is in flight.
     pub(super) fn poll(&mut self) -> Option<Outgoing> {
-        if self.in_flight.is_some() || (self.head.is_empty() && self.body.is_empty()) {
+        let is_taken = self.in_flight.is_some() || self.is_sending_file;
+        if is_taken || (self.head.is_empty() && self.body.is_empty()) {
             return None;
         }
         let head = mem::take(&mut self.head);

@@ -50,6 +50,14 @@ pub(crate) enum Piece {
     },
 }
 
+impl Piece {
+    /// Part of a file.
+    pub(crate) fn of(file: Rc<OwnedFd>, range: &Range<u64>) -> Piece {
+        let length = range.end.saturating_sub(range.start);
+        Piece::File { file, offset: range.start, length }
+    }
+}
+
 impl Pieces {
     /// Adds a part at the end, unless it is empty.
     pub(crate) fn push(&mut self, piece: Piece) {
@@ -131,8 +139,8 @@ impl Body {
         Body(Kind::Stream(Box::new(Streamed { frames, length, idle: None })))
     }
 
-    /// A part of a file, read through the worker's ring as the client takes it: a window of at
-    /// most 128 KiB is in memory. The file's position isn't touched. A file that turns out to be
+    /// A part of a file, sent from the page cache as the client takes it. What isn't there is read
+    /// through the worker's ring, with at most 128 KiB in memory. The file's position isn't touched. A file that turns out to be
     /// shorter ends the connection in the middle of the body.
     ///
     /// ```no_run
@@ -152,9 +160,8 @@ impl Body {
 
     /// A part of a file that others may read as well.
     pub(crate) fn part_of(file: Rc<OwnedFd>, range: Range<u64>) -> Body {
-        let length = range.end.saturating_sub(range.start);
         let mut pieces = Pieces::default();
-        pieces.push(Piece::File { file, offset: range.start, length });
+        pieces.push(Piece::of(file, &range));
         Body::from(pieces)
     }
 

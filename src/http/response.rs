@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Body, Status};
+use super::{Body, Status, disposition};
 use crate::proto::h1::{EncodeError, encode_field};
 
 /// A response, built by a handler.
@@ -157,6 +157,42 @@ impl Response {
 
     fn push(&mut self, name: Cow<'static, str>, value: Cow<'static, str>) {
         self.fields.get_or_insert_default().push((name, value));
+    }
+
+    /// Has the client save the response under this name instead of showing it (RFC 6266). Any text
+    /// is a name: what isn't ASCII is sent as RFC 8187 has it, and slashes become `_`.
+    #[must_use]
+    pub fn with_download_name(self, name: impl AsRef<str>) -> Response {
+        self.with_header("Content-Disposition", disposition::attachment(name.as_ref()))
+    }
+
+    /// The value of the first field of this name that was set, without regard to case.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.fields.iter().flat_map(|fields| fields.iter());
+        let (_, value) = fields.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
+        Some(value)
+    }
+
+    /// What the body is, if that is said.
+    pub fn content_type(&self) -> Option<&str> {
+        match self.content_type {
+            ContentType::Unknown => self.field("Content-Type"),
+            ContentType::Plain => Some("text/plain"),
+            ContentType::Text => Some("text/plain; charset=utf-8"),
+            ContentType::Html => Some("text/html; charset=utf-8"),
+            ContentType::Json => Some("application/json"),
+        }
+    }
+
+    /// The bytes aren't those that a strong ETag was made for (RFC 9110 section 8.8.1).
+    #[cfg(feature = "compression")]
+    pub(crate) fn weaken_etag(&mut self) {
+        let fields = self.fields.iter_mut().flat_map(|fields| fields.iter_mut());
+        for (_, value) in fields.filter(|(name, _)| name.eq_ignore_ascii_case("etag")) {
+            if !value.starts_with("W/") {
+                *value = format!("W/{value}").into();
+            }
+        }
     }
 
     /// Its status.

@@ -64,6 +64,7 @@ enum Tag {
     Receive(ConnId),
     Send(ConnId),
     Read(ConnId),
+    Writable(ConnId),
     Close(ConnId),
     /// Its target says all that there is to know.
     Cancel,
@@ -355,6 +356,14 @@ impl Worker {
                 entry.connection.handle_read(buffer, result.map_err(io::Error::from), &mut env);
                 self.settle(id);
             }
+            (Tag::Writable(id), Outcome::Writable(_)) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.sending = false;
+                let mut env = self.around.env(id);
+                let sent = entry.advance_file(id, &mut self.ring, &mut env);
+                self.around.traffic.bytes_sent += sent;
+                self.settle(id);
+            }
             (Tag::Close(id), Outcome::Closed(_)) => {
                 let Some(entry) = self.table.get_mut(id) else { return };
                 entry.closed = true;
@@ -592,10 +601,14 @@ impl Worker {
     fn settle(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         let mut env = self.around.env(id);
+        let mut sent = 0;
         while let Some(action) = entry.connection.poll_action(&mut env) {
             match action {
                 Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
                 Action::Read(read) => entry.read(id, read, &mut self.ring),
+                Action::SendFile(send) => {
+                    sent += entry.send_file(id, send, &mut self.ring, &mut env);
+                }
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
                 Action::Abort => entry.begin_abort(id, &mut self.ring),
                 Action::Close => {
@@ -604,6 +617,7 @@ impl Worker {
                 }
             }
         }
+        self.around.traffic.bytes_sent += sent;
         let held_bytes = entry.connection.held_bytes();
         self.around.guard.memory.change(entry.held_bytes, held_bytes);
         entry.held_bytes = held_bytes;

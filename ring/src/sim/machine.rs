@@ -76,6 +76,7 @@ pub(super) enum Work {
         fds_max: usize,
         wait: bool,
     },
+    WaitWritable,
 }
 
 #[derive(Debug)]
@@ -682,7 +683,11 @@ impl Machine {
         if self.nodes[at].armed.is_empty() {
             return;
         }
-        while self.accept_one(at) || self.receive_one(at) || self.send_one(at) {}
+        while self.accept_one(at)
+            || self.receive_one(at)
+            || self.send_one(at)
+            || self.tell_writable(at)
+        {}
         self.nodes[at].armed.iter_mut().for_each(|armed| armed.fresh = false);
         self.release_if_unused(at);
     }
@@ -749,9 +754,11 @@ impl Machine {
             Work::RecvFds { capacity, fds_max, .. } => {
                 self.receive_fds(at, position, arrival, capacity, fds_max);
             }
-            Work::Accept { .. } | Work::Send { .. } | Work::Write { .. } | Work::ReadAt { .. } => {
-                unreachable!("none of them receives")
-            }
+            Work::Accept { .. }
+            | Work::Send { .. }
+            | Work::Write { .. }
+            | Work::WaitWritable
+            | Work::ReadAt { .. } => unreachable!("none of them receives"),
         }
         true
     }
@@ -873,6 +880,58 @@ impl Machine {
             }
             Arrival::Nothing | Arrival::Bytes => {} // it stays armed
         }
+    }
+
+    /// Sends without an operation what a stream has room for, or a part of it.
+    pub(super) fn send_file(
+        &mut self,
+        socket: RawFd,
+        head: &[u8],
+        file: RawFd,
+        offset: u64,
+        count: usize,
+    ) -> Result<usize, Errno> {
+        let Some(Kind::File(bytes)) = self.fds.get(&file).map(|&at| &self.nodes[at].kind) else {
+            return Err(Errno::new(libc::EINVAL));
+        };
+        let from = bytes.len().min(offset as usize);
+        let part = &bytes[from..][..count.min(bytes.len() - from)];
+        let bytes = [head, part].concat();
+        let at = *self.fds.get(&socket).ok_or(Errno::new(libc::EBADF))?;
+        let Kind::Stream(stream) = &mut self.nodes[at].kind else {
+            return Err(Errno::new(libc::EINVAL));
+        };
+        if let Some(errno) = stream.send_error() {
+            return Err(errno);
+        }
+        let mut room = stream.room().min(bytes.len());
+        if room > 1 && self.chance(Fault::ShortSend) {
+            room = 1 + self.rng.below(room - 1);
+        }
+        if room == 0 {
+            return Err(Errno::AGAIN);
+        }
+        self.stream(at).send(&bytes[..room]);
+        Ok(room)
+    }
+
+    /// Files are in memory, unless the kernel has to fetch them now and then.
+    pub(super) fn is_resident(&mut self) -> bool {
+        !self.chance(Fault::Split)
+    }
+
+    fn tell_writable(&mut self, at: FileId) -> bool {
+        let Node { kind: Kind::Stream(stream), armed, .. } = &mut self.nodes[at] else {
+            return false;
+        };
+        let waits = |armed: &Armed| matches!(armed.work, Work::WaitWritable);
+        let Some(position) = armed.iter().position(waits) else { return false };
+        let is_writable = stream.room() > 0 || stream.send_error().is_some();
+        if is_writable {
+            let user_data = self.disarm(at, position);
+            self.post(Lane::Operation(user_data), user_data, Ok(4), Payload::None);
+        }
+        is_writable
     }
 
     /// One step of the newest armed send: the kernel wakes the last who waits first, which is how

@@ -11,15 +11,19 @@ use bytes::Bytes;
 use super::Files;
 use super::conditional::{Fields, Validators, Verdict, values};
 use super::range::{self, Ranges};
-use super::resource::{Resource, Variant};
+use super::resource::{Kept, Resource, Variant};
 use crate::app::coding::negotiate;
 use crate::errands;
 use crate::http::body::{Body, Piece, Pieces};
 use crate::http::{Method, Request, Response, Status};
 
+/// Descriptors that are kept, of the 64 that a worker leaves for what isn't a connection. Files
+/// beyond them are opened whenever they are asked for.
+const OPEN_FILES_MAX: usize = 32;
+
 /// Where a file's bytes are.
 enum Content {
-    Memory(Bytes),
+    Bytes(Bytes),
     File(Rc<OwnedFd>),
     /// Not needed.
     None,
@@ -35,8 +39,8 @@ impl Files {
         let fields = Fields::of(request);
         let variant = &resource.variants[choose(resource, fields, request)];
         let verdict = evaluate(variant, fields, request);
-        let content = match &*variant.bytes.borrow() {
-            Some(bytes) => Content::Memory(bytes.clone()),
+        let content = match &*variant.kept.borrow() {
+            Some(kept) => Content::of(kept),
             None if is_without_content(verdict, request) => Content::None,
             None => return None,
         };
@@ -55,30 +59,43 @@ impl Files {
         let at = choose(resource, fields, request);
         let (variant, file) = (&resource.variants[at], &opened[at]);
         let verdict = evaluate(variant, fields, request);
-        let known = variant.bytes.borrow().clone();
+        let known = variant.kept.borrow().clone();
         errands::count_cache(known.is_some());
         let content = match known {
             _ if is_without_content(verdict, request) => Content::None,
-            Some(bytes) => Content::Memory(bytes),
-            None if self.may_keep(name, resource, variant) => {
-                let Some(bytes) = Files::read(file, variant.stamp).await? else { return Ok(None) };
-                if self.cache.borrow_mut().add_weight(name, resource, bytes.len()) {
-                    variant.bytes.replace(Some(bytes.clone()));
+            Some(kept) => Content::of(&kept),
+            None => {
+                let kept = self.knows(name, resource);
+                let content = if variant.stamp.length <= self.limits.file_bytes_max && kept {
+                    let Some(bytes) = Files::read(file, variant.stamp).await? else {
+                        return Ok(None);
+                    };
+                    Kept::Bytes(bytes)
+                } else {
+                    Kept::File(Rc::clone(file), Rc::clone(&self.open))
+                };
+                if kept && self.may_keep(name, resource, &content) {
+                    variant.kept.replace(Some(content.clone()));
                 }
-                Content::Memory(bytes)
+                Content::of(&content)
             }
-            None => Content::File(Rc::clone(file)),
         };
         Ok(Some(respond(resource, variant, verdict, content, request)))
     }
 }
 
 impl Files {
-    /// Whether a file is worth to be read into memory: others are sent window by window.
-    fn may_keep(&self, name: &str, resource: &Rc<Resource>, variant: &Variant) -> bool {
-        let is_known = |known: &Rc<Resource>| Rc::ptr_eq(known, resource);
-        variant.stamp.length <= self.limits.file_bytes_max
-            && self.cache.borrow_mut().find(name).is_some_and(is_known)
+    /// Whether the cache knows this resource still.
+    fn knows(&self, name: &str, resource: &Rc<Resource>) -> bool {
+        self.cache.borrow_mut().find(name).is_some_and(|known| Rc::ptr_eq(known, resource))
+    }
+
+    /// Whether there is room for what a variant holds.
+    fn may_keep(&self, name: &str, resource: &Rc<Resource>, kept: &Kept) -> bool {
+        match kept {
+            Kept::Bytes(bytes) => self.cache.borrow_mut().add_weight(name, resource, bytes.len()),
+            Kept::File(_, open) => Rc::strong_count(open) - 2 < OPEN_FILES_MAX, // ours, and this one
+        }
     }
 }
 
@@ -149,12 +166,19 @@ fn respond(
 }
 
 impl Content {
+    fn of(kept: &Kept) -> Content {
+        match kept {
+            Kept::Bytes(bytes) => Content::Bytes(bytes.clone()),
+            Kept::File(file, _) => Content::File(Rc::clone(file)),
+        }
+    }
+
     fn part(&self, range: Range<u64>) -> Body {
         match self {
-            Content::Memory(bytes) if range.end - range.start == bytes.len() as u64 => {
+            Content::Bytes(bytes) if range.end - range.start == bytes.len() as u64 => {
                 Body::from(bytes.clone())
             }
-            Content::Memory(bytes) => {
+            Content::Bytes(bytes) => {
                 Body::from(bytes.slice(range.start as usize..range.end as usize))
             }
             Content::File(file) => Body::part_of(Rc::clone(file), range),
@@ -185,14 +209,10 @@ fn multipart(
         );
         pieces.push(Piece::Bytes(head.into()));
         pieces.push(match content {
-            Content::Memory(bytes) => {
+            Content::Bytes(bytes) => {
                 Piece::Bytes(bytes.slice(part.start as usize..part.end as usize))
             }
-            Content::File(file) => Piece::File {
-                file: Rc::clone(file),
-                offset: part.start,
-                length: part.end - part.start,
-            },
+            Content::File(file) => Piece::of(Rc::clone(file), part),
             Content::None => unreachable!("only a GET has ranges"),
         });
     }

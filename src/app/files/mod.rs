@@ -63,8 +63,8 @@ const TRIES_MAX: usize = 3;
 /// RFC 9110 sections 13 and 14. A file `a.css.br` (`.zst`, `.gz`) beside `a.css`, and no older than
 /// it, is what clients get that accept it.
 ///
-/// Small files are kept in memory and looked at again after [a second](Files::with_cache). Others
-/// are read as their clients take them. An app is used inside of a worker: its `answer` panics
+/// Small files are kept in memory, some larger ones open, and all are looked at again after
+/// [a second](Files::with_cache). What is large is sent from the page cache, as its client takes it. An app is used inside of a worker: its `answer` panics
 /// elsewhere.
 #[derive(Debug)]
 pub struct Files {
@@ -75,6 +75,8 @@ pub struct Files {
     rules: Rules,
     limits: CacheLimits,
     cache: RefCell<Cache<Resource>>,
+    /// Shared by the descriptors that are kept.
+    open: Rc<()>,
 }
 
 /// What may be kept in memory of files, in each worker.
@@ -82,7 +84,8 @@ pub struct Files {
 pub struct CacheLimits {
     /// Bytes in all: the least recently used go first. 0 keeps nothing. Default: 50 MiB.
     pub bytes_max: usize,
-    /// Bytes of one file: a larger one is read whenever it is asked for. Default: 1 MiB.
+    /// Bytes of one file: a larger one is sent in place, from the page cache. Default: 32 KiB,
+    /// where that begins to cost less than a copy.
     pub file_bytes_max: u64,
     /// For how long a file is taken to be unchanged. Default: a second.
     pub fresh: Duration,
@@ -90,7 +93,7 @@ pub struct CacheLimits {
 
 impl Default for CacheLimits {
     fn default() -> CacheLimits {
-        CacheLimits { bytes_max: 50 << 20, file_bytes_max: 1 << 20, fresh: Duration::from_secs(1) }
+        CacheLimits { bytes_max: 50 << 20, file_bytes_max: 32 << 10, fresh: Duration::from_secs(1) }
     }
 }
 
@@ -111,6 +114,7 @@ impl Files {
             rules: Rules::default(),
             limits,
             cache: RefCell::new(Cache::new(limits.bytes_max)),
+            open: Rc::new(()),
         })
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs::Metadata;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -37,8 +38,17 @@ pub(super) struct Variant {
     pub(super) parts: Rc<ReadyFields>,
     /// Those of a response that says that it hasn't changed.
     pub(super) not_modified: Rc<ReadyFields>,
-    /// What it holds, once that was read.
-    pub(super) bytes: RefCell<Option<Bytes>>,
+    /// What it holds, once that was asked for.
+    pub(super) kept: RefCell<Option<Kept>>,
+}
+
+/// What a file holds, in memory.
+#[derive(Clone, Debug)]
+pub(super) enum Kept {
+    /// Copied into each send.
+    Bytes(Bytes),
+    /// Sent in place; with a token, by which those that are open are counted.
+    File(Rc<OwnedFd>, Rc<()>),
 }
 
 /// What tells two versions of a file apart.
@@ -163,7 +173,7 @@ impl Variant {
             coding,
             stamp,
             etag,
-            bytes: RefCell::default(),
+            kept: RefCell::default(),
         })
     }
 }

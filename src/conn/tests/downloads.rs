@@ -1,6 +1,5 @@
 //! Bodies that come later: from files, from streams that fall silent, with trailers.
 
-use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -28,20 +27,24 @@ fn body_of(heard: &str) -> &str {
 fn a_part_of_a_file_follows_its_head_whatever_its_size() {
     let (shared, bytes) = file(500_000);
     for range in [0..1, 0..10, 7..5_000, 0..131_072, 1..131_074, 0..500_000, 499_999..500_000] {
-        let (shared, part) = (Rc::clone(&shared), range.clone());
-        let mut talk = Talk::with(async move |_: &Request| {
-            let range = part.start as u64..part.end as u64;
-            Response::new(Body::part_of(Rc::clone(&shared), range))
-        });
-        talk.say("GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
-        let heard = talk.heard();
-        let (first, second) = heard.split_at(heard.len() / 2);
-        assert_eq!(first, second, "two requests are two answers");
-        assert!(body_of(first).as_bytes() == &bytes[range.clone()], "{range:?}");
-        assert!(!talk.closed);
-        let durations = &mut Durations::new();
-        durations.add(&talk.figures.durations);
-        assert_eq!(durations.count, 2, "{range:?}");
+        for sends_files in [true, false] {
+            let (shared, part) = (Rc::clone(&shared), range.clone());
+            let mut talk = Talk::with(async move |_: &Request| {
+                let range = part.start as u64..part.end as u64;
+                Response::new(Body::part_of(Rc::clone(&shared), range))
+            });
+            talk.sends_files = sends_files;
+            talk.say("GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+            let heard = talk.heard();
+            let (first, second) = heard.split_at(heard.len() / 2);
+            assert_eq!(first, second, "two requests are two answers");
+            assert!(body_of(first).as_bytes() == &bytes[range.clone()], "{range:?}");
+            assert!(!talk.closed);
+            let durations = &mut Durations::new();
+            durations.add(&talk.figures.durations);
+            assert_eq!(durations.count, 2, "{range:?}");
+            assert_eq!(talk.reads_done == 0, sends_files && range.len() >= 16 * 1024);
+        }
     }
 }
 
@@ -70,7 +73,7 @@ fn pieces_of_memory_and_of_files_come_in_their_order() {
         let mut pieces = Pieces::default();
         pieces.push(Piece::Bytes("begin ".into()));
         for offset in [150_000, 0] {
-            pieces.push(Piece::File { file: Rc::clone(&shared), offset, length: 50_000 });
+            pieces.push(Piece::of(Rc::clone(&shared), &(offset..offset + 50_000)));
             pieces.push(Piece::Bytes(Bytes::new()));
         }
         pieces.push(Piece::Bytes(vec![b'.'; 10_000].into()));
@@ -220,4 +223,50 @@ fn an_iterator_gives_its_chunks_and_an_empty_one_ends_nothing() {
     });
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(talk.heard().ends_with("\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"));
+}
+
+#[test]
+fn early_hints_come_before_the_answer_and_never_to_an_old_client() {
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+    let mut talk = Talk::with(async |request: &Request| {
+        request.early_hints([("Link", "</a.css>; rel=preload"), ("X", "a\r\nb: c")]);
+        request.early_hints([("Link", "</a.css>; rel=preload")]);
+        if request.path() == "/slow" {
+            let mut is_first = true;
+            poll_fn(
+                |_| if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) },
+            )
+            .await;
+        }
+        "done"
+    });
+    talk.say("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), HINTS);
+    talk.wake();
+    assert_eq!(talk.heard(), ok("done"));
+    talk.say("GET /fast HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), [HINTS, &ok("done")].concat());
+    talk.say("GET /slow HTTP/1.0\r\n\r\n");
+    assert_eq!(talk.heard(), "");
+    talk.wake();
+    assert!(talk.heard().starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn events_are_sent_as_they_come() {
+    struct Two(u8);
+    impl Stream for Two {
+        type Item = String;
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<String>> {
+            self.0 += 1;
+            if self.0 > 2 { Poll::Pending } else { Poll::Ready(Some(format!("event {}", self.0))) }
+        }
+    }
+    let mut talk = Talk::with(async |_: &Request| Response::events(Two(0)));
+    talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let heard = talk.heard();
+    assert!(heard.contains("Content-Type: text/event-stream\r\nCache-Control: no-store\r\n"));
+    assert!(heard.ends_with("f\r\ndata: event 1\n\n\r\nf\r\ndata: event 2\n\n\r\n"), "{heard}");
+    talk.pass(Duration::from_secs(15));
+    assert_eq!(talk.heard(), "3\r\n:\n\n\r\n");
 }
