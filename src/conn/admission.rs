@@ -166,7 +166,21 @@ impl Connection {
     }
 
     /// Writes a response, with the fields that were prepared for it.
+    #[inline]
     pub(super) fn write(
+        &mut self,
+        response: Response,
+        exchange: &mut Exchange,
+        env: &mut Env<'_>,
+    ) -> Option<Box<Download>> {
+        if self.record.is_none() && !env.guard.memory.is_short() {
+            return respond::write(response, exchange, &mut self.output, env);
+        }
+        self.write_with_fields(response, exchange, env)
+    }
+
+    #[inline(never)]
+    fn write_with_fields(
         &mut self,
         response: Response,
         exchange: &mut Exchange,

@@ -72,8 +72,8 @@ impl Record {
                 Version::Http11 => "1.1",
             },
             host: request.host(),
-            referer: request.header("referer").filter(|it| !it.is_empty()),
-            user_agent: request.header("user-agent").filter(|it| !it.is_empty()),
+            referer: request.raw_header(b"referer").filter(|it| !it.is_empty()),
+            user_agent: request.raw_header(b"user-agent").filter(|it| !it.is_empty()),
             id: request.id(),
         });
         lines.begin(&Line { client, request: part }, &mut self.draft);

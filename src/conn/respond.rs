@@ -70,7 +70,9 @@ pub(super) fn write(
                 encode_field(head, name.as_bytes(), value.as_bytes())?;
             }
         }
-        head.extend_from_slice(own_fields);
+        if !own_fields.is_empty() {
+            head.extend_from_slice(own_fields);
+        }
         match framing {
             Framing::Length(_) if !content_length_allowed(status.code()) => {}
             Framing::Length(0) if !body_allowed(status.code()) => {}
@@ -94,10 +96,10 @@ pub(super) fn write(
         return write(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, output, env);
     }
     env.figures.on_response(status.code());
-    env.guard.answered = Answered {
-        status: status.code(),
-        body_bytes: body.len().filter(|_| !is_silent).unwrap_or(0),
-    };
+    if env.guard.lines.is_some() {
+        let body_bytes = body.len().filter(|_| !is_silent).unwrap_or(0);
+        env.guard.answered = Answered { status: status.code(), body_bytes };
+    }
     match body.0 {
         // Where it is silent, too: a stream is dropped with care.
         Kind::Stream(stream) => {

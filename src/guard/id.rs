@@ -58,13 +58,24 @@ pub(crate) struct MadeId {
 impl MadeId {
     fn digits(self) -> [u8; 32] {
         let mut digits = [0; 32];
-        for (digit, nibble) in digits.iter_mut().zip(0..) {
-            let word = if nibble < 16 { self.process } else { self.number };
-            let value = word >> (60 - 4 * (nibble % 16)) & 0xf;
-            *digit = b"0123456789abcdef"[value as usize];
+        let (eights, _) = digits.as_chunks_mut::<8>();
+        let words = [self.process >> 32, self.process, self.number >> 32, self.number];
+        for (eight, word) in eights.iter_mut().zip(words) {
+            *eight = hex_digits(word as u32);
         }
         digits
     }
+}
+
+/// The eight digits of a number, all at once.
+fn hex_digits(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut nibbles = u64::from(number);
+    nibbles = (nibbles | nibbles << 16) & 0x0000_ffff_0000_ffff;
+    nibbles = (nibbles | nibbles << 8) & 0x00ff_00ff_00ff_00ff;
+    nibbles = (nibbles | nibbles << 4) & (ONES * 0xf);
+    let are_letters = (nibbles + ONES * 6) >> 4 & ONES;
+    (nibbles + ONES * u64::from(b'0') + are_letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 /// Makes ids.
@@ -99,6 +110,13 @@ mod tests {
         let mut written = Vec::new();
         id.write_to(&mut written);
         assert_eq!(written, id.to_string().as_bytes());
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 1, 9, 10, 15, 16, 0x1234_5678, 0x89ab_cdef, u32::MAX] {
+            assert_eq!(hex_digits(number), *format!("{number:08x}").as_bytes());
+        }
     }
 
     #[test]

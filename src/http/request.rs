@@ -349,6 +349,15 @@ impl Request {
         })
     }
 
+    /// As [`header`](Request::header), for those who ask for each request.
+    pub(crate) fn raw_header(&self, name: &[u8]) -> Option<&[u8]> {
+        let bytes = &self.parts.head_bytes;
+        let is_named = |field: &&Field| {
+            field.name.len() == name.len() && field.name.of(bytes).eq_ignore_ascii_case(name)
+        };
+        self.parts.fields.iter().find(is_named).map(|field| field.value.of(bytes))
+    }
+
     /// The target as sent.
     pub(crate) fn target(&self) -> &str {
         &self.parts.target
