@@ -46,7 +46,9 @@ pub use http::{
     Request, Response, Scheme, Status, TempFile, Version,
 };
 pub use master::{MasterError, PoolHandle, balance};
-pub use pool::{Error, MessageError, Pool, RateLimited, RateLimiter, Ready, Result, Worker};
+pub use pool::{
+    Error, MessageError, Pool, RateLimited, RateLimiter, Ready, Reload, Result, Worker,
+};
 pub use process::{
     ActivationError, Errors as PoolErrors, ListenError, LogFileError, PidFileError, PrivilegeError,
     State, Status as PoolStatus, WorkerStatus,

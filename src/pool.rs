@@ -1,11 +1,12 @@
 //! The way in: settings to a running pool. The one place that knows both master and worker.
 
+use std::any::Any;
 use std::error;
 use std::fmt;
 use std::hash::Hash;
 use std::io;
-use std::mem;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -65,7 +66,7 @@ struct Hooks {
 }
 
 /// The settings for new workers, or why there are none.
-type Reloaded = std::result::Result<(PoolConfig, WorkerConfig), Box<dyn error::Error>>;
+type Reloaded = std::result::Result<Reload, Box<dyn error::Error>>;
 
 impl Pool {
     /// A pool that will listen on an address such as `127.0.0.1:8080`, `[::1]:0` or `unix:/path`;
@@ -130,15 +131,13 @@ impl Pool {
     }
 
     /// Asks this in the master for the settings of new workers when the pool is told to reload
-    /// (`SIGHUP`, `SIGUSR1`). An error changes nothing but the log. Without it, new workers have
-    /// the settings of the old ones.
-    pub fn on_reload(
+    /// (`SIGHUP`, `SIGUSR1`): a pair of them, or a [`Reload`] that has more to tell. An error changes
+    /// nothing but the log. Without it, new workers have the settings of the old ones.
+    pub fn on_reload<R: Into<Reload>>(
         mut self,
-        on_reload: impl FnMut()
-            -> std::result::Result<(PoolConfig, WorkerConfig), Box<dyn error::Error>>
-        + 'static,
+        mut on_reload: impl FnMut() -> std::result::Result<R, Box<dyn error::Error>> + 'static,
     ) -> Pool {
-        self.hooks.reload = Some(Box::new(on_reload));
+        self.hooks.reload = Some(Box::new(move || on_reload().map(Into::into)));
         self
     }
 
@@ -175,19 +174,19 @@ impl Pool {
         let workers = Cpus::detect().worker_count(config.workers);
         privileges::check_descriptors(&config, workers)?;
         let inheritance = Inheritance::take().map_err(Error::Inheritance)?;
-        let (listeners, memory, old_master) = if let Some(mut left) = inheritance {
-            let listeners = mem::take(&mut left.listeners).renewed(&config, workers)?;
+        let (listeners, memory) = if let Some(left) = &inheritance {
             let memory = left.scoreboard.try_clone().map_err(Error::Inheritance)?;
-            (listeners, Some(memory), Some(Start::lines(left)))
+            (left.listeners.renewed(&config, workers)?, Some(memory))
         } else {
             let activated = activation::take_inherited()?;
-            (Listeners::activated(activated).renewed(&config, workers)?, None, None)
+            (Listeners::activated(activated).renewed(&config, workers)?, None)
         };
+        let old_master = inheritance;
         let pid_file = match (&config.pid_file, &old_master) {
             (Some(path), None) => Some(PidFile::create(path, None)?),
             _ => None, // the old master has it until this one is ready
         };
-        let (scoreboard, memory) = scoreboard(memory, workers).map_err(Error::Scoreboard)?;
+        let (scoreboard, memory) = scoreboard(memory).map_err(Error::Scoreboard)?;
         let words = sys::share_words(RateTable::WORDS).map_err(Error::Scoreboard)?;
         let rates = RateTable::new(words, scoreboard.seed());
         let start = Start {
@@ -208,8 +207,8 @@ impl Pool {
             rates,
             features,
             config,
-            worker,
-            before: None,
+            current: WorkerSettings { worker, app: None },
+            next: None,
         };
         master::run(start, &mut program)?;
         Ok(())
@@ -222,14 +221,14 @@ fn try_log(worker: &WorkerConfig) -> std::result::Result<(), LogFileError> {
 }
 
 /// The figures of the pool that goes on here, or new ones.
-fn scoreboard(memory: Option<OwnedFd>, workers: usize) -> io::Result<(Scoreboard, OwnedFd)> {
+fn scoreboard(memory: Option<OwnedFd>) -> io::Result<(Scoreboard, OwnedFd)> {
     if let Some(memory) = memory {
         match Scoreboard::inherit(&memory) {
             Ok(scoreboard) => return Ok((scoreboard, memory)),
             Err(error) => log::warn!("the figures begin anew: the old ones can't be read: {error}"),
         }
     }
-    Scoreboard::create(workers, SystemTime::now())
+    Scoreboard::create(SystemTime::now())
 }
 
 /// The program around the pool, as the master calls it.
@@ -239,11 +238,17 @@ struct Program<F> {
     scoreboard: Scoreboard,
     rates: RateTable,
     features: Features,
-    /// The settings that were read last.
+    /// As given; what is in use, the master knows.
     config: Checked<PoolConfig>,
+    current: WorkerSettings,
+    /// What was read last, while it isn't sure that it will be in use.
+    next: Option<WorkerSettings>,
+}
+
+/// What a worker is like.
+struct WorkerSettings {
     worker: Checked<WorkerConfig>,
-    /// Those of before, while it isn't sure that the last ones will be in use.
-    before: Option<(Checked<PoolConfig>, Checked<WorkerConfig>)>,
+    app: Option<Rc<dyn Any>>,
 }
 
 impl<F, H> Surroundings for Program<F>
@@ -251,15 +256,19 @@ where
     F: Fn(&Worker) -> H,
     H: Handler,
 {
-    fn work(&self, seat: Seat) -> i32 {
+    fn work(&self, seat: Seat, is_next: bool) -> i32 {
+        let settings = self.next.as_ref().filter(|_| is_next).unwrap_or(&self.current);
+        // As long as the process lives: a worker may keep what it finds there.
+        let app = settings.app.clone().map(|app| &**Box::leak(Box::new(app)));
         let about = Worker {
             id: seat.worker_id,
             core: seat.core,
             scoreboard: self.scoreboard,
             rates: self.rates,
             limit: seat.limit,
+            app,
         };
-        worker::run(seat, &self.worker, self.rates, || service((self.factory)(&about)))
+        worker::run(seat, &settings.worker, self.rates, || service((self.factory)(&about)))
     }
 
     fn on_ready(&mut self, ready: &master::Ready<'_>) {
@@ -270,22 +279,19 @@ where
 
     fn read_settings(&mut self) -> std::result::Result<Checked<PoolConfig>, String> {
         if let Some(on_reload) = &mut self.hooks.reload {
-            let (config, worker) = on_reload().map_err(|error| error.to_string())?;
-            let config = config.validate().map_err(|error| error.to_string())?;
+            let Reload { pool, worker, app } = on_reload().map_err(|error| error.to_string())?;
+            let config = pool.validate().map_err(|error| error.to_string())?;
             let worker = worker.validate().map_err(|error| error.to_string())?;
             try_log(&worker).map_err(|error| error.to_string())?;
-            let read = mem::replace(&mut self.config, config);
-            let before = (read, mem::replace(&mut self.worker, worker));
-            self.before.get_or_insert(before);
+            self.next = Some(WorkerSettings { worker, app });
+            return Ok(config);
         }
         Ok(self.config.clone())
     }
 
     fn settle_settings(&mut self, are_new: bool) {
-        if let Some(before) = self.before.take()
-            && !are_new
-        {
-            (self.config, self.worker) = before;
+        if let Some(next) = self.next.take().filter(|_| are_new) {
+            self.current = next;
         }
     }
 
@@ -301,6 +307,34 @@ impl fmt::Debug for Pool {
             .field("config", config)
             .field("worker", worker)
             .finish_non_exhaustive()
+    }
+}
+
+/// What new workers are like, for [`Pool::on_reload`].
+#[derive(Debug)]
+pub struct Reload {
+    pool: PoolConfig,
+    worker: WorkerConfig,
+    app: Option<Rc<dyn Any>>,
+}
+
+impl Reload {
+    /// These settings.
+    pub fn new(pool: PoolConfig, worker: WorkerConfig) -> Reload {
+        Reload { pool, worker, app: None }
+    }
+
+    /// And something of the embedder's own, which new workers find by [`Worker::reloaded`]: what it
+    /// read from the same file, for example, and no worker shall see before the reload succeeds.
+    #[must_use]
+    pub fn with(self, app: impl Any) -> Reload {
+        Reload { app: Some(Rc::new(app)), ..self }
+    }
+}
+
+impl From<(PoolConfig, WorkerConfig)> for Reload {
+    fn from((pool, worker): (PoolConfig, WorkerConfig)) -> Reload {
+        Reload::new(pool, worker)
     }
 }
 
@@ -326,9 +360,15 @@ pub struct Worker {
     scoreboard: Scoreboard,
     rates: RateTable,
     limit: Limit,
+    app: Option<&'static dyn Any>,
 }
 
 impl Worker {
+    /// What the last reload that succeeded brought [along](Reload::with); none before the first one.
+    pub fn reloaded<T: 'static>(&self) -> Option<&'static T> {
+        self.app?.downcast_ref()
+    }
+
     /// Its place in the pool, from 0. A successor has the same.
     pub fn id(&self) -> usize {
         self.id

@@ -3,20 +3,16 @@
 mod common;
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::{Client, Server, eventually, freeze, is_running};
+use common::{Client, MODES, Server, eventually, freeze, is_running, kill_hard};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const UPLOAD: &str = "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello";
-
-fn kill_hard(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-}
 
 /// Each test of this file with the newest kernel features, and without any.
 fn with_and_without_features(test: impl Fn(&dyn Fn(&[&str]) -> Server)) {
@@ -139,24 +135,44 @@ fn killing_workers_under_load_costs_only_their_own_connections() {
 
 #[test]
 fn workers_of_a_killed_master_finish_and_go() {
-    with_and_without_features(|start| {
-        let server = start(&["--workers", "2"]);
-        let address = server.address();
-        let workers = server.workers();
-        assert_eq!(workers.len(), 2);
-        let mut uploading = server.connect();
-        uploading.say(UPLOAD);
-        // Wait until the upload is being served, so that it has begun before the master goes.
-        eventually("the upload is accepted", || {
-            server.status()["total_connections"].as_u64().unwrap() >= 2
+    for mode in MODES {
+        with_and_without_features(|start| {
+            let server = start(&["--workers", "2", "--accept", mode]);
+            let address = server.address();
+            let workers = server.workers();
+            assert_eq!(workers.len(), 2);
+            let mut uploading = server.connect();
+            uploading.say(UPLOAD);
+            let mut idle = server.connect();
+            assert_eq!(idle.get("/plaintext").status(), 200);
+            // Wait until the upload is being served, so that it has begun before the master goes.
+            eventually("the upload is accepted", || {
+                server.status()["bytes_received"].as_u64().unwrap() >= UPLOAD.len() as u64
+            });
+            kill_hard(server.pid());
+            assert!(idle.is_closed_by_server(), "{mode}");
+            uploading.say("world");
+            assert_eq!(uploading.hear().body(), "helloworld", "{mode}");
+            drop(uploading);
+            eventually("the workers are gone", || !workers.iter().any(|pid| is_running(*pid)));
+            eventually("the port is free", || TcpListener::bind(address).is_ok());
         });
+    }
+}
+
+#[test]
+fn workers_of_another_user_go_with_a_killed_master() {
+    // A change of credentials makes the kernel forget whom to tell of the master's death.
+    for mode in MODES {
+        let server = Server::start(&["--workers", "2", "--accept", mode, "--user", "65534"]);
+        let workers = server.workers();
+        workers.iter().for_each(|pid| freeze(*pid)); // the channel's end is no news to them now
         kill_hard(server.pid());
-        uploading.say("world");
-        assert_eq!(uploading.hear().body(), "helloworld");
-        drop(uploading);
-        eventually("the workers are gone", || !workers.iter().any(|&worker| is_running(worker)));
-        eventually("the port is free", || TcpStream::connect(address).is_err());
-    });
+        for pid in workers.iter().map(|pid| Pid::from_raw(*pid)) {
+            kill(pid, Signal::SIGCONT).unwrap();
+        }
+        eventually("the workers are gone", || !workers.iter().any(|pid| is_running(*pid)));
+    }
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::fs;
+use std::net::TcpListener;
+
 use common::load::Load;
 use common::observer::Observer;
-use common::{Client, MODES, Server, eventually};
+use common::{Client, MODES, Server, eventually, kill_hard, program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -79,4 +82,103 @@ fn no_client_notices_a_worker_that_somebody_told_to_end() {
         });
         assert!(server.workers().contains(&before[1]), "{mode}: the other one stays");
     });
+}
+
+/// Once nobody else is left of earlier reloads; and waits for its successor.
+fn kill_the_only_worker(server: &Server) {
+    eventually("there is one worker", || server.workers().len() == 1);
+    let old = server.workers()[0];
+    kill_hard(old);
+    eventually("there is another one", || matches!(server.workers()[..], [new] if new != old));
+}
+
+#[test]
+fn files_are_served_however_often_the_server_is_reloaded() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("f"), "content").unwrap();
+    let root = directory.path().to_str().unwrap();
+    for mode in MODES {
+        let mut server = Server::start(&["--workers", "1", "--accept", mode, "--root", root]);
+        for round in 0..4 {
+            let answer = server.connect().get("/f");
+            assert_eq!((answer.status(), answer.body()), (200, "content"), "{mode}, round {round}");
+            server.signal(Signal::SIGHUP);
+            server.wait_for_log("reloaded: 1 new workers serve");
+        }
+        // Nor does anything that the master has closed or opened meanwhile get into a worker.
+        kill_the_only_worker(&server);
+        assert_eq!(server.connect().get("/f").body(), "content", "{mode}");
+        let links = open_in(server.workers()[0]);
+        let roots = links.iter().filter(|link| link.as_str() == root).count();
+        assert_eq!(roots, 2, "{mode}: what it started with, and the last: {links:?}");
+    }
+}
+
+fn open_in(pid: i32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = entries.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    links.map(|link| link.to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn settings_of_a_reload_that_fails_are_nobodys() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["old", "new"] {
+        fs::create_dir(path(name)).unwrap();
+        fs::write(path(name).join("f"), name).unwrap();
+    }
+    let configure = |root: &str, more: &str| {
+        let root = path(root);
+        let text = format!("workers = 1\n{more}\n[site]\nroot = {root:?}\n");
+        fs::write(path("conf"), text).unwrap();
+    };
+    configure("old", "listen = [\"127.0.0.1:0\"]");
+    let conf = path("conf");
+    let mut command = program();
+    command.arg("serve").arg("-c").arg(&conf);
+    let mut server = Server::of(command);
+    let served = |server: &Server| server.connect().get("/f").body().to_owned();
+    assert_eq!(served(&server), "old");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    configure("new", &format!("listen = [\"127.0.0.1:0\", \"{address}\"]"));
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("nothing changes");
+    kill_the_only_worker(&server);
+    assert_eq!(served(&server), "old", "the settings in use are those of before");
+
+    // Nor are those that are bad when a reload is under way.
+    configure("new", "listen = [\"127.0.0.1:0\"]");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("reloading: starting 1 new workers");
+    fs::write(&conf, "nonsense").unwrap();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("reloaded: 1 new workers serve");
+    server.wait_for_log("nothing changes");
+    kill_the_only_worker(&server);
+    assert_eq!(served(&server), "new");
+}
+
+#[test]
+fn a_pool_grows_and_shrinks_as_often_as_one_likes() {
+    let directory = tempfile::tempdir().unwrap();
+    let conf = directory.path().join("conf");
+    let configure = |workers: usize| {
+        let text =
+            format!("listen = [\"127.0.0.1:0\"]\naccept = \"steered\"\nworkers = {workers}\n");
+        fs::write(&conf, text).unwrap();
+    };
+    configure(1);
+    let mut command = program();
+    command.arg("serve").arg("-c").arg(&conf);
+    let mut server = Server::of(command);
+    for workers in [40, 1, 40, 1] {
+        configure(workers);
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log(&format!("reloaded: {workers} new workers serve"));
+        let status = server.status();
+        assert_eq!(status["active_workers"], workers);
+        eventually("nobody else is left", || server.workers().len() == workers);
+    }
 }

@@ -2,13 +2,19 @@
 
 mod common;
 
-use std::fs;
-use std::net::TcpStream;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use common::load::Load;
 use common::observer::Observer;
-use common::{Client, MODES, Server, eventually, foster_parent, is_running, kill_hard};
+use common::{Client, MODES, Server, children, eventually, foster_parent, is_running, kill_hard};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
 
 fn three_upgrades_under_load(mask: &str) {
     foster_parent();
@@ -102,5 +108,231 @@ fn a_new_master_that_dies_changes_nothing() {
         let mut left = server.workers();
         left.sort_unstable();
         assert_eq!(left, workers, "{mode}");
+    }
+}
+
+/// A server with a configuration file that a new master reads when the test wants it to: until
+/// then, it is a FIFO that nobody writes to.
+struct Gated {
+    server: Server,
+    directory: TempDir,
+    mode: &'static str,
+}
+
+impl Gated {
+    fn start(mode: &'static str) -> Gated {
+        Gated::start_with(mode, "")
+    }
+
+    fn start_with(mode: &'static str, more: &str) -> Gated {
+        foster_parent();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("conf"), settings(&directory, mode, more)).unwrap();
+        let mut command = common::program();
+        command.arg("serve").arg("-c").arg(directory.path().join("conf"));
+        Gated { server: Server::of(command), directory, mode }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts a new master, which waits for its settings. Returns its pid.
+    fn begin_upgrade(&mut self) -> i32 {
+        let conf = self.path("conf");
+        fs::remove_file(&conf).unwrap();
+        mkfifo(&conf, Mode::S_IRWXU).unwrap();
+        self.server.signal(Signal::SIGUSR2);
+        let line = self.server.wait_for_log("upgrading: the new master has pid ");
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+
+    /// Lets it have them, with something more.
+    fn open_gate(&self, more: &str) -> File {
+        let mut gate = File::options().write(true).open(self.path("conf")).unwrap();
+        gate.write_all(settings(&self.directory, self.mode, more).as_bytes()).unwrap();
+        gate
+    }
+
+    /// From now on the file is one again, with something more.
+    fn configure(&self, more: &str) {
+        let new = self.path("conf.new");
+        fs::write(&new, settings(&self.directory, self.mode, more)).unwrap();
+        fs::rename(new, self.path("conf")).unwrap();
+    }
+
+    fn pid_file(&self) -> String {
+        fs::read_to_string(self.path("pid")).unwrap().trim().to_owned()
+    }
+
+    fn says_hello_by_unix_socket(&self) -> bool {
+        let Ok(mut stream) = UnixStream::connect(self.path("sock")) else { return false };
+        let request = b"GET /plaintext HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        stream.write_all(request).is_ok()
+            && stream.read_to_string(&mut answer).is_ok()
+            && answer.starts_with("HTTP/1.1 200 OK\r\n")
+    }
+
+    /// This master serves, as if nothing had been.
+    fn assert_whole(&mut self) {
+        let mode = self.mode;
+        assert!(self.says_hello_by_unix_socket(), "{mode}");
+        assert_eq!(self.pid_file(), self.server.pid().to_string(), "{mode}");
+        let both_serve = || self.server.status()["active_workers"] == 2;
+        eventually("both workers serve", both_serve);
+        // Whoever is restarted gets its share of connections, and the other one its own.
+        let dead = self.server.workers()[0];
+        kill_hard(dead);
+        eventually("it is restarted", || {
+            let workers = self.server.workers();
+            workers.len() == 2 && !workers.contains(&dead)
+        });
+        eventually("both workers serve", both_serve);
+        let totals = |status: serde_json::Value| {
+            [0, 1].map(|id| status["workers"][id]["total_connections"].as_u64().unwrap())
+        };
+        let before = totals(self.server.status());
+        let mut open = Vec::new();
+        eventually("each gets connections", || {
+            open.push(self.server.connect());
+            let now = totals(self.server.status());
+            (0..2).all(|id| now[id] > before[id] + 5)
+        });
+        assert!(open.len() < 200, "{mode}: one of them gets hardly any");
+    }
+}
+
+/// The settings, as a file.
+fn settings(directory: &TempDir, mode: &str, more: &str) -> String {
+    let [sock, pid] = ["sock", "pid"].map(|name| directory.path().join(name));
+    let (sock, pid) = (sock.display(), pid.display());
+    let more = if more.is_empty() { "workers = 2" } else { more };
+    format!(
+        "listen = [\"127.0.0.1:0\", \"unix:{sock}\"]\npid_file = \"{pid}\"\naccept = \"{mode}\"\n\
+         stop_timeout = \"15s\"\n{more}\n"
+    )
+}
+
+#[test]
+fn an_upgrade_that_fails_by_itself_leaves_everything_as_it_was() {
+    for mode in MODES {
+        let mut gated = Gated::start(mode);
+        for _ in 0..3 {
+            let new = gated.begin_upgrade();
+            drop(gated.open_gate("workers = 2\nweights = [0]")); // refused when it is read
+            gated.server.wait_for_log("the upgrade failed, and this master goes on");
+            assert!(!is_running(new));
+        }
+        // One that gets further: it has inherited the sockets.
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        gated.begin_upgrade();
+        let text = settings(&gated.directory, mode, "");
+        let more = format!("\", \"{}\"]\npid_file", taken.local_addr().unwrap());
+        let text = text.replace("\"]\npid_file", &more);
+        fs::write(gated.path("conf"), text).unwrap();
+        gated.server.wait_for_log("the upgrade failed, and this master goes on");
+        gated.configure("");
+        gated.assert_whole();
+    }
+}
+
+#[test]
+fn a_new_master_that_is_late_is_gone_before_there_is_another_one() {
+    let mut gated = Gated::start_with("shared", "workers = 2\nupgrade_timeout = \"1s\"");
+    let late = gated.begin_upgrade();
+    gated.server.signal(Signal::SIGUSR2);
+    gated.server.wait_for_log("SIGUSR2: ignored, as another change is under way");
+    gated.server.wait_for_log("the upgrade failed, and this master goes on");
+    gated.configure("");
+    eventually("it is gone", || !is_running(late));
+    gated.server.signal(Signal::SIGHUP);
+    gated.server.wait_for_log("reloaded: 2 new workers serve");
+    gated.server.upgrade();
+    assert_eq!(gated.pid_file(), gated.server.pid().to_string());
+    assert!(gated.says_hello_by_unix_socket());
+    gated.assert_whole();
+}
+
+#[test]
+fn a_stop_during_an_upgrade_leaves_nobody_behind() {
+    let mut gated = Gated::start("shared");
+    let address = gated.server.address();
+    let new = gated.begin_upgrade();
+    gated.server.signal(Signal::SIGTERM);
+    gated.server.wait_for_log("SIGTERM: stopping");
+    let Gated { server, directory, .. } = gated;
+    let (status, log) = server.wait();
+    assert!(status.success(), "{log}");
+    assert!(!is_running(new));
+    assert!(TcpStream::connect(address).is_err(), "somebody still listens");
+    assert!(["sock", "pid"].iter().all(|name| !directory.path().join(name).exists()));
+}
+
+#[test]
+fn a_reload_during_an_upgrade_is_done_by_the_new_master() {
+    for mode in MODES {
+        let mut gated = Gated::start(mode);
+        let new = gated.begin_upgrade();
+        gated.server.signal(Signal::SIGHUP);
+        let gate = gated.open_gate("");
+        gated.configure("workers = 3");
+        drop(gate);
+        gated.server.wait_for_log("upgraded: the new master serves");
+        gated.server.wait_for_log("reloaded: 3 new workers serve");
+        assert!(gated.server.child.wait().unwrap().success(), "{mode}");
+        gated.server.succeed(new);
+        eventually("three workers serve", || gated.server.workers().len() == 3);
+        let status = gated.server.status();
+        let counts = ["total_workers", "upgrades", "reloads"].map(|key| status[key].as_u64());
+        assert_eq!(counts, [3, 1, 1].map(Some), "{mode}: {status}");
+    }
+}
+
+#[test]
+fn an_old_master_that_is_killed_leaves_everything_to_the_new_one() {
+    for mode in MODES {
+        let mut gated = Gated::start(mode);
+        let old_workers = gated.server.workers();
+        let new = gated.begin_upgrade();
+        kill_hard(gated.server.pid());
+        assert!(!gated.server.child.wait().unwrap().success());
+        drop(gated.open_gate(""));
+        gated.server.wait_for_log("has gone");
+        gated.server.succeed(new);
+        gated.configure("");
+        eventually("it has taken over", || gated.pid_file() == new.to_string());
+        eventually("the old workers have gone", || !old_workers.iter().any(|pid| is_running(*pid)));
+        assert_eq!(gated.server.status()["upgrades"], 1, "{mode}");
+        gated.assert_whole();
+    }
+}
+
+#[test]
+fn a_new_master_that_dies_while_the_old_one_ends_is_replaced_by_that() {
+    for mode in MODES {
+        let mut gated = Gated::start(mode);
+        let old = gated.server.pid();
+        let mut uploading = gated.server.connect();
+        uploading.say("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello");
+        let is_served = |server: &Server| server.status()["active_connections"] == 2;
+        eventually("the upload is being served", || is_served(&gated.server));
+        let new = gated.begin_upgrade();
+        drop(gated.open_gate(""));
+        gated.server.wait_for_log("upgraded: the new master serves");
+        assert_eq!(gated.pid_file(), new.to_string(), "{mode}");
+        let orphans = children(new);
+        kill_hard(new);
+        gated.server.wait_for_log("this one serves again");
+        gated.configure("");
+        uploading.say("world");
+        assert_eq!(uploading.hear().body(), "helloworld", "{mode}");
+        eventually("its workers have gone", || !orphans.iter().any(|pid| is_running(*pid)));
+        eventually("ours serve", || gated.pid_file() == old.to_string());
+        eventually("and nobody else", || gated.server.workers().len() == 2);
+        gated.assert_whole();
+        gated.server.signal(Signal::SIGTERM);
+        let (status, log) = gated.server.wait();
+        assert!(status.success(), "{mode}: {log}");
     }
 }

@@ -1,6 +1,5 @@
 //! `uring-pool serve`: which app, where. Knows no processes.
 
-use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::Path;
 use std::rc::Rc;
@@ -8,7 +7,7 @@ use std::rc::Rc;
 use uring_pool::app::demo::Demo;
 use uring_pool::app::files::Files;
 use uring_pool::config::Address;
-use uring_pool::{Handler, Pool, Ready, Request, Response, Status};
+use uring_pool::{Handler, Pool, Ready, Reload, Request, Response, Status};
 
 use super::flags::Flags;
 use super::settings::{Settings, SiteSettings};
@@ -21,13 +20,12 @@ const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let Settings { pool, worker, site, debug } = Settings::read(flags)?;
     super::log::set_debug(debug);
-    let site = Rc::new(RefCell::new(Content::open(&site)?));
-    let (flags, reloaded) = (flags.clone(), Rc::clone(&site));
+    let content = Content::open(&site)?;
+    let flags = flags.clone();
     let pool = Pool::new(pool, worker)?.on_ready(announce).on_reload(move || {
         let Settings { pool, worker, site, debug } = Settings::read(&flags)?;
         super::log::set_debug(debug);
-        reloaded.replace(Content::open(&site)?);
-        Ok((pool, worker))
+        Ok(Reload::new(pool, worker).with(Content::open(&site)?))
     });
     pool.serve(|worker| {
         let worker = *worker;
@@ -36,7 +34,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             Response::new(worker.pool_status().to_prometheus()).with_content_type(PROMETHEUS_TYPE)
         };
         let demo = || Demo::new(status).with_metrics(metrics);
-        let Content { has_demo, files } = &*site.borrow();
+        let Content { has_demo, files } = worker.reloaded().unwrap_or(&content);
         Site { demo: has_demo.then(demo), files: files.clone() }
     })?;
     Ok(())

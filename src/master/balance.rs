@@ -8,6 +8,7 @@ mod turns;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::config::Balance;
 
@@ -41,6 +42,14 @@ pub trait Balancer {
     /// one candidate, and each can take a connection. `None` lets the connection wait for the next
     /// time that a worker's load changes, as does an index that is out of range.
     fn select(&mut self, client: &Client<'_>, candidates: &[Candidate]) -> Option<usize>;
+
+    /// How long a worker may leave a connection that it was passed before another one gets it, and
+    /// all further ones: by default 10 ms, several times what a turn takes under full load. Asked
+    /// once. One that isn't taken in time on a busy machine has another worker then, whatever was
+    /// selected.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(10)
+    }
 
     /// A worker has taken a connection that it was passed.
     fn on_connection_established(&mut self, worker_id: usize) {

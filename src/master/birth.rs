@@ -2,6 +2,7 @@
 //! master's, and takes its seat. Never returns to the master's frames.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -16,7 +17,7 @@ use uring_ring::Features;
 
 use crate::config::Identity;
 use crate::process::channel::Limit;
-use crate::process::scoreboard::{Scoreboard, WorkerPage};
+use crate::process::scoreboard::WorkerPage;
 use crate::process::seat::Seat;
 use crate::process::steer::Slot;
 use crate::process::{EXIT_CANNOT_START, EXIT_PANIC, signals, sys};
@@ -33,7 +34,6 @@ pub(super) struct Birth {
     pub(super) listeners: Vec<OwnedFd>,
     /// Where their loads are shown.
     pub(super) slots: Vec<Option<&'static Slot>>,
-    pub(super) scoreboard: Scoreboard,
     pub(super) page: &'static WorkerPage,
     pub(super) features: Features,
     pub(super) identity: Option<Identity>,
@@ -66,7 +66,7 @@ pub(super) fn become_worker(birth: Birth, worker: &dyn Fn(Seat) -> i32) -> ! {
 
 impl Birth {
     fn take_seat(self) -> io::Result<Seat> {
-        let Birth { worker_id, core, channel, listeners, scoreboard, page, .. } = self;
+        let Birth { worker_id, core, channel, listeners, page, .. } = self;
         let Birth {
             identity,
             no_new_privs,
@@ -101,7 +101,6 @@ impl Birth {
             limit,
             slots,
             signals,
-            scoreboard,
             page,
             features,
             identity,
@@ -111,11 +110,34 @@ impl Birth {
     }
 }
 
-/// Descriptors that are open now: of the program around the pool, when nothing of the pool's is.
-/// A worker keeps them: closing a logger's file under it would have its lines end up in whatever
-/// gets the number next, a client's connection for example.
-pub(super) fn open_descriptors() -> Vec<RawFd> {
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+/// Descriptors of the program around the pool. Workers keep them: closing a logger's file under one
+/// would have its lines end up in whatever gets the number next, a client's connection for example.
+#[derive(Debug)]
+pub(super) struct Foreign(Vec<RawFd>);
+
+impl Foreign {
+    /// What is open now, but for what is the pool's.
+    pub(super) fn but(ours: &[RawFd]) -> Foreign {
+        Foreign(open_descriptors().into_iter().filter(|fd| !ours.contains(fd)).collect())
+    }
+
+    /// Calls into the program, and sees what it has opened and closed.
+    pub(super) fn watch<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        let before = open_descriptors();
+        let result = call();
+        let after = open_descriptors();
+        self.0.retain(|fd| after.contains(fd));
+        self.0.extend(after.into_iter().filter(|fd| !before.contains(fd)));
+        result
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().copied()
+    }
+}
+
+fn open_descriptors() -> BTreeSet<RawFd> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
     let numbers: Vec<RawFd> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     // One of them was the directory's own, which is closed by now.
@@ -138,4 +160,33 @@ fn pin(core: usize) -> bool {
 fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::sys::{Fork, fork};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use std::fs::File;
+
+    #[test]
+    fn what_the_program_opens_and_closes_is_noticed() {
+        let Fork::Parent { child } = fork().unwrap() else {
+            let open = || File::open("/dev/null").unwrap(); // alone: other tests open files, too
+            let [before, ours] = [open(), open()];
+            let mut foreign = Foreign::but(&[ours.as_raw_fd()]);
+            let has = |foreign: &Foreign, fd| foreign.iter().any(|it| it == fd);
+            let number = before.as_raw_fd();
+            assert!(has(&foreign, number) && !has(&foreign, ours.as_raw_fd()));
+            let opened = foreign.watch(open);
+            foreign.watch(|| drop(before));
+            assert!(has(&foreign, opened.as_raw_fd()) && !has(&foreign, number));
+            let ours_now = open();
+            assert_eq!(ours_now.as_raw_fd(), number, "a number that is free again");
+            foreign.watch(|| {});
+            assert!(!has(&foreign, number));
+            process::exit(0)
+        };
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+    }
 }

@@ -25,6 +25,8 @@ pub(super) struct Life {
 #[derive(Default)]
 pub(super) struct Children {
     living: BTreeMap<Life, Child>,
+    /// Lines from processes that have ended, but which something still holds open.
+    estates: BTreeMap<Life, OwnedFd>,
 }
 
 /// A worker process, as the master has it.
@@ -32,7 +34,7 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     /// The master's end of the line for messages.
     pub(super) channel: OwnedFd,
-    /// What waits for it.
+    /// What is to go there.
     pub(super) outbox: Outbox,
     /// The master's end of the line for descriptors.
     pub(super) passing: OwnedFd,
@@ -52,6 +54,13 @@ pub(super) struct Child {
 /// How long to wait for the last words of a process that has ended: the lines to it end with it,
 /// unless it has left them to children of its own.
 const ESTATE_GRACE: Duration = Duration::from_secs(1);
+
+impl Child {
+    /// Connections that it has open, or had when it ended.
+    pub(super) fn connections(&self) -> u64 {
+        self.page.traffic.connections.read()
+    }
+}
 
 impl Children {
     pub(super) fn insert(&mut self, life: Life, child: Child) {
@@ -82,6 +91,21 @@ impl Children {
         ends.map(|(_, at)| at + ESTATE_GRACE).min()
     }
 
+    /// Keeps listening to what an ended process has left behind.
+    pub(super) fn keep_estate(&mut self, life: Life, channel: OwnedFd) {
+        self.estates.insert(life, channel);
+    }
+
+    /// What is kept of an ended process.
+    pub(super) fn estate(&self, life: Life) -> Option<RawFd> {
+        self.estates.get(&life).map(AsRawFd::as_raw_fd)
+    }
+
+    /// Nothing is left of it any more.
+    pub(super) fn take_estate(&mut self, life: Life) -> Option<OwnedFd> {
+        self.estates.remove(&life)
+    }
+
     /// Takes out a process.
     pub(super) fn remove(&mut self, life: Life) -> Option<Child> {
         self.living.remove(&life)
@@ -108,7 +132,8 @@ impl Children {
             let far = child.passing_far.as_ref().map(AsRawFd::as_raw_fd);
             [child.channel.as_raw_fd(), child.passing.as_raw_fd()].into_iter().chain(far)
         };
-        self.living.values().flat_map(lines)
+        let estates = self.estates.values().map(AsRawFd::as_raw_fd);
+        self.living.values().flat_map(lines).chain(estates)
     }
 }
 
@@ -135,7 +160,7 @@ mod tests {
 
     fn child(pid: Pid) -> Child {
         let (passing, passing_far) = channel::pair().unwrap();
-        let page = Scoreboard::create(1, UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
+        let page = Scoreboard::create(UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
         let channel = channel::pair().unwrap().0;
         Child {
             pid,

@@ -1,29 +1,30 @@
 //! What the pool has decided, done. Decides nothing.
 
-use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::process;
+use std::ptr;
 use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal as Number;
 use nix::unistd::Pid;
-use uring_ring::{Errno, Op};
+use uring_ring::{Op, SendBuffer};
 
 use super::birth::{self, Birth};
 use super::children::{Child, Life};
 use super::end::End;
 use super::handle::Wish;
 use super::notice::{Cause, Fate, Notice};
-use super::pool::{Command, Event, Pool, Rules, Verdict};
+use super::pool::{Command, Event, Pool, Rules, Verdict, Wanted};
 use super::{Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
-use crate::process::listen::Listener;
+use crate::process::listen::{Listener, Listeners};
 use crate::process::notify::{self, Notice as Word};
-use crate::process::outbox::{Outbox, Refused};
+use crate::process::outbox::{Booked, Outbox};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
 use crate::process::pid_file::PidFile;
-use crate::process::scoreboard::State;
+use crate::process::scoreboard::{State, WorkerPage};
 use crate::process::signals::Signal;
 use crate::process::sys::{self, Fork};
 
@@ -36,7 +37,8 @@ impl Master<'_> {
         events: &mut Vec<Event>,
     ) {
         match command {
-            Command::Fork(life) => events.extend(self.fork(life)),
+            Command::Fork(life) => events.extend(self.fork(life, false, now)),
+            Command::ForkNext(life) => events.extend(self.fork(life, true, now)),
             Command::Send(life, message) => self.send(life, &message),
             Command::Kill(life) => self.children.signal(life, Number::SIGKILL),
             Command::Examine(life) => self.examine(life),
@@ -45,15 +47,15 @@ impl Master<'_> {
             Command::Adopt { worker, by } => self.adopt(worker, by),
             Command::TakeBack { worker } => self.take_back(worker),
             Command::ReportReady => self.report_ready(),
-            Command::ReadSettings => events.extend(self.read_settings()),
+            Command::ReadSettings(wanted) => events.push(self.prepare_reload(wanted)),
             Command::SettleReload => self.settle_reload(pool, now),
             Command::DropReload => self.drop_reload(),
             Command::StartUpgrade => events.extend(self.start_upgrade()),
-            Command::KillUpgrade => {
-                if let Some(new) = self.heir.take() {
-                    new.kill();
-                }
-            }
+            Command::OfferUpgrade => self.offer_upgrade(),
+            Command::StopUpgrade => self.signal_heir(Number::SIGTERM),
+            Command::KillUpgrade => self.signal_heir(Number::SIGKILL),
+            Command::ForwardReload => self.signal_heir(Number::SIGHUP),
+            Command::Resume => self.resume(),
             Command::TellUpgradeAcceptAnew => {
                 if let Some(new) = &self.heir {
                     new.say(&Message::AcceptAnew, self.limit, &mut self.ring);
@@ -72,22 +74,37 @@ impl Master<'_> {
     }
 
     /// Starts a worker; that it failed to is an event of its own.
-    fn fork(&mut self, life: Life) -> Option<Event> {
-        let error = self.try_fork(life).err()?;
-        let errno = Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN));
-        Some(Event::WorkerEnded(life, End::NotForked(errno)))
+    fn fork(&mut self, life: Life, is_next: bool, now: Instant) -> Option<Event> {
+        let end = self.try_fork(life, is_next, now).err()?;
+        Some(Event::WorkerEnded(life, end))
     }
 
-    fn try_fork(&mut self, life: Life) -> io::Result<()> {
+    fn claim_page(&self, worker: usize) -> Option<&'static WorkerPage> {
+        self.scoreboard.claim(worker, SystemTime::now()).or_else(|| {
+            self.release_dead();
+            self.scoreboard.claim(worker, SystemTime::now())
+        })
+    }
+
+    /// Frees the pages of other masters' workers that have ended.
+    pub(super) fn release_dead(&self) {
+        let is_own = |page: &WorkerPage| self.children.iter().any(|(_, it)| ptr::eq(it.page, page));
+        self.scoreboard.release_dead(is_own);
+    }
+
+    fn try_fork(&mut self, life: Life, is_next: bool, now: Instant) -> Result<(), End> {
         let (channel, its_channel) = channel::pair()?;
         let (passing, passing_far) = channel::pair()?;
         let worker = life.worker;
-        let listeners = match (&self.next, self.accept) {
-            (_, Accept::Dispatch) => Vec::new(),
-            (Some((_, listeners)), _) if listeners.workers() > worker => {
-                listeners.of_worker(worker)?
-            }
-            _ => self.listeners.of_worker(worker)?,
+        let (config, listeners) = match &self.next {
+            Some((config, listeners)) if is_next => (config, listeners),
+            _ => (&self.config, &self.listeners),
+        };
+        let (identity, no_new_privs) = (config.identity, config.no_new_privs);
+        let dumps_core = config.core_bytes_max.is_some();
+        let listeners = match self.accept {
+            Accept::Dispatch => Vec::new(),
+            Accept::Shared | Accept::Steered => listeners.of_worker(worker)?,
         };
         let slot = |listener: &Listener| {
             let slots = self.steering.as_ref()?.slots();
@@ -98,14 +115,13 @@ impl Master<'_> {
         let bell = self.bell.as_fd().try_clone_to_owned()?;
         let core = self.cpus.core_of(worker);
         let master = Pid::this();
-        let no_page = || io::Error::from_raw_os_error(libc::EAGAIN);
-        let page = self.scoreboard.claim(worker, SystemTime::now()).ok_or_else(no_page)?;
-        let forked = sys::fork().inspect_err(|_| page.on_end(State::Failed))?;
+        let page = self.claim_page(worker).ok_or(End::NoPage)?;
+        let forked = sys::fork().inspect_err(|_| page.on_end(process::id(), State::Failed))?;
         match forked {
             Fork::Child => {
                 let mut pools = [&channel, &passing, &passing_far].map(AsRawFd::as_raw_fd).to_vec();
                 pools.extend(self.children.descriptors());
-                let foreign = self.foreign.iter().copied().filter(|fd| !pools.contains(fd));
+                let foreign = self.foreign.iter().filter(|fd| !pools.contains(fd));
                 let birth = Birth {
                     worker_id: worker,
                     core,
@@ -115,19 +131,21 @@ impl Master<'_> {
                     limit: self.limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
                     slots,
-                    scoreboard: self.scoreboard,
                     page,
                     features: self.features,
-                    identity: self.config.identity,
-                    no_new_privs: self.config.no_new_privs,
-                    dumps_core: self.config.core_bytes_max.is_some(),
+                    identity,
+                    no_new_privs,
+                    dumps_core,
                     master,
                     signals: self.on_signal.iter().map(|(number, _)| *number).collect(),
                     foreign: foreign.collect(),
                 };
-                birth::become_worker(birth, &|seat| self.around.work(seat))
+                birth::become_worker(birth, &|seat| self.around.work(seat, is_next))
             }
             Fork::Parent { child: pid } => {
+                page.on_fork(pid.as_raw().unsigned_abs());
+                page.asks.closings.set(self.dispatching.waits_for_room.into());
+                self.watch.handle_work(now);
                 let message_fd = channel.as_raw_fd();
                 let closed_before = page.traffic.connections_closed.read();
                 let child = Child {
@@ -155,32 +173,38 @@ impl Master<'_> {
         let packet = match self.limit.encode(message) {
             Ok(packet) => packet,
             Err(error) => {
-                return log::error!("cannot send a message to {}: {error}", self.name_of(life));
+                let name = self.name_of(life);
+                return log::error!("cannot send a message to {name}: {error}");
             }
         };
         let Some(child) = self.children.get_mut(life) else { return };
-        let refused = if let Message::User { .. } = message {
-            child.outbox.try_push(packet).err()
+        let booked = if let Message::User { .. } = message {
+            child.outbox.offer(packet)
         } else {
             child.outbox.push(packet);
-            None
+            Booked::Waits
         };
-        child.outbox.flush(child.channel.as_raw_fd(), Tag::Said(life), &mut self.ring);
-        if let Some(Refused { is_first: true }) = refused {
-            let name = self.name_of(life);
-            log::warn!("{name} doesn't read its messages: it gets no more until it does");
+        match booked {
+            Booked::Waits => return self.flush_outbox(life),
+            Booked::RefusedFirst => {
+                log::warn!("{} reads none of its messages: dropping new ones", self.name_of(life));
+            }
+            Booked::Refused => {}
         }
+        self.scoreboard.pool().dropped_messages.add_among_others(1);
     }
 
-    /// A message to a worker went out, or never will.
-    pub(super) fn on_said(&mut self, life: Life) {
+    pub(super) fn flush_outbox(&mut self, life: Life) {
         let Some(child) = self.children.get_mut(life) else { return };
-        child.outbox.on_sent();
-        child.outbox.flush(child.channel.as_raw_fd(), Tag::Said(life), &mut self.ring);
+        if let Some(packet) = child.outbox.poll() {
+            let fd = child.channel.as_raw_fd();
+            self.ring.push(Op::Send { fd, buffer: SendBuffer::new(packet) }, Tag::Said(life));
+        }
     }
 
     fn on_serving(&mut self, life: Life) {
         self.serving.insert(life.worker, life);
+        self.show_serving(life, true);
         self.steer(life.worker, true);
         let weight = self.config.weights.get(life.worker).copied().unwrap_or(1);
         self.dispatching.on_serving(life, weight);
@@ -189,9 +213,16 @@ impl Master<'_> {
     fn on_leaving(&mut self, life: Life) {
         if self.serving.get(&life.worker) == Some(&life) {
             self.serving.remove(&life.worker);
+            self.show_serving(life, false);
             self.steer(life.worker, false);
         }
         self.dispatching.on_leaving(life);
+    }
+
+    pub(super) fn show_serving(&self, life: Life, serves: bool) {
+        if let Some(child) = self.children.get(life) {
+            child.page.set_serving(serves && self.is_in_charge);
+        }
     }
 
     fn adopt(&mut self, worker: usize, by: Life) {
@@ -214,77 +245,127 @@ impl Master<'_> {
     }
 
     fn report_ready(&mut self) {
+        match &mut self.predecessor {
+            Some(old) if !old.is_gone => {
+                old.say_ready(self.listeners.workers(), self.limit, &mut self.ring);
+            }
+            Some(_) => self.take_over(),
+            None => self.announce(),
+        }
+    }
+
+    /// Goes on where the old master has ended, or is about to.
+    pub(super) fn take_over(&mut self) {
+        let Some(old) = &mut self.predecessor else { return };
+        // What the settings don't name any more goes with it.
+        let left = mem::take(&mut old.listeners);
+        left.own_files();
+        drop(left);
+        let replaces = old.pid;
+        self.take_charge_of(replaces);
+        self.scoreboard.pool().upgrades.add_among_others(1);
+        self.announce();
+        if let Some(old) = self.predecessor.as_ref().filter(|old| !old.is_gone) {
+            old.say(&Message::TakenOver, self.limit, &mut self.ring);
+        }
+    }
+
+    /// Goes on after the new master has ended, although it had taken over.
+    fn resume(&mut self) {
+        let Some(heir) = self.lost_heir.take() else { return };
+        match self.listeners.repaired(&self.config) {
+            Ok(listeners) => self.listeners = listeners,
+            Err(error) => log::error!("{error}"),
+        }
+        self.dispatching.resume();
+        self.take_charge_of(heir);
+        self.announce();
+    }
+
+    /// As [`take_charge`](Master::take_charge), also of the file that names the master.
+    fn take_charge_of(&mut self, other: Pid) {
+        if let Err(error) = self.take_charge() {
+            log::error!("cannot listen on all addresses: {error}");
+        }
+        self.pid_file = None; // it would remove a new one
+        let replaces = u32::try_from(other.as_raw()).ok();
+        let path = self.config.pid_file.as_deref();
+        match path.map(|path| PidFile::create(path, replaces)).transpose() {
+            Ok(pid_file) => self.pid_file = pid_file,
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    fn announce(&mut self) {
         let addresses = self.listeners.addresses();
         let workers = self.listeners.workers();
         self.handle.set_running(true);
-        if let Some(old) = &self.predecessor {
-            old.say_ready(workers, self.limit, &mut self.ring);
-            self.scoreboard.pool().upgrades.add_among_others(1);
-            let replaces = u32::try_from(old.pid.as_raw()).ok();
-            let pid_file = self.config.pid_file.as_deref();
-            match pid_file.map(|path| PidFile::create(path, replaces)).transpose() {
-                Ok(pid_file) => self.pid_file = pid_file,
-                Err(error) => log::error!("{error}"),
-            }
-        }
         let status = format!("{workers} workers serve");
         let own = Word::MainPid(process::id());
         self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
-        self.around.on_ready(&Ready { addresses: &addresses, workers, accept: self.accept });
+        let ready = Ready { addresses: &addresses, workers, accept: self.accept };
+        self.foreign.watch(|| self.around.on_ready(&ready));
     }
 
-    /// Reads the settings, and prepares the sockets that they need. What is wrong with them
+    /// Finds the settings of new workers, and the sockets that they need. What is wrong with them
     /// changes nothing.
-    fn read_settings(&mut self) -> Option<Event> {
-        self.begin_reload();
-        let config = match self.around.read_settings() {
-            Ok(config) => config,
-            Err(reason) => {
-                log::error!("the settings can't be used, and nothing changes: {reason}");
-                self.end_reload();
-                return None;
-            }
-        };
-        self.prepare(config)
-    }
-
-    fn prepare(&mut self, config: Checked<PoolConfig>) -> Option<Event> {
-        let workers = self.cpus.worker_count(config.workers);
-        let prepared = if config.accept == self.config.accept {
-            self.listeners.renewed(&config, workers).map_err(|error| error.to_string())
-        } else {
-            Err("`accept` can't change by a reload: stop and start, or upgrade".to_owned())
-        };
-        match prepared {
-            Ok(listeners) => {
-                if let Some(steering) = &mut self.steering {
-                    let slots = steering.slots().len();
-                    for group in listeners.groups().filter(|group| group.len() <= slots) {
-                        if let Err(error) = steering.attach(&group) {
-                            log::warn!("new sockets get connections by hash: {error}");
-                        }
-                    }
-                }
+    fn prepare_reload(&mut self, wanted: Wanted) -> Event {
+        self.release_dead();
+        self.notifier.tell(&[Word::Reloading(notify::monotonic()), Word::Status("reloading")]);
+        match self.try_prepare(wanted) {
+            Ok((config, listeners)) => {
+                let workers = listeners.workers();
                 self.next = Some((config, listeners));
-                Some(Event::Reload { workers })
+                Event::Reload { workers }
             }
             Err(reason) => {
                 log::error!("the settings can't be used, and nothing changes: {reason}");
-                self.around.settle_settings(false);
-                self.end_reload();
-                None
+                self.drop_reload();
+                Event::ReloadRefused
             }
         }
     }
 
+    fn try_prepare(
+        &mut self,
+        Wanted { reads, workers }: Wanted,
+    ) -> Result<(Checked<PoolConfig>, Listeners), String> {
+        let mut config = self.config.clone();
+        if reads {
+            config = self.foreign.watch(|| self.around.read_settings())?;
+        }
+        if let Some(workers) = workers {
+            let mut scaled = config.into_inner();
+            scaled.workers = match workers {
+                0 => WorkerCount::Auto,
+                count => WorkerCount::Fixed(count),
+            };
+            config = scaled.validate().map_err(|error| error.to_string())?;
+        }
+        if config.accept != self.config.accept {
+            return Err("`accept` can't change by a reload: stop and start, or upgrade".to_owned());
+        }
+        let workers = self.cpus.worker_count(config.workers);
+        let listeners =
+            self.listeners.renewed(&config, workers).map_err(|error| error.to_string())?;
+        Ok((config, listeners))
+    }
+
     fn settle_reload(&mut self, pool: &mut Pool, now: Instant) {
-        self.around.settle_settings(true);
+        self.foreign.watch(|| self.around.settle_settings(true));
         self.end_reload();
         let Some((config, listeners)) = self.next.take() else { return };
         if self.accept == Accept::Dispatch && listeners.addresses() != self.listeners.addresses() {
             match listeners.all() {
                 Ok(sockets) => self.dispatching.listen(sockets, &mut self.ring),
                 Err(error) => log::error!("cannot listen on what is new: {error}"),
+            }
+        }
+        if let Some(steering) = &mut self.steering {
+            for group in listeners.groups() {
+                if let Err(error) = steering.attach(&group) {
+                    log::warn!("connections to new sockets go by their hash, not by load: {error}");
+                }
             }
         }
         pool.set_rules(Rules::of(&config));
@@ -296,17 +377,11 @@ impl Master<'_> {
 
     fn drop_reload(&mut self) {
         self.next = None;
-        self.around.settle_settings(false);
+        self.foreign.watch(|| self.around.settle_settings(false));
         self.end_reload();
     }
 
-    fn begin_reload(&self) {
-        self.handle.set_reload_requested(true);
-        self.notifier.tell(&[Word::Reloading(notify::monotonic()), Word::Status("reloading")]);
-    }
-
     fn end_reload(&self) {
-        self.handle.set_reload_requested(false);
         self.notifier.tell(&[Word::Ready, Word::Status("serving")]);
     }
 
@@ -314,16 +389,30 @@ impl Master<'_> {
         if process::id() == 1 {
             return Some(Event::UpgradeFailed(Cause::IsInit));
         }
-        match self.program.start(&self.listeners, &self.memory) {
+        self.upgrades += 1;
+        match self.program.start(self.upgrades, &self.listeners, &self.memory) {
             Ok(new) => {
-                // What steers goes on until the new master replaces it; but a socket can't have two.
-                self.steering = None;
                 log::info!("upgrading: the new master has pid {}", new.pid);
                 new.begin(self.limit, &mut self.ring);
                 self.heir = Some(new);
                 None
             }
             Err(error) => Some(Event::UpgradeFailed(cause_of(&error))),
+        }
+    }
+
+    fn offer_upgrade(&mut self) {
+        if let Some(steering) = &mut self.steering {
+            steering.let_go(); // a socket can't have two that steer
+        }
+        if let Some(new) = &self.heir {
+            new.say(&Message::TakeOver, self.limit, &mut self.ring);
+        }
+    }
+
+    fn signal_heir(&self, signal: Number) {
+        if let Some(new) = &self.heir {
+            new.signal(signal);
         }
     }
 
@@ -337,16 +426,7 @@ impl Master<'_> {
             Wish::Reload => {
                 events.push(Event::Signal(Signal::Reload { name: "PoolHandle::reload" }));
             }
-            Wish::Scale(workers) => {
-                self.begin_reload();
-                let mut config = self.config.clone().into_inner();
-                config.workers = match workers {
-                    0 => WorkerCount::Auto,
-                    count => WorkerCount::Fixed(count),
-                };
-                let config = config.validate().expect("only a checked number has changed");
-                events.extend(self.prepare(config));
-            }
+            Wish::Scale(workers) => events.push(Event::Scale { workers }),
             Wish::Send(to, payload) => {
                 let message = Message::User { payload };
                 let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();

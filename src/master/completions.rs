@@ -11,13 +11,12 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use uring_ring::{Arrival, Completion, Errno, Op, Outcome};
 
-use super::children::Life;
+use super::children::{Child, Life};
 use super::end::End;
 use super::error::MasterError;
-use super::notice::Cause;
 use super::pool::Event;
+use super::upgrade::NewMaster;
 use super::{Master, Tag};
-use crate::config::Accept;
 use crate::figures::InFlight;
 use crate::process::channel::Message;
 use crate::process::clock::monotonic_nanos;
@@ -84,19 +83,14 @@ impl Master<'_> {
             (Tag::RefusalRead(id), Outcome::Read { result, .. }) => {
                 self.dispatching.refusals.on_read(id, result, &mut self.ring);
             }
-            (Tag::NewMasterSaid, Outcome::Read { buffer, result }) => {
-                self.on_new_master_said(&buffer, result, events);
+            (Tag::NewMasterSaid(number), Outcome::Read { buffer, result }) => {
+                self.on_new_master_said(number, &buffer, result, events);
             }
-            (Tag::NewMasterEnded, Outcome::ChildEnded(result)) => {
-                let end = result.map_or(End::Lost, End::from);
-                events.push(Event::UpgradeFailed(Cause::Ended(end)));
-                self.heir = None;
-                if self.accept == Accept::Steered && self.finishing.is_none() {
-                    self.begin_steering(); // it may have taken the sockets over
-                }
+            (Tag::NewMasterEnded(number), Outcome::ChildEnded(result)) => {
+                self.on_new_master_ended(number, result, events);
             }
-            (Tag::Forwarded, Outcome::SentFds { result, .. }) => {
-                if let Some(new) = &mut self.heir {
+            (Tag::Forwarded(number), Outcome::SentFds { result, .. }) => {
+                if let Some(new) = self.heir_of(number) {
                     new.on_forwarded(result);
                 }
             }
@@ -106,7 +100,15 @@ impl Master<'_> {
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
             }
-            (Tag::Said(life), Outcome::Sent { .. }) => self.on_said(life),
+            (Tag::Said(life), Outcome::Sent { result, .. }) => {
+                if let Err(errno) = result {
+                    log::debug!("worker {} was told nothing: {errno}", life.worker); // it is gone
+                }
+                if let Some(child) = self.children.get_mut(life) {
+                    child.outbox.on_sent();
+                    self.flush_outbox(life);
+                }
+            }
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
                 log::debug!("somebody was told nothing: {errno}"); // who is gone
             }
@@ -125,7 +127,7 @@ impl Master<'_> {
             let number = received.number;
             let custom = self.on_signal.iter_mut().find(|(known, _)| *known == number);
             match custom {
-                Some((_, handler)) => handler(number as i32),
+                Some((_, handler)) => self.foreign.watch(|| handler(number as i32)),
                 None if number == Number::SIGCHLD => {
                     self.look_for_stopped(now);
                     self.bury_orphans();
@@ -144,9 +146,20 @@ impl Master<'_> {
         now: Instant,
         events: &mut Vec<Event>,
     ) {
+        let is_over = result.is_err() || packet.is_empty();
+        if let Some(channel) = self.children.estate(life) {
+            if !is_over {
+                return self.push_read(channel, packet, Tag::Message(life)); // too late
+            }
+            if let Some(fd) = self.children.take_estate(life) {
+                self.ring.push(Op::Close { fd, cancel: false }, Tag::Closed);
+            }
+            log::debug!("the kernel has cleared away what worker {} left", life.worker);
+            return events.push(Event::EstateGone);
+        }
         let Some(child) = self.children.get(life) else { return };
         let channel = child.channel.as_raw_fd();
-        if result.is_err() || packet.is_empty() {
+        if is_over {
             events.push(Event::ChannelClosed(life));
             self.children.get_mut(life).expect("just found").is_heard = true;
             return;
@@ -178,8 +191,14 @@ impl Master<'_> {
                 "{} has served {total_requests} requests of {total_connections} connections",
                 self.name_of(life)
             ),
-            Message::User { payload } => self.around.on_message(life.worker, payload),
-            Message::Shutdown { .. } | Message::AcceptAnew | Message::ListenersBack => {
+            Message::User { payload } => {
+                self.foreign.watch(|| self.around.on_message(life.worker, payload));
+            }
+            Message::Shutdown { .. }
+            | Message::AcceptAnew
+            | Message::ListenersBack
+            | Message::TakeOver
+            | Message::TakenOver => {
                 log::warn!("{} said {message:?}, which is the master's", self.name_of(life));
             }
         }
@@ -206,14 +225,26 @@ impl Master<'_> {
         while let Some((life, end)) = self.children.ended(now) {
             if !end.is_clean() {
                 self.tell_last_words(life);
+                let lost = self.children.get(life).map_or(0, Child::connections);
+                self.scoreboard.pool().lost.add_among_others(lost);
             }
             events.push(Event::WorkerEnded(life, end));
             let Some(child) = self.children.remove(life) else { return };
             self.dispatching.on_gone(life, child.page);
-            child.page.on_end(if end.is_clean() { State::Stopped } else { State::Failed });
+            let state = if end.is_clean() { State::Stopped } else { State::Failed };
+            child.page.on_end(child.pid.as_raw().unsigned_abs(), state);
             self.names.push((life, child.pid));
-            for fd in [child.channel, child.passing] {
-                self.ring.push(Op::Close { fd, cancel: true }, Tag::Closed);
+            self.ring.push(Op::Close { fd: child.passing, cancel: true }, Tag::Closed);
+            if child.is_heard {
+                self.ring.push(Op::Close { fd: child.channel, cancel: true }, Tag::Closed);
+                if !end.is_clean() {
+                    events.push(Event::EstateGone);
+                }
+            } else {
+                // The ring of a process outlives it by the time that the kernel takes to clear it
+                // away. Until then its accepts are told of connections, and its read of the
+                // channel keeps that open.
+                self.children.keep_estate(life, child.channel);
             }
         }
     }
@@ -250,30 +281,60 @@ impl Master<'_> {
         if unfinished.more > 0 {
             log::warn!("{name} had {} more requests that waited", unfinished.more);
         }
+        match child.connections() {
+            0 => {}
+            1 => log::warn!("{name} had a connection open"),
+            open => log::warn!("{name} had {open} connections open"),
+        }
         if let Some(stack) = child.page.last_words() {
             log::warn!("{name} was here:\n{}", stack.trim_end());
         }
     }
 
+    fn heir_of(&mut self, number: u32) -> Option<&mut NewMaster> {
+        self.heir.as_mut().filter(|new| new.number == number)
+    }
+
+    fn on_new_master_ended(
+        &mut self,
+        number: u32,
+        result: Result<ExitStatus, Errno>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(new) = self.heir_of(number) else { return };
+        if result.is_err_and(|errno| errno.raw() != libc::ECHILD) {
+            new.signal(Number::SIGKILL); // it is there but can't be waited for
+        }
+        self.lost_heir = Some(new.pid);
+        self.heir = None;
+        self.release_dead();
+        events.push(Event::UpgradeEnded(result.map_or(End::Lost, End::from)));
+    }
+
     fn on_new_master_said(
         &mut self,
+        number: u32,
         packet: &[u8],
         result: Result<usize, Errno>,
         events: &mut Vec<Event>,
     ) {
-        let Some(new) = &mut self.heir else { return };
         if result.is_err() || packet.is_empty() {
             return; // its end is told by the kernel
         }
-        match self.limit.decode(packet) {
-            Ok(Message::WorkerReady { .. }) => {
+        let message = self.limit.decode(packet);
+        let Some(new) = self.heir_of(number) else { return };
+        match message {
+            Ok(Message::WorkerReady { .. }) => events.push(Event::UpgradeReady),
+            Ok(Message::TakenOver) => {
                 new.serves = true;
-                events.push(Event::UpgradeReady);
+                events.push(Event::UpgradeServes);
             }
             Ok(other) => log::warn!("the new master said {other:?}"),
             Err(error) => log::warn!("the new master was not understood: {error}"),
         }
-        new.listen(self.limit, &mut self.ring);
+        if let Some(new) = &self.heir {
+            new.listen(self.limit, &mut self.ring);
+        }
     }
 
     fn on_old_master_said(
@@ -282,22 +343,31 @@ impl Master<'_> {
         result: Result<usize, Errno>,
         events: &mut Vec<Event>,
     ) {
-        let Some(old) = &self.predecessor else { return };
+        let Some(old) = &mut self.predecessor else { return };
         if result.is_err() || packet.is_empty() {
             log::info!("the old master (pid {}) has gone", old.pid);
-            events.push(Event::AcceptAnew);
-            self.scoreboard.release_dead();
-            return; // what it passed may still be unread
+            // What it passed may still be unread; and whether it was killed or had nothing more to
+            // say, what it had is nobody's but ours.
+            old.is_gone = true;
+            if old.is_told && !self.is_in_charge {
+                self.take_over();
+            }
+            self.release_dead();
+            return events.push(Event::AcceptAnew);
         }
         match self.limit.decode(packet) {
             Ok(Message::AcceptAnew) => {
                 self.dispatching.accept_anew(&mut self.ring);
                 events.push(Event::AcceptAnew);
             }
+            Ok(Message::TakeOver) if self.is_in_charge => {}
+            Ok(Message::TakeOver) => self.take_over(),
             Ok(other) => log::warn!("the old master said {other:?}"),
             Err(error) => log::warn!("the old master was not understood: {error}"),
         }
-        old.listen(self.limit, &mut self.ring);
+        if let Some(old) = &self.predecessor {
+            old.listen(self.limit, &mut self.ring);
+        }
     }
 
     fn on_old_master_passed(
@@ -309,8 +379,7 @@ impl Master<'_> {
     ) {
         let Some(old) = &self.predecessor else { return };
         if matches!(result, Ok(Arrival::End) | Err(_)) {
-            self.predecessor = None;
-            return;
+            return; // its messages say whether it has gone
         }
         old.receive(&mut self.ring);
         if let Some(Parcel::Connections { origins, .. }) = Parcel::decode(payload) {

@@ -6,7 +6,7 @@
 //!   What a worker never took (it died, was full, was out of descriptors, stalled) goes to another.
 //! - Connections for one worker travel together, one message at a time: while one is being sent,
 //!   the next collects.
-//! - A worker that leaves what it was passed for [`STALLED_AFTER`] gets nothing more, and what it
+//! - A worker that leaves what it was passed for as long as the balancer's patience lasts gets nothing more, and what it
 //!   left is taken back as soon as another worker has room. When none has, it stays: it is as well
 //!   off there as in the queue, and moving it about would serve nobody.
 //! - The queue is in order of arrival, whoever had a connection meanwhile, so it is in order of
@@ -47,12 +47,12 @@ const BATCH_MAX: usize = 253;
 /// Connections on their way to one worker: two full messages, one that is read while the other one
 /// waits, and about what 50,000 connections a second bring it within [`STALLED_AFTER`].
 const UNCONFIRMED_MAX: usize = 512;
-/// A worker's turn takes some hundred microseconds under full load. One that has taken nothing for
-/// this long is busy with something else, and a client would notice no less than this anyway.
-const STALLED_AFTER: Duration = Duration::from_millis(10);
+/// A worker's turn takes some hundred microseconds under full load. One that works on a turn for
+/// this long is busy with something else, and is asked for what it leaves no more often than this.
+pub(super) const STALLED_AFTER: Duration = Duration::from_millis(10);
 /// How long a worker gets nothing whose channel is full, that is out of descriptors, or that has
-/// nothing left to show that it takes again; it is tried with one connection then. Of the clients
-/// of a worker that hangs, ten a second lose [`STALLED_AFTER`].
+/// nothing left to show that it takes again; it is tried with one connection then, unless it is
+/// known to hang.
 const REST: Duration = Duration::from_millis(100);
 
 /// How a connection came to the master.
@@ -124,6 +124,8 @@ pub(super) struct Dispatcher<F> {
     queue_max: usize,
     queue_timeout: Duration,
     balancer: Box<dyn Balancer>,
+    /// The balancer's.
+    patience: Duration,
     /// Finds out a client's address.
     address: fn(&F) -> Option<IpAddr>,
     /// In order of their places.
@@ -145,6 +147,7 @@ impl<F> Dispatcher<F> {
         Dispatcher {
             queue_max: config.queue_max,
             queue_timeout: config.queue_timeout,
+            patience: balancer.patience(),
             balancer,
             address,
             workers: Vec::new(),
@@ -161,7 +164,8 @@ impl<F> Dispatcher<F> {
             return;
         }
         let place = self.workers.partition_point(|other| other.life().worker <= life.worker);
-        self.workers.insert(place, Worker::new(life, weight, connections_max));
+        let worker = Worker::new(life, weight, connections_max, self.patience);
+        self.workers.insert(place, worker);
     }
 
     /// A worker gets nothing new. What is on its way to it stays so.
@@ -181,6 +185,14 @@ impl<F> Dispatcher<F> {
     /// A connection needs a worker.
     pub(super) fn handle_connection(&mut self, conn: F, origin: Origin, now: Instant) {
         self.ends.queue.push(conn, origin, now + self.queue_timeout);
+    }
+
+    /// Whether a worker's loop is known not to turn: one that leaves what it was passed isn't tried
+    /// again then. Told before [`poll_commands`](Dispatcher::poll_commands), as pages are read.
+    pub(super) fn handle_stuck(&mut self, life: Life, is_stuck: bool) {
+        if let Some(index) = self.index_of(life) {
+            self.workers[index].on_stuck(is_stuck);
+        }
     }
 
     /// A worker's page shows this.
@@ -222,6 +234,11 @@ impl<F> Dispatcher<F> {
     /// From now on nothing waits: what no worker has room for is refused.
     pub(super) fn begin_stop(&mut self) {
         self.is_stopping = true;
+    }
+
+    /// It doesn't after all.
+    pub(super) fn end_stop(&mut self) {
+        self.is_stopping = false;
     }
 
     /// Decides: what is due by now, and what follows from the events since the last time.

@@ -13,12 +13,13 @@ use nix::sys::socket::{SockaddrStorage, getpeername};
 use uring_ring::{Arrival, Errno, Op, Ring};
 
 use super::balance::Balancer;
-use super::children::Life;
-use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal};
+use super::children::{Children, Life};
+use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal, STALLED_AFTER};
 use super::refusal::Refusals;
 use super::{Master, Tag};
 use crate::config::PoolConfig;
 use crate::process::accept::Acceptor;
+use crate::process::clock::monotonic_nanos;
 use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
 use crate::process::scoreboard::{Scoreboard, WorkerPage};
 
@@ -42,11 +43,11 @@ pub(super) struct Dispatching {
     connections_max: BTreeMap<Life, usize>,
     /// Messages that are being read back, and what has been found in them.
     reclaimed: BTreeMap<Life, Vec<Range<u64>>>,
-    waits_for_room: bool,
+    pub(super) waits_for_room: bool,
     look_again_at: Option<Instant>,
     /// Sockets have another descriptor, and both were armed for a moment.
     owes_anew: bool,
-    /// Connections that are here, roughly: what counts against the limit of descriptors.
+    /// Connections that the dispatcher has: those that wait, and copies of those on their way.
     held: usize,
 }
 
@@ -69,18 +70,31 @@ impl Dispatching {
 
     /// Accepts from these sockets, and no longer from others.
     pub(super) fn listen(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>) {
-        self.acceptor.replace(sockets, ring, self.held);
+        let open = self.open();
+        self.acceptor.replace(sockets, ring, open);
         self.owes_anew = true;
     }
 
     pub(super) fn accept_anew(&mut self, ring: &mut Ring<Tag>) {
-        self.acceptor.arm_anew(ring, self.held);
+        let open = self.open();
+        self.acceptor.arm_anew(ring, open);
+    }
+
+    /// Connections that are here, which counts against the limit of descriptors.
+    fn open(&self) -> usize {
+        self.held + self.refusals.len()
     }
 
     /// The pool stops: nothing new comes in, and nothing waits.
     pub(super) fn stop(&mut self, ring: &mut Ring<Tag>) {
         self.acceptor.stop(ring);
         self.dispatcher.begin_stop();
+    }
+
+    /// The pool doesn't stop after all.
+    pub(super) fn resume(&mut self) {
+        self.acceptor.resume();
+        self.dispatcher.end_stop();
     }
 
     /// Whether every client that is here has heard what it has to.
@@ -141,6 +155,7 @@ impl Dispatching {
             Origin::Accepted => dispatch::Origin::Accepted,
             Origin::HandedOver => dispatch::Origin::HandedOver { by: STRANGER },
         };
+        self.held += 1;
         self.dispatcher.handle_connection(connection, origin, now);
     }
 
@@ -155,12 +170,15 @@ impl Dispatching {
     }
 
     /// Tells workers whether the master waits for room.
-    fn update_asks(&mut self, scoreboard: Scoreboard, now: Instant) {
+    fn update_asks(&mut self, scoreboard: Scoreboard, children: &Children, now: Instant) {
         let waiting = self.dispatcher.queue_len();
-        scoreboard.pool().queue_size.set(waiting as u64);
+        let shown = &scoreboard.pool().queue_size;
         let waits = waiting > 0;
+        if waits || self.waits_for_room {
+            shown.set(waiting as u64); // while nobody waits here, it is another master's to show
+        }
         if waits != self.waits_for_room {
-            scoreboard.asks().closings.set(waits.into());
+            children.iter().for_each(|(_, child)| child.page.asks.closings.set(waits.into()));
             self.look_again_at = waits.then_some(now + LOOK_AGAIN_AFTER);
             self.waits_for_room = waits;
         }
@@ -183,10 +201,11 @@ impl Master<'_> {
             dispatching.dispatcher.handle_connection(connection, dispatch::Origin::Accepted, now);
         }
         if !more {
-            dispatching.acceptor.arm(&mut self.ring, dispatching.held);
+            let open = dispatching.open();
+            dispatching.acceptor.arm(&mut self.ring, open);
             if dispatching.owes_anew && dispatching.acceptor.has_given_back() {
                 dispatching.owes_anew = false;
-                dispatching.acceptor.arm_anew(&mut self.ring, dispatching.held);
+                dispatching.acceptor.arm_anew(&mut self.ring, open);
             }
         }
     }
@@ -258,12 +277,17 @@ impl Master<'_> {
     pub(super) fn dispatch(&mut self, now: Instant) {
         let dispatching = &mut self.dispatching;
         dispatching.refusals.handle_timeout(now, &mut self.ring);
-        dispatching.acceptor.handle_time(now, &mut self.ring, dispatching.held);
+        let open = dispatching.open();
+        dispatching.acceptor.handle_time(now, &mut self.ring, open);
         if dispatching.look_again_at.is_some_and(|at| at <= now) {
             dispatching.look_again_at = None;
         }
         if dispatching.dispatcher.wants_progress() {
+            let nanos = monotonic_nanos();
             for (life, child) in self.children.iter() {
+                let is_busy = child.page.busy_for(nanos).is_some_and(|it| it >= STALLED_AFTER);
+                let is_stuck = is_busy || self.watch.is_stopped(life);
+                dispatching.dispatcher.handle_stuck(life, is_stuck);
                 let progress = progress_of(child.page, child.closed_before);
                 dispatching.dispatcher.handle_progress(life, progress, now);
             }
@@ -274,7 +298,9 @@ impl Master<'_> {
             self.follow(command, now);
         }
         self.dispatching.commands = commands;
-        self.dispatching.update_asks(self.scoreboard, now);
+        let open = self.dispatching.open();
+        self.dispatching.acceptor.handle_room(&mut self.ring, open);
+        self.dispatching.update_asks(self.scoreboard, &self.children, now);
         for (life, released) in self.dispatching.dispatcher.released() {
             let page = self.children.get(life).map(|child| child.page);
             if let Some(page) = page.filter(|page| page.orders.released.read() != released) {

@@ -1,6 +1,7 @@
 //! How a worker's process ended, in a form that the pool can decide on. Waits for nothing.
 
 use std::fmt;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -20,6 +21,8 @@ pub(super) enum End {
     Lost,
     /// There was none: the fork failed.
     NotForked(Errno),
+    /// There was none: every page of the scoreboard is a living process's.
+    NoPage,
 }
 
 impl End {
@@ -49,6 +52,13 @@ impl From<ExitStatus> for End {
     }
 }
 
+impl From<io::Error> for End {
+    /// Why a fork, or what it takes, failed.
+    fn from(error: io::Error) -> End {
+        End::NotForked(Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))
+    }
+}
+
 impl fmt::Display for End {
     /// What is said of the worker.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,6 +77,9 @@ impl fmt::Display for End {
             }
             End::Lost => f.write_str("ended, and nobody knows how"),
             End::NotForked(errno) => write!(f, "could not be forked: {errno}"),
+            End::NoPage => f.write_str(
+                "was not forked: too many processes of earlier workers still finish what is open",
+            ),
         }
     }
 }

@@ -43,7 +43,7 @@ impl MasterError {
     pub(super) fn cannot_start(worker: usize, end: End) -> MasterError {
         let exit_code = match end {
             End::Exited { code } => u8::try_from(code).ok().filter(|code| *code != 0),
-            End::NotForked(_) => Some(EXIT_SYSTEM),
+            End::NotForked(_) | End::NoPage => Some(EXIT_SYSTEM),
             End::Killed { .. } | End::Lost => None,
         };
         let exit_code = exit_code.unwrap_or(EXIT_SOFTWARE);

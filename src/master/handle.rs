@@ -126,6 +126,8 @@ impl PoolHandle {
     }
 
     /// Sends a message to a worker, which hears it by [`Worker::on_message`]; to all without one.
+    /// Messages arrive in order. When more than a MiB of them waits for a worker, which must hang
+    /// then, further ones to it are dropped; the log says so, and [`Status::dropped_messages`] counts.
     ///
     /// [`Worker::on_message`]: crate::Worker::on_message
     pub fn send(&self, worker: Option<usize>, payload: Value) {

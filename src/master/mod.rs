@@ -35,7 +35,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use uring_ring::{Features, Op, Ring, Setup};
 
-use crate::config::{Accept, Address, Checked, PoolConfig};
+use crate::config::{Accept, Address, Checked, PoolConfig, WORKERS_MAX};
 use crate::process::channel::Limit;
 use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
@@ -46,10 +46,11 @@ use crate::process::pid_file::PidFile;
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
 use crate::process::signals::{self, MasterSignals};
-use crate::process::steer::Steering;
+use crate::process::steer::{SteerError, Steering};
 use crate::process::sys;
 
 use balance::Balancer;
+use birth::Foreign;
 use children::{Children, Life};
 use dispatching::Dispatching;
 use handle::OnSignal;
@@ -83,30 +84,24 @@ pub(crate) struct Start {
     pub(crate) scoreboard: Scoreboard,
     /// The scoreboard's memory.
     pub(crate) memory: OwnedFd,
-    /// What another master left to this one, without the listeners and the memory.
-    pub(crate) old_master: Option<(Pid, OwnedFd, OwnedFd)>,
+    /// What another master left to this one.
+    pub(crate) old_master: Option<Inheritance>,
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) handle: PoolHandle,
     pub(crate) balancer: Option<Box<dyn Balancer>>,
-}
-
-impl Start {
-    /// Takes the lines to the old master out of what it left.
-    pub(crate) fn lines(inheritance: Inheritance) -> (Pid, OwnedFd, OwnedFd) {
-        (inheritance.from, inheritance.messages, inheritance.passing)
-    }
 }
 
 /// What of the program around the pool the master calls.
 pub(crate) trait Surroundings {
     /// Runs a worker in a child; the result is its exit code: 0 after a drain,
     /// [`EXIT_CANNOT_START`](crate::process::EXIT_CANNOT_START) when trying again makes no sense.
-    fn work(&self, seat: Seat) -> i32;
+    /// It has the settings that were read last, if it `is_next`, or else those in use.
+    fn work(&self, seat: Seat, is_next: bool) -> i32;
     /// All workers are ready, for the first time.
     fn on_ready(&mut self, ready: &Ready<'_>);
-    /// Reads the settings anew, for workers that are forked from now on.
+    /// Reads the settings anew, for the next workers.
     fn read_settings(&mut self) -> Result<Checked<PoolConfig>, String>;
-    /// The settings that were read last are in use from now on, or else those of before.
+    /// The settings that were read last are in use from now on, or of no use.
     fn settle_settings(&mut self, are_new: bool);
     /// A worker sent a message of the embedder's own.
     fn on_message(&mut self, worker: usize, payload: Value);
@@ -121,15 +116,11 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
     let Start { config, features, listeners, scoreboard, memory, .. } = start;
     let Start { old_master, pid_file, handle, balancer, .. } = start;
     let now = Instant::now();
-    let mut foreign = birth::open_descriptors();
-    let ours = listeners.descriptors().chain([memory.as_raw_fd(), handle.bell()]);
-    let ours: Vec<RawFd> = match &old_master {
-        Some((_, messages, passing)) => {
-            ours.chain([messages.as_raw_fd(), passing.as_raw_fd()]).collect()
-        }
-        None => ours.collect(),
-    };
-    foreign.retain(|fd| !ours.contains(fd));
+    let predecessor = old_master.map(OldMaster::new);
+    let inherited = predecessor.iter().flat_map(OldMaster::descriptors);
+    let own = listeners.descriptors().chain([memory.as_raw_fd(), handle.bell()]);
+    let ours: Vec<RawFd> = own.chain(inherited).collect();
+    let foreign = Foreign::but(&ours);
     warn_of_threads();
     // An ignored SIGCHLD, inherited from whoever started us, would reap the workers unseen.
     sys::reset_signal(Number::SIGCHLD).map_err(MasterError::system("reset SIGCHLD"))?;
@@ -165,8 +156,10 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         on_signal: Vec::new(),
         program: Program::of_this_process(),
         heir: None,
-        predecessor: old_master
-            .map(|(pid, messages, passing)| OldMaster::new(pid, messages, passing)),
+        lost_heir: None,
+        upgrades: 0,
+        predecessor,
+        is_in_charge: false,
         finishing: None,
         names: Vec::new(),
         serving: BTreeMap::new(),
@@ -189,7 +182,7 @@ enum Tag {
     Message(Life),
     /// A message to a worker went out, or didn't.
     Said(Life),
-    /// A message to another master went out, or didn't.
+    /// One to another master.
     Told,
     Ended(Life),
     Closed,
@@ -206,9 +199,9 @@ enum Tag {
     Lent(Life),
     RefusalSent(u64),
     RefusalRead(u64),
-    NewMasterEnded,
-    NewMasterSaid,
-    Forwarded,
+    NewMasterEnded(u32),
+    NewMasterSaid(u32),
+    Forwarded(u32),
     OldMasterSaid,
     OldMasterPassed,
 }
@@ -232,17 +225,23 @@ struct Master<'a> {
     memory: OwnedFd,
     features: Features,
     cpus: Cpus,
-    /// Open before the pool was, and none of its business.
-    foreign: Vec<RawFd>,
+    /// None of the pool's business.
+    foreign: Foreign,
     /// Workers ring it when there is something to see on the scoreboard.
     bell: OwnedFd,
     handle: PoolHandle,
     on_signal: Vec<(Number, OnSignal)>,
     program: Program,
-    /// The master of another binary that takes over from this one.
+    /// The master of another binary that takes over from this one; until it is reaped.
     heir: Option<NewMaster>,
+    /// The one that has ended.
+    lost_heir: Option<Pid>,
+    /// New masters so far.
+    upgrades: u32,
     /// The master that this one takes over from.
     predecessor: Option<OldMaster>,
+    /// Sockets, figures and files are this master's, and not its predecessor's.
+    is_in_charge: bool,
     /// All is over but what is on its way to the new master.
     finishing: Option<Verdict>,
     /// Who has ended in this turn, for the log.
@@ -259,29 +258,48 @@ struct Master<'a> {
 impl Master<'_> {
     /// Before the first fork.
     fn set_up(&mut self) -> Result<(), MasterError> {
-        let figures = self.scoreboard.pool();
-        figures.workers.set(self.listeners.workers() as u64);
-        self.scoreboard.asks().closings.set(0);
-        self.scoreboard.asks().sleeps.set(0);
         self.handle.show(self.scoreboard);
-        if self.accept == Accept::Steered {
-            self.begin_steering();
-        }
-        figures.accept.set(self.accept as u64);
         self.push_read(self.signals.as_raw_fd(), signals::read_buffer(), Tag::Signals);
         self.push_read(self.bell.as_raw_fd(), Vec::with_capacity(8), Tag::Bell);
         self.push_read(self.handle.bell(), Vec::with_capacity(8), Tag::Wishes);
         if let Some(old) = &self.predecessor {
             old.begin(self.limit, &mut self.ring);
         }
-        if self.accept == Accept::Dispatch {
-            // What arrives while a worker works can be accepted and passed together after it.
-            if let Err(error) = sys::set_patient(true) {
-                log::debug!("the master stays impatient: {error}");
+        // What arrives while a worker works can be accepted and passed together after it. Whoever
+        // started this process may have been patient, too.
+        let is_patient = self.accept == Accept::Dispatch;
+        if is_patient || self.predecessor.is_some() {
+            let set = sys::set_patient(is_patient);
+            set.unwrap_or_else(|error| log::debug!("the master's patience stays: {error}"));
+        }
+        if self.accept == Accept::Steered {
+            match Steering::new(WORKERS_MAX) {
+                Ok(steering) => self.steering = Some(steering),
+                Err(error) => self.do_without_steering(&error),
             }
-            let sockets =
-                self.listeners.all().map_err(MasterError::system("duplicate the listeners"))?;
-            self.dispatching.listen(sockets, &mut self.ring);
+        }
+        if self.predecessor.is_none() {
+            self.take_charge().map_err(MasterError::system("duplicate the listeners"))?;
+        }
+        Ok(())
+    }
+
+    /// Sockets, figures and files are this master's from now on, whosever they were.
+    fn take_charge(&mut self) -> io::Result<()> {
+        self.is_in_charge = true;
+        if let Some(steering) = &mut self.steering {
+            let steered = self.listeners.groups().try_for_each(|group| steering.take_over(&group));
+            if let Err(error) = steered {
+                self.do_without_steering(&error);
+            }
+        }
+        let figures = self.scoreboard.pool();
+        figures.workers.set(self.listeners.workers() as u64);
+        figures.accept.set(self.accept as u64);
+        self.listeners.own_files();
+        self.serving.values().for_each(|life| self.show_serving(*life, true));
+        if self.accept == Accept::Dispatch {
+            self.dispatching.listen(self.listeners.all()?, &mut self.ring);
         }
         Ok(())
     }
@@ -304,6 +322,7 @@ impl Master<'_> {
             for command in commands.drain(..) {
                 self.act(command, &mut pool, now, &mut events);
             }
+            self.handle.set_reload_requested(pool.is_reloading());
             self.dispatch(now);
             self.names.clear();
             self.feed_watchdog(now);
@@ -347,7 +366,7 @@ impl Master<'_> {
                 events.push(Event::WorkerHangs(life, hang, lasting));
             }
         }
-        self.scoreboard.asks().sleeps.set(look.is_quiet.into());
+        self.children.iter().for_each(|(_, it)| it.page.asks.sleeps.set(look.is_quiet.into()));
     }
 
     /// Finds out who was stopped, or goes on.
@@ -381,28 +400,17 @@ impl Master<'_> {
         }
     }
 
-    fn begin_steering(&mut self) {
-        let slots = (self.listeners.workers() * 4).max(64);
-        let steering = Steering::new(slots).and_then(|mut steering| {
-            self.listeners.groups().try_for_each(|group| steering.take_over(&group))?;
-            Ok(steering)
-        });
-        match steering {
-            Ok(steering) => self.steering = Some(steering),
-            Err(error) => {
-                log::warn!("connections go to workers by their hash, not by load: {error}");
-                self.accept = Accept::Shared;
-            }
-        }
+    fn do_without_steering(&mut self, error: &SteerError) {
+        log::warn!("connections go to workers by their hash, not by load: {error}");
+        self.steering = None;
+        self.accept = Accept::Shared;
     }
 
     /// Sends new connections to a worker's slots, or around them.
     fn steer(&self, worker: usize, is_welcome: bool) {
         let Some(steering) = &self.steering else { return };
         for slot in self.listeners.slots_of(worker) {
-            if slot < steering.slots().len() {
-                steering.slot(slot).set_away(!is_welcome);
-            }
+            steering.slot(slot).set_away(!is_welcome);
         }
     }
 

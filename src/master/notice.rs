@@ -72,14 +72,50 @@ pub(super) enum Next {
 /// What happened to the pool.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Notice {
-    Stopping { signal: &'static str, within: Duration },
-    Killing { left: usize, why: Hurry },
-    Ignored { signal: &'static str },
-    Reloading { workers: usize },
-    Reloaded { workers: usize },
-    ReloadFailed { cause: Cause },
-    Upgraded { within: Duration },
-    UpgradeFailed { cause: Cause },
+    Stopping {
+        signal: &'static str,
+        within: Duration,
+    },
+    Killing {
+        left: usize,
+        why: Hurry,
+    },
+    Ignored {
+        signal: &'static str,
+        why: Busy,
+    },
+    /// The new master serves, and the old one ends anyway.
+    StopsAlready {
+        signal: &'static str,
+    },
+    Reloading {
+        workers: usize,
+    },
+    Reloaded {
+        workers: usize,
+    },
+    ReloadFailed {
+        cause: Cause,
+    },
+    Upgraded {
+        within: Duration,
+    },
+    UpgradeFailed {
+        cause: Cause,
+    },
+    /// After it had taken over.
+    NewMasterLost {
+        end: End,
+        is_replaced: bool,
+    },
+}
+
+/// Why the master can't do what it is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Busy {
+    Starting,
+    Changing,
+    Stopping,
 }
 
 /// Why the master won't wait any longer.
@@ -161,8 +197,12 @@ impl Notice {
             Notice::Stopping { .. }
             | Notice::Reloading { .. }
             | Notice::Reloaded { .. }
+            | Notice::StopsAlready { .. }
             | Notice::Upgraded { .. } => Level::Info,
-            Notice::ReloadFailed { .. } | Notice::UpgradeFailed { .. } => Level::Error,
+            Notice::NewMasterLost { end, is_replaced: false } if end.is_clean() => Level::Info,
+            Notice::ReloadFailed { .. }
+            | Notice::UpgradeFailed { .. }
+            | Notice::NewMasterLost { .. } => Level::Error,
             Notice::Killing { .. } | Notice::Ignored { .. } => Level::Warn,
         }
     }
@@ -182,9 +222,19 @@ impl fmt::Display for Notice {
                 let workers = if *left == 1 { "worker" } else { "workers" };
                 write!(f, "{why}: killing {left} {workers}")
             }
-            Notice::Ignored { signal } => {
-                write!(f, "{signal}: ignored, as another change is under way")
+            Notice::Ignored { signal, why } => {
+                let why = match why {
+                    Busy::Starting => "the pool is still starting",
+                    Busy::Changing => "another change is under way",
+                    Busy::Stopping => "the pool stops",
+                };
+                write!(f, "{signal}: ignored, as {why}")
             }
+            Notice::StopsAlready { signal } => write!(
+                f,
+                "{signal}: this master ends anyway, and lets open connections finish; another \
+                 signal ends them"
+            ),
             Notice::Reloading { workers } => write!(f, "reloading: starting {workers} new workers"),
             Notice::Reloaded { workers } => {
                 write!(f, "reloaded: {workers} new workers serve; the old ones finish what is open")
@@ -197,6 +247,10 @@ impl fmt::Display for Notice {
             }
             Notice::UpgradeFailed { cause } => {
                 write!(f, "the upgrade failed, and this master goes on: the new one {cause}")
+            }
+            Notice::NewMasterLost { end, is_replaced } => {
+                write!(f, "the new master {end} after it had taken over")?;
+                f.write_str(if *is_replaced { "; this one serves again" } else { "" })
             }
         }
     }

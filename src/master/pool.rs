@@ -13,24 +13,30 @@
 //! - A worker that somebody else told to end is recycled, as is one that has had its share.
 //! - A reload starts a successor in every place, and a recycling in one. Only when all of them are
 //!   ready are the old workers told to leave; when one fails, all of them go, and the old ones stay.
-//!   There is one such change at a time.
-//! - An upgrade is a new master with workers of its own. Once it is ready, ours leave.
-//! - The first signal to stop passes on to the workers; a second one, or the deadline, kills them.
+//!   There is one such change at a time, and settings are read when theirs begins: whoever is
+//!   started for something else has those that are in use.
+//! - An upgrade is a new master with workers of its own. Once it is ready, everything is offered to
+//!   it; once it has taken over, our workers leave. Until it has ended nobody else is started in its
+//!   stead; when it ends after all, whatever it had is ours again.
+//! - The first signal to stop passes on to the workers, and to a new master that serves nobody yet; a
+//!   second one, or the deadline, kills them.
 
 mod change;
 mod stop;
+mod upgrade;
 
 use std::time::{Duration, Instant};
 
 use super::children::Life;
 use super::end::End;
 use super::error::MasterError;
-use super::notice::{Cause, Fate, Hurry, Next, Notice};
+use super::notice::{Busy, Cause, Fate, Hurry, Next, Notice};
 use super::watch::Hang;
 use crate::config::PoolConfig;
 use crate::process::channel::{Message, RecycleReason};
 use crate::process::signals::Signal;
 use change::Change;
+use upgrade::Upgrade;
 
 /// A worker that was ready this long didn't fail because of how it starts.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
@@ -48,8 +54,9 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// A process that ends closes its channel before it can be reaped, by the time that the kernel
 /// takes to tear it down.
 const CHANNEL_GRACE: Duration = Duration::from_secs(1);
-/// A worker that hangs has so long to write down where.
-const LAST_WORDS_GRACE: Duration = Duration::from_millis(250);
+/// A worker that hangs has so long to write down where, and then ends by itself: some milliseconds;
+/// on a busy machine the names of a large program take more than a second.
+const LAST_WORDS_GRACE: Duration = Duration::from_secs(3);
 /// A worker that is due to be recycled, but whose successor failed, serves on for so long.
 const RECYCLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -63,20 +70,33 @@ pub(super) enum Event {
     WorkerReady(Life),
     WorkerEnded(Life, End),
     ChannelClosed(Life),
+    /// Nothing is left in the kernel of a process that has ended: it may have been told of
+    /// connections meanwhile, in the others' stead.
+    EstateGone,
     /// No connection comes to it any more.
     AcceptStopped(Life),
     RecycleDue(Life, RecycleReason),
     /// Its loop has not turned for so long.
     WorkerHangs(Life, Hang, Duration),
     Signal(Signal),
-    /// The settings for so many workers are there, and good.
+    /// Somebody wants so many workers; 0 is one a core.
+    Scale {
+        workers: usize,
+    },
+    /// The settings that were to be read are there, for so many workers, and good.
     Reload {
         workers: usize,
     },
+    /// They are of no use.
+    ReloadRefused,
     /// The master of the new binary has its workers ready.
     UpgradeReady,
-    /// It has ended instead.
+    /// Everything is its own now.
+    UpgradeServes,
+    /// There is none.
     UpgradeFailed(Cause),
+    /// Its process has ended.
+    UpgradeEnded(End),
     /// The new master's workers should look at their listeners again: the old ones have let go.
     AcceptAnew,
 }
@@ -85,6 +105,8 @@ pub(super) enum Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Command {
     Fork(Life),
+    /// With the settings that were read last.
+    ForkNext(Life),
     Send(Life, Message),
     /// By `SIGKILL`.
     Kill(Life),
@@ -105,15 +127,23 @@ pub(super) enum Command {
     },
     /// All workers are ready, for the first time.
     ReportReady,
-    /// Read the settings again.
-    ReadSettings,
+    /// Find out what new workers shall be like.
+    ReadSettings(Wanted),
     /// The settings that were read last are those of the workers now.
     SettleReload,
     /// They are not.
     DropReload,
     /// Start the new binary.
     StartUpgrade,
+    /// Have it take over.
+    OfferUpgrade,
+    /// Have it stop; at once, when it was told before.
+    StopUpgrade,
     KillUpgrade,
+    /// It shall read its settings again.
+    ForwardReload,
+    /// What the new master had taken over is this one's again.
+    Resume,
     /// The new master's workers are alone at the listeners.
     TellUpgradeAcceptAnew,
     /// The master itself accepts nothing more.
@@ -122,6 +152,16 @@ pub(super) enum Command {
     TellOf(Life, Fate),
     /// No process is left; the last command.
     Finish(Verdict),
+}
+
+/// What a reload is to bring about. Looked up when it begins, not when it is asked for: the last
+/// word counts, and what is read is used at once or not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    /// Settings that are read anew.
+    pub(super) reads: bool,
+    /// So many workers, whatever the settings say; 0 is one a core.
+    pub(super) workers: Option<usize>,
 }
 
 /// How it all ended.
@@ -156,12 +196,12 @@ pub(super) struct Pool {
     change: Option<Change>,
     /// Listeners may have gone to a place of another number.
     was_resized: bool,
-    /// A reload that has to wait for the change under way, for so many workers.
-    next_reload: Option<usize>,
+    /// A reload that has to wait for the change under way.
+    wanted: Option<Wanted>,
     /// Workers that want a successor, and the earliest time for it.
     due: Vec<(Life, RecycleReason, Instant)>,
-    /// Until when the new binary's master has to be ready.
-    upgrade_by: Option<Instant>,
+    /// The new binary's master, as long as there is one.
+    upgrade: Option<Upgrade>,
     /// Processes so far.
     births: u32,
     random: u64,
@@ -185,6 +225,8 @@ enum Stage {
     Stopping {
         kill_at: Option<Instant>,
         verdict: Verdict,
+        /// By somebody, and not by the pool itself.
+        is_asked: bool,
     },
 }
 
@@ -252,9 +294,9 @@ impl Pool {
             leaving: Vec::new(),
             change: None,
             was_resized: false,
-            next_reload: None,
+            wanted: None,
             due: Vec::new(),
-            upgrade_by: None,
+            upgrade: None,
             births: 0,
             random: seed | 1,
         };
@@ -269,12 +311,19 @@ impl Pool {
         self.rules = rules;
     }
 
+    /// Whether a reload was asked for that has not ended yet.
+    pub(super) fn is_reloading(&self) -> bool {
+        let is_reload = |change| matches!(change, Change::Prepare | Change::Reload { .. });
+        self.wanted.is_some() || self.change.is_some_and(is_reload)
+    }
+
     /// Takes in what happened.
     pub(super) fn handle(&mut self, event: Event, now: Instant, commands: &mut Vec<Command>) {
         match event {
             Event::WorkerReady(life) => self.on_ready(life, now, commands),
             Event::WorkerEnded(life, end) => self.on_end(life, end, now, commands),
             Event::ChannelClosed(life) => self.on_channel_closed(life, now),
+            Event::EstateGone => self.on_estate_gone(commands),
             Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
             Event::RecycleDue(life, reason) => {
                 let at = match reason {
@@ -288,9 +337,13 @@ impl Pool {
                 self.on_hang(life, hang, lasting, now, commands);
             }
             Event::Signal(signal) => self.on_signal(signal, now, commands),
+            Event::Scale { workers } => self.on_scale(workers, now, commands),
             Event::Reload { workers } => self.on_reload(workers, now, commands),
+            Event::ReloadRefused => self.on_reload_refused(now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
+            Event::UpgradeServes => self.on_upgrade_serves(now, commands),
             Event::UpgradeFailed(cause) => self.on_upgrade_failed(cause, now, commands),
+            Event::UpgradeEnded(end) => self.on_upgrade_ended(end, now, commands),
             Event::AcceptAnew => self.have_all_accept_anew(commands),
         }
     }
@@ -300,13 +353,9 @@ impl Pool {
         if let Stage::Stopping { kill_at: Some(at), .. } = self.stage
             && at <= now
         {
-            self.kill_all(Hurry::Deadline, commands);
+            self.kill_all(Hurry::Deadline, now, commands);
         }
-        if self.upgrade_by.is_some_and(|at| at <= now) {
-            commands.push(Command::KillUpgrade);
-            let within = self.rules.upgrade_timeout;
-            self.on_upgrade_failed(Cause::NotReady { within }, now, commands);
-        }
+        self.handle_timeout_of_upgrade(now, commands);
         for worker in 0..self.places.len() {
             self.handle_timeout_of(worker, now, commands);
         }
@@ -355,7 +404,8 @@ impl Pool {
         let successors = self.places.iter().filter_map(|place| place.successor.as_ref()?.ready_by);
         let leaving = self.leaving.iter().filter_map(|leaving| leaving.kill_at);
         let due = self.due.iter().filter(|_| self.may_change()).map(|(.., at)| *at);
-        places.chain(successors).chain(leaving).chain(due).chain(stop).chain(self.upgrade_by).min()
+        let upgrade = self.upgrade.and_then(Upgrade::due);
+        places.chain(successors).chain(leaving).chain(due).chain(stop).chain(upgrade).min()
     }
 
     fn on_ready(&mut self, life: Life, now: Instant, commands: &mut Vec<Command>) {
@@ -498,10 +548,18 @@ impl Pool {
     fn on_signal(&mut self, signal: Signal, now: Instant, commands: &mut Vec<Command>) {
         match (signal, &self.stage) {
             (Signal::Stop { name }, _) => self.on_stop(name, now, commands),
-            (Signal::Reload { name }, Stage::Stopping { .. }) => {
-                commands.push(Command::Tell(Notice::Ignored { signal: name }));
+            (Signal::Reload { .. }, Stage::Stopping { verdict: Verdict::Upgraded, .. })
+                if self.upgrade == Some(Upgrade::Serving) =>
+            {
+                commands.push(Command::ForwardReload);
             }
-            (Signal::Reload { .. }, _) => commands.push(Command::ReadSettings),
+            (Signal::Reload { name }, Stage::Stopping { .. }) => {
+                commands.push(Command::Tell(Notice::Ignored { signal: name, why: Busy::Stopping }));
+            }
+            (Signal::Reload { .. }, _) => {
+                self.wanted = Some(Wanted { reads: true, workers: None });
+                self.begin_next_change(now, commands);
+            }
             (Signal::Upgrade { name }, _) => self.on_upgrade(name, now, commands),
         }
     }

@@ -75,6 +75,10 @@ impl Refusals {
         self.clients.first_key_value().map(|(_, client)| client.until)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.clients.is_empty()
     }

@@ -1,11 +1,11 @@
 //! Two masters: ours, and that of another binary. The old one starts the new one and goes on until
-//! that is ready; then it hands over what its workers hand over, and ends with them.
+//! that has taken over; then it hands over what its workers hand over, and ends with them.
 
 use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use uring_ring::{Errno, Op, Ring};
 
 use super::Tag;
 use crate::process::channel::{self, Limit, Message};
-use crate::process::inherit::{self, Bequest};
+use crate::process::inherit::{self, Bequest, Inheritance};
 use crate::process::listen::Listeners;
 use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
 
@@ -35,6 +35,7 @@ impl Program {
     /// Starts it, with what the new master needs.
     pub(super) fn start(
         &self,
+        number: u32,
         listeners: &Listeners,
         scoreboard: &OwnedFd,
     ) -> io::Result<NewMaster> {
@@ -51,32 +52,35 @@ impl Program {
             .env_remove("WATCHDOG_PID")
             .spawn()?;
         let pid = Pid::from_raw(child.id() as i32);
-        Ok(NewMaster { pid, messages, passing, outbox: VecDeque::new(), sending: 0, serves: false })
+        let outbox = VecDeque::new();
+        Ok(NewMaster { number, pid, messages, passing, outbox, sending: 0, serves: false })
     }
 }
 
 /// The master that is to take over, or has.
 pub(super) struct NewMaster {
+    /// What arrives late from one before has another.
+    pub(super) number: u32,
     pub(super) pid: Pid,
     messages: OwnedFd,
     passing: OwnedFd,
     outbox: VecDeque<(OwnedFd, Origin)>,
     /// Connections that are on their way.
     sending: usize,
-    /// It is ready.
+    /// It has taken over.
     pub(super) serves: bool,
 }
 
 impl NewMaster {
     /// Listens to it, and to its end.
     pub(super) fn begin(&self, limit: Limit, ring: &mut Ring<Tag>) {
-        ring.push(Op::WaitChild { pid: self.pid.as_raw() }, Tag::NewMasterEnded);
+        ring.push(Op::WaitChild { pid: self.pid.as_raw() }, Tag::NewMasterEnded(self.number));
         self.listen(limit, ring);
     }
 
     pub(super) fn listen(&self, limit: Limit, ring: &mut Ring<Tag>) {
         let op = Op::Read { fd: self.messages.as_raw_fd(), buffer: limit.read_buffer() };
-        ring.push(op, Tag::NewMasterSaid);
+        ring.push(op, Tag::NewMasterSaid(self.number));
     }
 
     pub(super) fn say(&self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
@@ -95,7 +99,7 @@ impl NewMaster {
             let (fds, origins) = self.outbox.drain(..count).unzip();
             let payload = Parcel::Connections { first: 0, origins }.encode();
             let op = Op::SendFds { fd: self.passing.as_raw_fd(), payload, fds, wait: true };
-            ring.push(op, Tag::Forwarded);
+            ring.push(op, Tag::Forwarded(self.number));
             self.sending = count;
         }
     }
@@ -115,8 +119,8 @@ impl NewMaster {
         self.outbox.is_empty() && self.sending == 0
     }
 
-    pub(super) fn kill(&self) {
-        let _gone_already = kill(self.pid, Signal::SIGKILL);
+    pub(super) fn signal(&self, signal: Signal) {
+        let _gone_already = kill(self.pid, signal);
     }
 }
 
@@ -125,11 +129,24 @@ pub(super) struct OldMaster {
     pub(super) pid: Pid,
     messages: OwnedFd,
     passing: OwnedFd,
+    /// All that it had, whether or not the settings still name it.
+    pub(super) listeners: Listeners,
+    /// It has said its last.
+    pub(super) is_gone: bool,
+    /// It was told that this master's workers are ready.
+    pub(super) is_told: bool,
 }
 
 impl OldMaster {
-    pub(super) fn new(pid: Pid, messages: OwnedFd, passing: OwnedFd) -> OldMaster {
-        OldMaster { pid, messages, passing }
+    pub(super) fn new(left: Inheritance) -> OldMaster {
+        let Inheritance { from: pid, listeners, messages, passing, .. } = left;
+        OldMaster { pid, messages, passing, listeners, is_gone: false, is_told: false }
+    }
+
+    /// The number of every descriptor.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let lines = [&self.messages, &self.passing].map(AsRawFd::as_raw_fd);
+        self.listeners.descriptors().chain(lines)
     }
 
     /// Listens to it.
@@ -153,14 +170,19 @@ impl OldMaster {
         ring.push(op, Tag::OldMasterPassed);
     }
 
-    /// Tells it that this master's workers serve.
-    pub(super) fn say_ready(&self, workers: usize, limit: Limit, ring: &mut Ring<Tag>) {
-        let message = Message::WorkerReady {
-            worker_id: workers,
-            pid: std::process::id(),
-            connections_max: 0,
-        };
-        let packet = limit.encode(&message).expect("masters say little");
+    /// Tells it that this master's workers are ready.
+    pub(super) fn say_ready(&mut self, workers: usize, limit: Limit, ring: &mut Ring<Tag>) {
+        let pid = std::process::id();
+        self.say(
+            &Message::WorkerReady { worker_id: workers, pid, connections_max: 0 },
+            limit,
+            ring,
+        );
+        self.is_told = true;
+    }
+
+    pub(super) fn say(&self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
+        let packet = limit.encode(message).expect("masters say little");
         ring.push(Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() }, Tag::Told);
     }
 }

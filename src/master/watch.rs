@@ -69,6 +69,11 @@ impl Watch {
         }
     }
 
+    /// Whether somebody has stopped it.
+    pub(super) fn is_stopped(&self, life: Life) -> bool {
+        self.stopped.iter().any(|(stopped, _)| *stopped == life)
+    }
+
     /// Looks, if it is time to. `busy` says how long a worker's turn has lasted so far.
     pub(super) fn poll_look(
         &mut self,

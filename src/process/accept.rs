@@ -26,6 +26,8 @@ pub(crate) struct Acceptor<T> {
     retry_at: Option<Instant>,
     /// The last accept failed: that was said once.
     is_starved: bool,
+    /// Something is off that would be armed if there were fewer connections.
+    waits_for_room: bool,
     stopped: bool,
 }
 
@@ -61,6 +63,7 @@ impl<T: Copy> Acceptor<T> {
             connections_max,
             retry_at: None,
             is_starved: false,
+            waits_for_room: false,
             stopped: false,
         }
     }
@@ -68,6 +71,7 @@ impl<T: Copy> Acceptor<T> {
     /// Arms or ends what the number of connections allows or forbids.
     pub(crate) fn arm(&mut self, ring: &mut Ring<T>, connections: usize) {
         let may_accept = !self.stopped && self.retry_at.is_none() && !self.is_full(connections);
+        self.waits_for_room = self.is_full(connections);
         let room = self.connections_max.saturating_sub(connections);
         let multishot = room > ROOM_FOR_A_BURST;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
@@ -84,6 +88,13 @@ impl<T: Copy> Acceptor<T> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// There are fewer connections than before.
+    pub(crate) fn handle_room(&mut self, ring: &mut Ring<T>, connections: usize) {
+        if self.waits_for_room && !self.is_full(connections) {
+            self.arm(ring, connections);
         }
     }
 
@@ -182,6 +193,11 @@ impl<T: Copy> Acceptor<T> {
     pub(crate) fn stop(&mut self, ring: &mut Ring<T>) {
         self.stopped = true;
         self.arm(ring, 0);
+    }
+
+    /// Accepts again, once it is armed.
+    pub(crate) fn resume(&mut self) {
+        self.stopped = false;
     }
 }
 

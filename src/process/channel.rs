@@ -34,6 +34,10 @@ pub(crate) enum Message {
     AcceptAnew,
     /// Master to worker: the listeners that came later have another owner again.
     ListenersBack,
+    /// Old master to new master, whose workers are ready: everything is its own from now on.
+    TakeOver,
+    /// New master to old master: it has taken over.
+    TakenOver,
     /// The embedder's own, in either direction.
     User { payload: serde_json::Value },
 }

@@ -3,9 +3,10 @@
 
 use std::env;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
-use nix::unistd::{Pid, getppid};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::listen::{Handed, Listeners};
@@ -17,7 +18,7 @@ pub(crate) const VARIABLE: &str = "URING_POOL_INHERIT";
 /// As it is written into the environment.
 #[derive(Serialize, Deserialize)]
 struct Letter {
-    /// For whoever this process has started; a stale one, further down, is nobody's.
+    /// Who wrote it, for whom it started.
     from: i32,
     listeners: Vec<Handed>,
     scoreboard: RawFd,
@@ -45,15 +46,19 @@ impl Inheritance {
     pub(crate) fn take() -> io::Result<Option<Inheritance>> {
         let Ok(letter) = env::var(VARIABLE) else { return Ok(None) };
         let letter: Letter = serde_json::from_str(&letter)?;
-        let from = Pid::from_raw(letter.from);
-        if getppid() != from {
+        // Whoever wrote it may be gone by now, so that the parent is another; but it is who made the
+        // line. In a stale letter, further down, this number is somebody else's or nobody's.
+        let Ok(messages) = sys::take_descriptor(letter.messages) else { return Ok(None) };
+        let maker = getsockopt(&messages, sockopt::PeerCredentials).map(|maker| maker.pid());
+        if maker != Ok(letter.from) {
+            let _not_ours_to_close = messages.into_raw_fd();
             return Ok(None);
         }
         Ok(Some(Inheritance {
-            from,
+            from: Pid::from_raw(letter.from),
             listeners: Listeners::inherit(letter.listeners)?,
             scoreboard: sys::take_descriptor(letter.scoreboard)?,
-            messages: sys::take_descriptor(letter.messages)?,
+            messages,
             passing: sys::take_descriptor(letter.passing)?,
         }))
     }

@@ -1,55 +1,65 @@
-//! Messages on their way over a channel: in order, one send at a time, and not without bound.
-//! Knows nothing of what they say.
+//! Messages on their way to one process: one at a time, since two sends at once may be reordered, and
+//! not without bound, since it may not read. Sends nothing itself.
 
 use std::collections::VecDeque;
-use std::mem;
-use std::os::fd::RawFd;
 
-use uring_ring::{Op, Ring};
+/// Bytes of messages that wait for somebody to read. Beyond what the kernel holds (some 200 KiB)
+/// a process is this far behind only when it hangs.
+const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// Messages of an embedder's that wait for somebody who doesn't read: many more than anybody sends
-/// in a turn, and little memory at their usual size.
-const WAITING_MAX: usize = 1024;
-
-/// The sending half of a process's end of a channel. Two sends at once on one socket may be
-/// reordered, so that the next one begins when the last one is complete.
+/// What one process is to be told.
 #[derive(Default)]
 pub(crate) struct Outbox {
     waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
     is_sending: bool,
-    is_refusing: bool,
+    /// The last message that could wait was refused: that was said once.
+    is_overfull: bool,
 }
 
-/// A message that doesn't wait, since too many do.
+/// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Refused {
-    /// The one before it was not refused.
-    pub(crate) is_first: bool,
+pub(crate) enum Booked {
+    Waits,
+    /// There is no room for it, for the first time since there was.
+    RefusedFirst,
+    Refused,
 }
 
 impl Outbox {
-    /// Takes a message that must not get lost.
+    /// Books a message that must arrive: the pool's own, of which there are few.
     pub(crate) fn push(&mut self, packet: Vec<u8>) {
+        self.waiting_bytes += packet.len();
         self.waiting.push_back(packet);
     }
 
-    /// Takes a message, unless too many wait.
-    ///
-    /// # Errors
-    ///
-    /// They do: the peer doesn't read.
-    pub(crate) fn try_push(&mut self, packet: Vec<u8>) -> Result<(), Refused> {
-        if self.has_room() {
-            self.is_refusing = false;
-            self.waiting.push_back(packet);
-            return Ok(());
+    /// Books a message, if there is room for it.
+    pub(crate) fn offer(&mut self, packet: Vec<u8>) -> Booked {
+        if self.waiting_bytes + packet.len() <= WAITING_BYTES_MAX {
+            self.is_overfull = false;
+            self.push(packet);
+            Booked::Waits
+        } else if std::mem::replace(&mut self.is_overfull, true) {
+            Booked::Refused
+        } else {
+            Booked::RefusedFirst
         }
-        Err(Refused { is_first: !mem::replace(&mut self.is_refusing, true) })
     }
 
-    /// Whether [`try_push`](Outbox::try_push) would take a message.
+    /// The next message to send, unless one is being sent.
+    pub(crate) fn poll(&mut self) -> Option<Vec<u8>> {
+        if self.is_sending {
+            return None;
+        }
+        let packet = self.waiting.pop_front()?;
+        self.waiting_bytes -= packet.len();
+        self.is_sending = true;
+        Some(packet)
+    }
+
+    /// Whether there is room for what can wait.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.len() < WAITING_MAX
+        self.waiting_bytes < WAITING_BYTES_MAX
     }
 
     /// Whether nothing is on its way.
@@ -57,19 +67,7 @@ impl Outbox {
         self.waiting.is_empty() && !self.is_sending
     }
 
-    /// Sends the next message, unless one is being sent. `on_sent` is to be called when `tag` is
-    /// complete.
-    pub(crate) fn flush<T: Copy>(&mut self, fd: RawFd, tag: T, ring: &mut Ring<T>) {
-        if self.is_sending {
-            return;
-        }
-        if let Some(packet) = self.waiting.pop_front() {
-            self.is_sending = true;
-            ring.push(Op::Send { fd, buffer: packet.into() }, tag);
-        }
-    }
-
-    /// A message went out, or never will: the peer is gone.
+    /// It went out, or can't.
     pub(crate) fn on_sent(&mut self) {
         self.is_sending = false;
     }
@@ -77,56 +75,33 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
-    use nix::unistd;
-    use uring_ring::{Features, Mask, Setup};
-
     use super::*;
-    use crate::process::channel;
 
     #[test]
-    fn a_peer_that_reads_late_reads_everything_in_order() {
-        let features = Features::probe(Mask::NONE).unwrap();
-        let mut ring = Ring::new(Setup { entries: 8, restricted: true, features }).unwrap();
-        ring.enable().unwrap();
-        let (near, far) = channel::pair().unwrap();
-        let packet = |number: u32| [&number.to_ne_bytes()[..], &[0; 4096]].concat();
+    fn messages_go_one_by_one_in_order() {
         let mut outbox = Outbox::default();
-        const COUNT: u32 = 500; // more than the socket takes
-        for number in 0..COUNT {
-            outbox.push(packet(number));
-            outbox.flush(near.as_raw_fd(), (), &mut ring);
+        (1..=3).for_each(|byte| outbox.push(vec![byte]));
+        for byte in 1..=3 {
+            assert_eq!(outbox.poll(), Some(vec![byte]));
+            assert_eq!(outbox.poll(), None, "one at a time");
+            outbox.on_sent();
         }
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 8192];
-            (0..COUNT).all(|number| {
-                let count = unistd::read(&far, &mut buffer).unwrap();
-                buffer[..count] == packet(number)
-            })
-        });
-        while !outbox.is_idle() {
-            ring.turn(None).unwrap();
-            while ring.poll_completion().is_some() {
-                outbox.on_sent();
-                outbox.flush(near.as_raw_fd(), (), &mut ring);
-            }
-        }
-        assert!(reader.join().unwrap());
+        assert_eq!(outbox.poll(), None);
     }
 
     #[test]
-    fn a_peer_that_reads_nothing_is_refused_what_can_wait_and_told_what_cannot() {
+    fn who_does_not_read_is_told_no_more_than_there_is_room_for_but_what_matters() {
         let mut outbox = Outbox::default();
-        for _ in 0..WAITING_MAX {
-            assert_eq!(outbox.try_push(vec![1]), Ok(()));
+        let half = || vec![0; WAITING_BYTES_MAX / 2];
+        assert_eq!([outbox.offer(half()), outbox.offer(half())], [Booked::Waits; 2]);
+        assert_eq!(outbox.offer(vec![1]), Booked::RefusedFirst);
+        assert_eq!(outbox.offer(vec![1]), Booked::Refused);
+        outbox.push(vec![2]);
+        assert!(outbox.poll().is_some());
+        assert_eq!(outbox.offer(vec![3]), Booked::Waits, "there is room again");
+        for last in [half(), vec![2], vec![3]] {
+            outbox.on_sent();
+            assert_eq!(outbox.poll(), Some(last));
         }
-        assert_eq!(outbox.try_push(vec![2]), Err(Refused { is_first: true }));
-        assert_eq!(outbox.try_push(vec![2]), Err(Refused { is_first: false }));
-        outbox.push(vec![3]);
-        assert_eq!(outbox.waiting.len(), WAITING_MAX + 1);
-        outbox.waiting.clear();
-        assert!(outbox.is_idle());
-        assert_eq!(outbox.try_push(vec![4]), Ok(()));
     }
 }

@@ -1,13 +1,17 @@
 //! Shared memory where the pool counts what it does: a header that the master writes, and a page for
 //! each worker process. Nobody locks, and nobody sends a message to be counted: each value has one
-//! writer, everyone may read.
+//! writer at a time, everyone may read.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::process;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Relaxed, Release},
+};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_utils::CachePadded;
@@ -20,16 +24,17 @@ use serde::Serialize;
 
 use super::last_words::LastWords;
 use super::sys;
+use crate::config::WORKERS_MAX;
 use crate::figures::{Counter, Figures, Unfinished};
 
 /// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
 const MAGIC: u64 = u64::from_be_bytes(*b"urpool05");
 
 /// Processes that one place may have at a time: one that serves, one that starts, and some that
-/// still drain after earlier reloads. Memory of pages that were never used is never touched.
+/// still drain after earlier reloads. There are so many for the largest pool, as any may grow to
+/// that: memory of pages that were never used is never touched, and costs nothing.
 const PAGES_PER_WORKER: usize = 4;
-/// For a pool that grows: a few workers more than it had.
-const PAGES_SPARE: usize = 64;
+const PAGES: usize = WORKERS_MAX * PAGES_PER_WORKER;
 
 /// The pages of a pool's workers. A handle: copies name the same memory, in children too.
 #[derive(Clone, Copy)]
@@ -45,11 +50,10 @@ impl Scoreboard {
     /// # Errors
     ///
     /// No memory, or no descriptor left.
-    pub(crate) fn create(workers: usize, now: SystemTime) -> io::Result<(Scoreboard, OwnedFd)> {
+    pub(crate) fn create(now: SystemTime) -> io::Result<(Scoreboard, OwnedFd)> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let memory = memfd_create(c"uring-pool scoreboard", flags)?;
-        let count = workers * PAGES_PER_WORKER + PAGES_SPARE;
-        ftruncate(&memory, (size_of::<Header>() + count * size_of::<WorkerPage>()) as i64)?;
+        ftruncate(&memory, (size_of::<Header>() + PAGES * size_of::<WorkerPage>()) as i64)?;
         // What is mapped stays there, whoever else has the descriptor.
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
@@ -86,32 +90,32 @@ impl Scoreboard {
         &self.header.pool
     }
 
-    /// What the master asks of workers.
-    pub(crate) fn asks(&self) -> &'static Asks {
-        &self.header.asks
-    }
-
     /// A page for a new process in the place of `worker`, the one that a process of this worker
     /// had before where possible; none when all are taken.
     pub(crate) fn claim(&self, worker: usize, now: SystemTime) -> Option<&'static WorkerPage> {
         let restarts = self.newest(worker).map_or(0, |page| page.restarts() + 1);
-        let owner = worker as u64 + 1;
-        let is_of = |page: &&WorkerPage, wanted| page.life.owner.load(Relaxed) == wanted;
-        let own = self.pages.iter().filter(|page| is_of(page, owner));
-        let unused = self.pages.iter().filter(|page| is_of(page, 0));
-        let page = own.chain(unused).find(|page| page.life.try_claim())?;
-        page.life.owner.store(owner, Relaxed);
+        let unused = self.pages.iter().filter(|page| page.life.owner.load(Relaxed) == 0);
+        let page = self.of_worker(worker).chain(unused).find(|page| page.life.try_claim())?;
+        page.life.owner.store(worker as u64 + 1, Relaxed);
         page.life.birth.store(self.header.births.fetch_add(1, Relaxed) + 1, Relaxed);
         page.life.restarts.store(restarts, Relaxed);
         page.life.started_at.store(unix_seconds(now), Relaxed);
         page.life.core.store(0, Relaxed);
         page.orders.released.set(0);
+        page.asks.closings.set(0);
+        page.asks.sleeps.set(0);
         page.life.last_activity_at.set(0);
         page.traffic.loop_delay_max.set(0);
         page.figures.black_box.clear();
         page.last_words.clear();
         page.set_state(State::Starting);
         Some(page)
+    }
+
+    /// The page of the process that speaks for a worker: which serves, or else was born last.
+    pub(crate) fn speaker(&self, worker: usize) -> Option<&'static WorkerPage> {
+        let rank = |page: &&WorkerPage| (page.life.serving.read(), page.life.birth.load(Relaxed));
+        self.of_worker(worker).max_by_key(rank)
     }
 
     /// The page of the last process in this worker's place.
@@ -130,12 +134,13 @@ impl Scoreboard {
         self.pages.iter().take_while(|page| page.life.owner.load(Relaxed) != 0)
     }
 
-    /// Frees the pages of processes that have ended while nobody could see it.
-    pub(crate) fn release_dead(&self) {
-        for page in self.used().filter(|page| page.life.claimed.load(Relaxed) != 0) {
-            let pid = Pid::from_raw(page.pid() as i32);
-            if page.pid() != 0 && kill(pid, None) == Err(Errno::ESRCH) {
-                page.on_end(State::Failed);
+    /// Frees the pages of processes that have ended while nobody could see it: of those that
+    /// another master has forked, who isn't there any more. This master's own are none of them.
+    pub(crate) fn release_dead(&self, is_own: impl Fn(&WorkerPage) -> bool) {
+        for page in self.used().filter(|page| !is_own(page)) {
+            let holder = page.life.holder.load(Relaxed);
+            if holder != 0 && kill(Pid::from_raw(holder as i32), None) == Err(Errno::ESRCH) {
+                page.on_end(holder as u32, State::Failed);
             }
         }
     }
@@ -163,7 +168,6 @@ pub(crate) struct Header {
     /// What balancers draw with; the same after an upgrade, so that sticky clients stay.
     seed: AtomicU64,
     pool: CachePadded<PoolFigures>,
-    asks: CachePadded<Asks>,
 }
 
 /// Written by the master; by two of them for a moment, during an upgrade.
@@ -180,18 +184,23 @@ pub(crate) struct PoolFigures {
     pub(crate) refused: Counter,
     /// Idle connections that went from one worker to another.
     pub(crate) handed_over: Counter,
+    /// Connections that ended with a worker that died.
+    pub(crate) lost: Counter,
+    /// Messages of the embedder's that a worker had no room for, since it read none.
+    pub(crate) dropped_messages: Counter,
     /// Reloads that have succeeded.
     pub(crate) reloads: Counter,
     /// Binary upgrades that have succeeded.
     pub(crate) upgrades: Counter,
 }
 
-/// What the master asks of workers, who look with every turn: on a cache line that rarely changes.
+/// What its own master asks of a worker, which looks with every turn: on a cache line that rarely
+/// changes.
 pub(crate) struct Asks {
-    /// Not zero while connections wait for room: whoever closes one tells the master.
+    /// Not zero while connections wait for room: who closes one tells the master.
     pub(crate) closings: Counter,
-    /// Not zero while no timer of the master's looks after the workers: whoever starts to work
-    /// rings its bell.
+    /// Not zero while no timer of the master's looks after the workers: who starts to work rings
+    /// its bell, and takes this back.
     pub(crate) sleeps: Counter,
 }
 
@@ -203,6 +212,7 @@ pub(crate) struct WorkerPage {
     pub(crate) traffic: CachePadded<Traffic>,
     pub(crate) figures: CachePadded<Figures>,
     pub(crate) orders: CachePadded<Orders>,
+    pub(crate) asks: CachePadded<Asks>,
     /// Where the process was when it was asked, before it had to be killed.
     last_words: CachePadded<LastWords>,
 }
@@ -218,8 +228,11 @@ impl fmt::Debug for WorkerPage {
 /// Written when a worker begins, changes its state or ends; by the master while there is no
 /// worker, and by the worker while there is one.
 pub(crate) struct Life {
-    /// One while a process has the page.
-    claimed: AtomicU64,
+    /// The process that has the page: the master that is about to fork a worker, then that; zero
+    /// while nobody has it.
+    holder: AtomicU64,
+    /// One while new connections come to this process, and not to another one of its place.
+    serving: Counter,
     /// The worker's number plus one; zero on a page that was never used.
     owner: AtomicU64,
     /// Orders the processes of a place.
@@ -246,7 +259,12 @@ pub(crate) struct Orders {
 
 impl Life {
     fn try_claim(&self) -> bool {
-        self.claimed.compare_exchange(0, 1, Relaxed, Relaxed).is_ok()
+        self.try_pass(0, process::id())
+    }
+
+    /// From one holder to another: it alone may write then.
+    fn try_pass(&self, from: u32, to: u32) -> bool {
+        self.holder.compare_exchange(from.into(), to.into(), AcqRel, Relaxed).is_ok()
     }
 }
 
@@ -280,14 +298,24 @@ pub(crate) struct Traffic {
 }
 
 impl WorkerPage {
+    /// The master has forked the process, whose page this is from now on.
+    pub(crate) fn on_fork(&self, pid: u32) {
+        self.life.holder.store(pid.into(), Relaxed);
+    }
+
     /// The new worker tells who and where it is.
     pub(crate) fn on_birth(&self, pid: u32, core: Option<usize>) {
+        self.on_fork(pid);
         self.life.pid.store(u64::from(pid), Relaxed);
         self.life.core.store(core.map_or(0, |core| core as u64 + 1), Relaxed);
     }
 
-    /// The master found the worker ended: with it ended the connections that it had open.
-    pub(crate) fn on_end(&self, state: State) {
+    /// The process that had the page has ended, and with it the connections that it had open.
+    /// Nothing happens when somebody else has found that out before.
+    pub(crate) fn on_end(&self, pid: u32, state: State) {
+        if !self.life.try_pass(pid, process::id()) {
+            return;
+        }
         let Traffic { connections, connections_closed, .. } = &*self.traffic;
         connections_closed.add(connections.read());
         connections.set(0);
@@ -296,8 +324,14 @@ impl WorkerPage {
         self.traffic.busy_since.set(0);
         self.traffic.memory_held.set(0);
         self.life.memory.set(0);
+        self.life.serving.set(0);
         self.set_state(state);
-        self.life.claimed.store(0, Relaxed);
+        self.life.holder.store(0, Release);
+    }
+
+    /// New connections come to this process from now on, or don't.
+    pub(crate) fn set_serving(&self, serves: bool) {
+        self.life.serving.set(serves.into());
     }
 
     pub(crate) fn state(&self) -> State {
@@ -414,13 +448,13 @@ pub(super) fn unix_seconds(now: SystemTime) -> u64 {
 mod tests {
     use super::*;
 
-    fn scoreboard(workers: usize) -> Scoreboard {
-        Scoreboard::create(workers, UNIX_EPOCH).unwrap().0
+    fn scoreboard() -> Scoreboard {
+        Scoreboard::create(UNIX_EPOCH).unwrap().0
     }
 
     #[test]
     fn every_state_survives_the_page() {
-        let page = scoreboard(1).claim(0, UNIX_EPOCH).unwrap();
+        let page = scoreboard().claim(0, UNIX_EPOCH).unwrap();
         assert_eq!(page.state(), State::Starting);
         for state in State::ALL {
             page.set_state(state);
@@ -430,13 +464,15 @@ mod tests {
 
     #[test]
     fn counts_survive_a_restart_and_open_connections_dont() {
-        let scoreboard = scoreboard(2);
+        let scoreboard = scoreboard();
         let page = scoreboard.claim(1, UNIX_EPOCH).unwrap();
         page.on_birth(42, Some(0));
         page.traffic.connections_total.add(5);
         page.traffic.connections_closed.add(2);
         page.traffic.connections.set(3);
-        page.on_end(State::Failed);
+        page.on_end(41, State::Failed);
+        assert_eq!(page.traffic.connections.read(), 3, "that was somebody else");
+        page.on_end(42, State::Failed);
         let later = UNIX_EPOCH + Duration::from_secs(9);
         let again = scoreboard.claim(1, later).unwrap();
         assert!(std::ptr::eq(page, again), "a successor goes on with the page");
@@ -449,13 +485,13 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_share_a_place_have_a_page_each_and_the_newest_speaks_for_it() {
-        let scoreboard = scoreboard(1);
+    fn processes_that_share_a_place_have_a_page_each() {
+        let scoreboard = scoreboard();
         let old = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let new = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         assert!(!std::ptr::eq(old, new));
         assert!(std::ptr::eq(scoreboard.newest(0).unwrap(), new));
-        old.on_end(State::Stopped);
+        old.on_end(process::id(), State::Stopped);
         let third = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         assert!(std::ptr::eq(old, third), "free pages are used again");
         assert!(std::ptr::eq(scoreboard.newest(0).unwrap(), third));
@@ -463,15 +499,49 @@ mod tests {
     }
 
     #[test]
-    fn pages_run_out_some_time() {
-        let scoreboard = scoreboard(1);
-        let claimed = (0..200).map_while(|_| scoreboard.claim(0, UNIX_EPOCH)).count();
-        assert_eq!(claimed, PAGES_PER_WORKER + PAGES_SPARE);
+    fn who_serves_speaks_for_its_place_or_else_who_was_born_last() {
+        let scoreboard = scoreboard();
+        let speaks = |page| std::ptr::eq(scoreboard.speaker(0).unwrap(), page);
+        let [old, successor] = [0, 0].map(|id| scoreboard.claim(id, UNIX_EPOCH).unwrap());
+        assert!(speaks(successor), "nobody serves");
+        old.set_serving(true);
+        assert!(speaks(old));
+        successor.on_end(process::id(), State::Failed);
+        assert!(speaks(old), "its successor has failed");
+        old.on_end(process::id(), State::Failed);
+        let restarted = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        assert!(speaks(restarted));
+    }
+
+    #[test]
+    fn a_pool_that_grows_and_shrinks_for_ever_finds_its_old_pages() {
+        let scoreboard = scoreboard();
+        for workers in [1, 40].repeat(20) {
+            let pages = (0..workers).map(|id| scoreboard.claim(id, UNIX_EPOCH).unwrap());
+            pages.for_each(|page| page.on_end(process::id(), State::Stopped));
+        }
+        assert_eq!(scoreboard.used().count(), 40);
+    }
+
+    #[test]
+    fn pages_of_processes_that_ended_unseen_are_found() {
+        let scoreboard = scoreboard();
+        let [own, strangers, living] =
+            [0, 1, 2].map(|id| scoreboard.claim(id, UNIX_EPOCH).unwrap());
+        for page in [own, strangers] {
+            page.on_birth(i32::MAX as u32, None); // no process has this pid
+        }
+        scoreboard.release_dead(|page| std::ptr::eq(page, own));
+        let states = [own, strangers, living].map(WorkerPage::state);
+        assert_eq!(states, [State::Starting, State::Failed, State::Starting]);
+        assert!(std::ptr::eq(scoreboard.claim(1, UNIX_EPOCH).unwrap(), strangers));
+        scoreboard.release_dead(|_| false);
+        assert_eq!(strangers.state(), State::Starting, "it was just claimed, by a living process");
     }
 
     #[test]
     fn whoever_inherits_the_memory_sees_the_same_pages() {
-        let (scoreboard, memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.claim(0, UNIX_EPOCH).unwrap().figures.requests.add(7);
         let inherited = Scoreboard::inherit(&memory).unwrap();
         assert_eq!(inherited.newest(0).unwrap().figures.requests.read(), 7);

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use uring_ring::Features;
 
 use super::channel::Limit;
-use super::scoreboard::{Scoreboard, WorkerPage};
+use super::scoreboard::WorkerPage;
 use super::steer::Slot;
 use crate::config::Identity;
 
@@ -30,9 +30,7 @@ pub(crate) struct Seat {
     pub(crate) slots: Vec<Option<&'static Slot>>,
     /// `SIGTERM`, `SIGINT` and `SIGQUIT`, see [`signals`](super::signals). All ask to drain.
     pub(crate) signals: OwnedFd,
-    /// Everyone's figures.
-    pub(crate) scoreboard: Scoreboard,
-    /// Its own.
+    /// Its figures.
     pub(crate) page: &'static WorkerPage,
     /// What the kernel can do.
     pub(crate) features: Features,

@@ -82,6 +82,11 @@ pub struct Status {
     pub refused: u64,
     /// Idle connections so far that went from one worker to another.
     pub handed_over: u64,
+    /// Connections so far that ended with a worker that died, rather than by its doing.
+    pub lost_connections: u64,
+    /// Messages so far, sent by [`PoolHandle::send`](crate::PoolHandle::send), that were dropped
+    /// since their worker read none.
+    pub dropped_messages: u64,
     /// Reloads that have succeeded.
     pub reloads: u64,
     /// Binary upgrades that have succeeded.
@@ -230,6 +235,8 @@ impl Scoreboard {
             dispatched: self.pool().accepted.read(),
             refused: self.pool().refused.read(),
             handed_over: self.pool().handed_over.read(),
+            lost_connections: self.pool().lost.read(),
+            dropped_messages: self.pool().dropped_messages.read(),
             reloads: self.pool().reloads.read(),
             upgrades: self.pool().upgrades.read(),
             memory_held: sum(|page| page.traffic.memory_held.read()),
@@ -283,17 +290,17 @@ impl Errors {
 impl WorkerStatus {
     fn of(worker_id: usize, scoreboard: Scoreboard, now: u64, nanos: u64) -> WorkerStatus {
         let sum = |value: fn(&WorkerPage) -> u64| scoreboard.of_worker(worker_id).map(value).sum();
-        let newest = scoreboard.newest(worker_id);
-        let state = newest.map_or(State::Starting, WorkerPage::state);
-        let alive = newest.filter(|_| state.is_alive());
-        let started_at = newest.map_or(0, WorkerPage::started_at);
+        let speaker = scoreboard.speaker(worker_id);
+        let state = speaker.map_or(State::Starting, WorkerPage::state);
+        let alive = speaker.filter(|_| state.is_alive());
+        let started_at = speaker.map_or(0, WorkerPage::started_at);
         let last_activity_at =
-            newest.map(|page| page.life.last_activity_at.read()).filter(|at| *at > 0);
+            speaker.map(|page| page.life.last_activity_at.read()).filter(|at| *at > 0);
         let since = |at: u64| alive.map_or(0, |_| now.saturating_sub(at));
         WorkerStatus {
             worker_id,
-            pid: newest.map_or(0, WorkerPage::pid),
-            core: newest.and_then(WorkerPage::core),
+            pid: speaker.map_or(0, WorkerPage::pid),
+            core: speaker.and_then(WorkerPage::core),
             state,
             is_alive: state.is_alive(),
             connections: sum(|page| page.traffic.connections.read()),
@@ -304,8 +311,8 @@ impl WorkerStatus {
             uptime: since(started_at),
             idle_time: since(last_activity_at.unwrap_or(started_at)),
             memory_usage: alive.map_or(0, |page| page.life.memory.read()),
-            loop_delay_ms: milliseconds(newest.map(|page| page.loop_delay(nanos))),
-            restarts: newest.map_or(0, WorkerPage::restarts),
+            loop_delay_ms: milliseconds(speaker.map(|page| page.loop_delay(nanos))),
+            restarts: speaker.map_or(0, WorkerPage::restarts),
             turns: sum(|page| page.traffic.turns.read()),
         }
     }
@@ -341,7 +348,7 @@ mod tests {
     #[test]
     fn the_document_has_this_shape() {
         let start = UNIX_EPOCH + Duration::from_secs(1_000);
-        let (scoreboard, _memory) = Scoreboard::create(1, start).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(start).unwrap();
         scoreboard.pool().workers.set(1);
         let page = scoreboard.claim(0, start).unwrap();
         page.on_birth(123, Some(0));
@@ -368,6 +375,8 @@ mod tests {
         figures.accepted.set(1);
         figures.refused.set(2);
         figures.handed_over.set(3);
+        figures.lost.set(7);
+        figures.dropped_messages.set(8);
         figures.reloads.set(4);
         figures.upgrades.set(5);
         figures.queue_size.set(6);
@@ -386,8 +395,9 @@ mod tests {
                 r#""active_connections":3,"total_connections":10,"closed_connections":7,"#,
                 r#""timed_out_connections":31,"bytes_received":123,"bytes_sent":456,"#,
                 r#""cache_hits":2,"cache_misses":1,"cache_hit_rate":0.667,"#,
-                r#""queue_size":6,"dispatched":1,"refused":2,"handed_over":3,"reloads":4,"#,
-                r#""upgrades":5,"memory_held":0,"access_log_lines":0,"access_log_dropped":0,"#,
+                r#""queue_size":6,"dispatched":1,"refused":2,"handed_over":3,"#,
+                r#""lost_connections":7,"dropped_messages":8,"reloads":4,"upgrades":5,"#,
+                r#""memory_held":0,"access_log_lines":0,"access_log_dropped":0,"#,
                 r#""errors":{"malformed":1,"too_large":2,"head_timeouts":3,"#,
                 r#""idle_timeouts":4,"body_timeouts":5,"write_timeouts":6,"#,
                 r#""broken_connections":7,"handler_panics":8,"cut_off_responses":9,"#,
@@ -403,7 +413,7 @@ mod tests {
 
     #[test]
     fn sums_go_over_all_workers_and_only_serving_ones_are_active() {
-        let (scoreboard, _memory) = Scoreboard::create(4, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.pool().workers.set(4);
         let doing = [State::Busy, State::Starting, State::Stopping, State::Failed];
         for (worker, state) in doing.into_iter().enumerate() {
@@ -423,7 +433,7 @@ mod tests {
 
     #[test]
     fn counts_never_go_back_when_a_worker_is_restarted() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.pool().workers.set(1);
         let mut last = scoreboard.status(UNIX_EPOCH, 0);
         for round in 1..=3 {
@@ -433,7 +443,7 @@ mod tests {
             page.figures.on_fault(Fault::Broken);
             page.figures.durations.record(1_000_000, 1);
             page.traffic.busy_since.set(1);
-            page.on_end(State::Failed);
+            page.on_end(std::process::id(), State::Failed);
             let next = scoreboard.status(UNIX_EPOCH, 0);
             assert_eq!(next.durations.count, last.durations.count + 1);
             assert_eq!((next.total_requests, next.successful_requests), (round, round));
@@ -446,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_pool_whose_workers_stop_is_not_running() {
-        let (scoreboard, _memory) = Scoreboard::create(2, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.claim(0, UNIX_EPOCH).unwrap().set_state(State::Stopping);
         scoreboard.claim(1, UNIX_EPOCH).unwrap().set_state(State::Stopped);
         assert!(!scoreboard.status(UNIX_EPOCH, 0).is_running);

@@ -549,12 +549,13 @@ fn stack_signal() -> i32 {
     libc::SIGRTMIN() + 5
 }
 
-/// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`.
+/// Lets this process, a worker, answer [`ask_for_stack`] with its stack as the last words of `page`,
+/// and with its end.
 ///
 /// The process never goes on after that. The handler allocates and takes locks, which no handler of
 /// a signal should do: it may find the allocator in the middle of something, and then hang, or leave
-/// it in disorder. So it is only for a process that is about to be killed, by someone who doesn't
-/// wait for its words for long; if nobody does it, the process does so itself.
+/// it in disorder. So the process ends by `SIGKILL` when it has written, and somebody else has to see
+/// to it that it does so if it can't.
 ///
 /// # Errors
 ///
@@ -576,7 +577,8 @@ pub(crate) fn install_stack_dump(page: &'static WorkerPage) -> io::Result<()> {
     }
 }
 
-/// Asks a worker for its stack: it appears as the last words of its page, or not.
+/// Asks a worker for its stack: it appears as the last words of its page, or not. When it is
+/// written, the worker kills itself (`SIGKILL`).
 ///
 /// # Errors
 ///
@@ -593,11 +595,9 @@ extern "C" fn on_stack_signal(_: i32) {
     // SAFETY: the pointer is null, or was made of a `&'static WorkerPage` and hasn't changed since.
     let Some(page) = (unsafe { STACK_PAGE.load(Ordering::Acquire).as_ref() }) else { return };
     page.write_last_words(Backtrace::force_capture().to_string().as_bytes());
-    // SAFETY: with no descriptors to look at, it waits for a second and touches no memory.
-    unsafe { libc::poll(ptr::null_mut(), 0, 1000) };
-    // Nobody has killed it; its master may be gone.
-    // SAFETY: takes an integer, and never returns.
-    unsafe { libc::_exit(super::EXIT_PANIC) }
+    // What the allocator is left like, nobody shall find.
+    // SAFETY: takes integers, and ends this process before it returns.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
 }
 
 #[cfg(test)]
@@ -605,7 +605,7 @@ mod tests {
     use super::*;
     use crate::process::scoreboard::Scoreboard;
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use std::os::fd::AsFd;
     use std::process::exit;
     use std::time::UNIX_EPOCH;
@@ -644,7 +644,7 @@ mod tests {
 
     #[test]
     fn pages_are_shared_with_children() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let code = exit_code(|| {
             page.figures.requests.add(7);
@@ -668,7 +668,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_worker_was_doing_is_known_until_its_successor_begins() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let child = forked(page, || {
             let black_box = &page.figures.black_box;
@@ -680,7 +680,7 @@ mod tests {
         });
         nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
         waitpid(child, None).unwrap();
-        page.on_end(crate::process::scoreboard::State::Failed);
+        page.on_end(std::process::id(), crate::process::scoreboard::State::Failed);
         let requests = page.in_flight(3_000).requests;
         let shown: Vec<_> = requests
             .iter()
@@ -701,7 +701,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_hangs_says_where() {
-        let (scoreboard, _memory) = Scoreboard::create(1, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
         let child = forked(page, || {
             install_stack_dump(page).unwrap();
@@ -709,15 +709,15 @@ mod tests {
         });
         ask_for_stack(child).unwrap();
         let start = std::time::Instant::now();
-        while page.last_words().is_none() && start.elapsed().as_secs() < 20 {
+        let died = WaitStatus::Signaled(child, Signal::SIGKILL, false);
+        while waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() != died {
+            assert!(start.elapsed().as_secs() < 20, "it ends by itself");
             std::thread::yield_now();
         }
-        nix::sys::signal::kill(child, Signal::SIGKILL).unwrap();
-        waitpid(child, None).unwrap();
         let words = page.last_words().expect("it can still speak");
         assert!(words.contains("a_loop_without_an_end"), "{words}");
         assert!(ask_for_stack(child).is_err(), "there is nobody left");
-        page.on_end(crate::process::scoreboard::State::Failed);
+        page.on_end(std::process::id(), crate::process::scoreboard::State::Failed);
         scoreboard.claim(0, UNIX_EPOCH).unwrap();
         assert_eq!(page.last_words(), None, "a successor has its own");
     }

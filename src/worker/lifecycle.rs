@@ -69,13 +69,20 @@ impl Lifecycle {
             Ok(packet) => self.outbox.push(packet),
             Err(error) => log::error!("cannot tell the master {message:?}: {error}"),
         }
-        self.outbox.flush(self.channel.as_raw_fd(), Tag::Said, ring);
+        self.flush(ring);
     }
 
     /// Something that the master was told went out, or never will.
     pub(super) fn on_said(&mut self, ring: &mut Ring<Tag>) {
         self.outbox.on_sent();
-        self.outbox.flush(self.channel.as_raw_fd(), Tag::Said, ring);
+        self.flush(ring);
+    }
+
+    fn flush(&mut self, ring: &mut Ring<Tag>) {
+        if let Some(packet) = self.outbox.poll() {
+            let buffer = packet.into();
+            ring.push(Op::Send { fd: self.channel.as_raw_fd(), buffer }, Tag::Said);
+        }
     }
 
     /// Whether the master reads what it is told: an embedder's messages wait until it does.

@@ -33,7 +33,7 @@ use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
 use crate::process::parcel::Origin;
-use crate::process::scoreboard::{Asks, State, WorkerPage};
+use crate::process::scoreboard::{State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
 use access_log::AccessLog;
 use entry::{Entry, Receive};
@@ -113,7 +113,6 @@ struct Parts {
     guard: Guard,
     access_log: Option<AccessLog>,
     page: &'static WorkerPage,
-    asks: &'static Asks,
     worker_id: usize,
     runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
@@ -143,7 +142,6 @@ struct Worker {
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
     page: &'static WorkerPage,
-    asks: &'static Asks,
     id: usize,
     /// Of this process alone.
     requests: u64,
@@ -209,7 +207,7 @@ impl Worker {
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
         let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
-        let Parts { gate, guard, access_log, worker_id, page, asks, .. } = parts;
+        let Parts { gate, guard, access_log, worker_id, page, .. } = parts;
         let connections_max = gate.connections_max;
         let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
@@ -245,7 +243,6 @@ impl Worker {
             queue,
             woken: Vec::new(),
             page,
-            asks,
             id: worker_id,
             requests: 0,
             connections: 0,
@@ -267,8 +264,8 @@ impl Worker {
         let now = clock();
         self.runtime.enter(now);
         self.around.now = now;
-        if self.asks.sleeps.read() != 0 {
-            self.asks.sleeps.set(0);
+        if self.page.asks.sleeps.read() != 0 {
+            self.page.asks.sleeps.set(0);
             self.passing.ring_bell(); // somebody has to look whether this turn ends
         }
         self.around.nanos = self.anchor.nanos(now);
@@ -517,14 +514,17 @@ impl Worker {
         match delivery {
             Delivery::Connections { first, connections, missing } => {
                 let count = connections.len();
+                let is_new = |(_, origin): &&(_, Origin)| *origin == Origin::Accepted;
+                let new = connections.iter().filter(is_new).count() as u64;
                 // In this order, and before anything is read from them: what the page of a dead
                 // worker doesn't show as taken is given to somebody else.
                 let shown = &self.page.traffic;
+                shown.connections_total.add(new);
+                self.connections += new;
                 shown.connections.set((self.connections() + count) as u64);
                 shown.not_taken.add(missing as u64);
                 shown.taken.set(first + (count + missing) as u64 - 1);
                 for ((socket, origin), passed_as) in connections.into_iter().zip(first..) {
-                    self.around.traffic.accepted += u64::from(origin == Origin::Accepted);
                     self.gate.arrive(Newcomer { socket, origin, passed_as });
                 }
                 if missing > 0 {
@@ -770,7 +770,7 @@ impl Worker {
         for taker in self.takers.iter().flatten() {
             taker.show((self.table.len() + self.gate.waiting()) as u64);
         }
-        if traffic.closed > 0 && self.asks.closings.read() != 0 {
+        if traffic.closed > 0 && self.page.asks.closings.read() != 0 {
             let open = self.connections();
             let message = Message::ConnectionClosed { worker_id: self.id, open };
             self.lifecycle.say(&message, &mut self.ring);

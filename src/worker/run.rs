@@ -107,7 +107,6 @@ fn prepare(
         runtime,
         queue,
         page: seat.page,
-        asks: seat.scoreboard.asks(),
         worker_id: seat.worker_id,
         listeners: seat.listeners,
         slots: seat.slots,

@@ -3,10 +3,13 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod embedded;
 pub(crate) mod load;
 pub(crate) mod observer;
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::BuildHasher;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -40,6 +43,15 @@ pub(crate) struct Server {
 /// How connections reach the workers: `--accept`.
 pub(crate) const MODES: [&str; 3] = ["shared", "dispatch", "steered"];
 
+/// Tests every mode, all at once: for tests that mostly wait.
+pub(crate) fn in_every_mode(test: impl Fn(&'static str) + Sync) {
+    thread::scope(|scope| {
+        for mode in MODES {
+            scope.spawn(|| test(mode));
+        }
+    });
+}
+
 impl Server {
     /// Starts it on a free port of loopback, and waits until it is ready.
     pub(crate) fn start(flags: &[&str]) -> Server {
@@ -72,12 +84,11 @@ impl Server {
         thread::spawn(move || {
             stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line.is_empty() {
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let Some(line) = lines.find(|line| line.contains(" serves ")) else {
             let reason: Vec<String> = log.iter().collect();
             panic!("the server did not start: {}", reason.join("\n"));
-        }
+        };
         Server { child, line, successor: None, log, directory: None }
     }
 
@@ -141,16 +152,21 @@ impl Server {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// Reads the log up to a line with this text.
+    /// Reads the log up to a line with this text, and returns the line.
     pub(crate) fn wait_for_log(&mut self, text: &str) -> String {
+        self.read_log_up_to(text).pop().expect("the line that was found")
+    }
+
+    /// Reads the log up to a line with this text.
+    pub(crate) fn read_log_up_to(&mut self, text: &str) -> Vec<String> {
         let mut seen = Vec::new();
-        loop {
+        while !seen.last().is_some_and(|line: &String| line.contains(text)) {
             match self.log.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains(text) => return line,
                 Ok(line) => seen.push(line),
                 Err(error) => panic!("no `{text}` in the log ({error}):\n{}", seen.join("\n")),
             }
         }
+        seen
     }
 
     /// What was logged since it was last read.
@@ -191,6 +207,27 @@ pub(crate) fn foster_parent() {
 /// Sends SIGKILL.
 pub(crate) fn kill_hard(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// Numbers at random, the same for the same seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// With a seed that differs from run to run, and is printed; `TEST_SEED` sets it.
+    pub(crate) fn new() -> Random {
+        let given = std::env::var("TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
+        println!("TEST_SEED={seed}");
+        Random(seed | 1)
+    }
+
+    /// A number below `count`.
+    pub(crate) fn below(&mut self, count: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as usize % count
+    }
 }
 
 /// Processor time that a process has used so far, in ticks of a hundredth of a second.
@@ -276,7 +313,10 @@ impl Answer {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
+        Client::of(TcpStream::connect(address).unwrap())
+    }
+
+    pub(crate) fn of(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Client { stream, heard: Vec::new() }
     }

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::Client;
 
 /// Values of `/status` that may go down: what there is now, rates and quantiles.
-const NO_COUNTERS: [&str; 18] = [
+const NO_COUNTERS: [&str; 19] = [
+    "total_workers",
     "active_workers",
     "alive_workers",
     "requests_per_second",
@@ -35,33 +36,56 @@ const NO_COUNTERS: [&str; 18] = [
 /// Reads `/status` over and over, on one connection, and compares each counter to what it was.
 pub(crate) struct Observer {
     is_over: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<u64>,
 }
 
 impl Observer {
+    /// One whose connection lasts.
     pub(crate) fn start(address: SocketAddr) -> Observer {
+        Observer::with(address, 1)
+    }
+
+    /// One that comes back when its worker dies.
+    pub(crate) fn start_patient(address: SocketAddr) -> Observer {
+        Observer::with(address, u64::MAX)
+    }
+
+    fn with(address: SocketAddr, connections_max: u64) -> Observer {
         let is_over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
             let mut client = Client::connect(address);
-            let mut last = BTreeMap::new();
+            let mut connections = 1;
+            let mut last: BTreeMap<String, f64> = BTreeMap::new();
             while !ends.load(Ordering::Relaxed) {
-                let status = serde_json::from_str(client.get("/status").body()).unwrap();
+                let Some(answer) = client.try_get("/status") else {
+                    assert!(connections < connections_max, "the observer was cut off");
+                    client = Client::connect(address);
+                    connections += 1;
+                    continue;
+                };
+                let status = serde_json::from_str(answer.body()).unwrap();
                 let mut now = BTreeMap::new();
                 collect("", &status, &mut now);
                 for (key, before) in &last {
-                    let after: f64 = now.get(key).copied().unwrap_or_default();
+                    let after: f64 = match now.get(key) {
+                        Some(after) => *after,
+                        None if key.starts_with("/workers/") => continue, // of one that was dropped
+                        None => panic!("{key} has gone: {status}"),
+                    };
                     assert!(after >= *before, "{key} went from {before} to {after}: {status}");
                 }
-                last = now;
+                last.extend(now);
             }
+            connections
         });
         Observer { is_over, thread }
     }
 
-    pub(crate) fn end(self) {
+    /// Returns how many connections it has made.
+    pub(crate) fn end(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
+        self.thread.join().unwrap()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The balancer that sends a client to the worker that it had before. Keeps no list of clients.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Balancer, Candidate, Client, LeastConnections, mix};
 
@@ -41,6 +42,11 @@ impl Balancer for Sticky {
         let hash = self.hash(address);
         let bids = candidates.iter().map(|worker| bid(hash, worker));
         bids.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
+    }
+
+    /// A client rather waits than goes elsewhere, but not for long.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(1)
     }
 
     fn reset(&mut self) {

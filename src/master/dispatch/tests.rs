@@ -323,6 +323,27 @@ fn one_that_has_nothing_left_to_take_is_tried_with_one_connection() {
 }
 
 #[test]
+fn one_that_is_known_to_hang_is_not_tried() {
+    let mut scene = Scene::with(&[A, B], 100);
+    scene.arrive([1]);
+    scene.sent(A, [1]);
+    scene.pass(STALLED_AFTER);
+    scene.dispatcher.handle_stuck(A, true);
+    assert_eq!(scene.reclaimed(A, 1..2), [pass(B, 1, [1])]);
+    scene.sent(B, [1]);
+    scene.shows(B, 1, 0);
+    for conn in 2..20 {
+        scene.pass(REST);
+        assert_eq!(scene.arrive([conn]), [pass(B, conn.into(), [conn])], "B alone");
+        scene.sent(B, [conn]);
+        scene.shows(B, conn.into(), 0);
+    }
+    scene.dispatcher.handle_stuck(A, false);
+    scene.pass(REST);
+    assert_eq!(scene.arrive([20]), [pass(A, 2, [20])], "it is tried");
+}
+
+#[test]
 fn a_worker_that_stalls_is_asked_again_but_not_in_haste() {
     let mut scene = Scene::with(&[A, B], 1000);
     scene.arrive([0]);
@@ -449,6 +470,19 @@ fn the_fewest_connections_are_by_the_page_and_what_is_on_its_way() {
     scene.shows(A, 0, 4); // it accepts, too
     scene.shows(B, 0, 2);
     assert_eq!(scene.arrive(0..4), [pass(A, 1, [2]), pass(B, 1, [0, 1, 3])]);
+}
+
+#[test]
+fn a_sticky_client_rather_waits_for_its_worker() {
+    let mut scene = Scene::new(Sticky::new(1));
+    for life in [A, B] {
+        scene.dispatcher.handle_worker_ready(life, 1, 1000);
+    }
+    let arrived = scene.arrive([1]);
+    let Command::Pass { life, .. } = arrived[0] else { panic!("{arrived:?}") };
+    scene.sent(life, [1]);
+    assert_eq!(scene.pass(millis(999)), []);
+    assert_eq!(scene.pass(millis(1)), [Reclaim { life }]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::balance::Candidate;
 use super::super::children::Life;
@@ -16,8 +16,11 @@ pub(super) struct Worker<F> {
     life: Life,
     weight: u32,
     connections_max: u64,
+    patience: Duration,
     phase: Phase,
     standing: Standing,
+    /// Its loop doesn't turn.
+    is_stuck: bool,
     /// Chosen for it, and not sent yet.
     next: VecDeque<Waiting<F>>,
     ledger: Ledger<F>,
@@ -62,13 +65,20 @@ enum Standing {
 }
 
 impl<F> Worker<F> {
-    pub(super) fn new(life: Life, weight: u32, connections_max: u64) -> Worker<F> {
+    pub(super) fn new(
+        life: Life,
+        weight: u32,
+        connections_max: u64,
+        patience: Duration,
+    ) -> Worker<F> {
         Worker {
             life,
             weight,
             connections_max,
+            patience,
             phase: Phase::Ready,
             standing: Standing::Good,
+            is_stuck: false,
             next: VecDeque::new(),
             ledger: Ledger::new(),
             is_passing: false,
@@ -139,6 +149,10 @@ impl<F> Worker<F> {
             self.phase = Phase::Gone;
         }
         self.shown.taken = taken.max(self.shown.taken);
+    }
+
+    pub(super) fn on_stuck(&mut self, is_stuck: bool) {
+        self.is_stuck = is_stuck;
     }
 
     /// Whether anything is new.
@@ -224,7 +238,13 @@ impl<F> Worker<F> {
     /// Does what is due by now.
     pub(super) fn handle_timeout(&mut self, now: Instant, queue: &mut Queue<F>) {
         match self.standing {
-            Standing::Resting { until, .. } if until <= now => self.standing = Standing::Tried,
+            Standing::Resting { until, is_out } if until <= now => {
+                self.standing = if self.is_stuck {
+                    Standing::Resting { until: now + REST, is_out }
+                } else {
+                    Standing::Tried
+                };
+            }
             _ => {}
         }
         if self.stalls_at().is_some_and(|at| at <= now) {
@@ -301,7 +321,7 @@ impl<F> Worker<F> {
         }
         let waits_since = self.ledger.oldest()?;
         let since = self.taken_at.map_or(waits_since, |taken_at| taken_at.max(waits_since));
-        Some(since + STALLED_AFTER)
+        Some(since + self.patience)
     }
 
     fn give_back(&mut self, queue: &mut Queue<F>) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{
     Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE, Stage,
-    Successor, Verdict,
+    Successor, Verdict, Wanted,
 };
 use crate::master::end::End;
 use crate::master::notice::{Cause, Fate, Next};
@@ -14,6 +14,8 @@ use crate::process::channel::{Message, RecycleReason};
 /// What successors are started for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
+    /// A reload whose settings are being read.
+    Prepare,
     /// All workers, so many of them from then on.
     Reload {
         workers: usize,
@@ -26,16 +28,36 @@ pub(super) enum Change {
 
 impl Pool {
     pub(super) fn may_change(&self) -> bool {
-        matches!(self.stage, Stage::Running) && self.change.is_none() && self.upgrade_by.is_none()
+        let is_upgrading = self.upgrade.is_some_and(|upgrade| !upgrade.is_given_up());
+        matches!(self.stage, Stage::Running) && self.change.is_none() && !is_upgrading
     }
 
     pub(super) fn on_reload(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { .. } = self.stage {
-            commands.push(Command::DropReload);
-        } else {
-            self.next_reload = Some(workers);
+        if self.change != Some(Change::Prepare) {
+            return commands.push(Command::DropReload); // the pool stops
+        }
+        commands.push(Command::Tell(Notice::Reloading { workers }));
+        self.was_resized |= workers != self.places.len();
+        for worker in self.places.len()..workers {
+            self.places.push(Place::new(worker, Phase::Gone));
+        }
+        self.change = Some(Change::Reload { workers });
+        (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
+    }
+
+    pub(super) fn on_reload_refused(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        if self.change.take_if(|change| *change == Change::Prepare).is_some() {
             self.begin_next_change(now, commands);
         }
+    }
+
+    pub(super) fn on_scale(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
+        if let Stage::Stopping { .. } = self.stage {
+            return;
+        }
+        let reads = self.wanted.is_some_and(|wanted| wanted.reads);
+        self.wanted = Some(Wanted { reads, workers: Some(workers) });
+        self.begin_next_change(now, commands);
     }
 
     /// Begins what had to wait, if it still has to be.
@@ -43,15 +65,9 @@ impl Pool {
         if !self.may_change() {
             return;
         }
-        if let Some(workers) = self.next_reload.take() {
-            commands.push(Command::Tell(Notice::Reloading { workers }));
-            self.was_resized |= workers != self.places.len();
-            for worker in self.places.len()..workers {
-                self.places.push(Place::new(worker, Phase::Gone));
-            }
-            self.change = Some(Change::Reload { workers });
-            (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
-            return;
+        if let Some(wanted) = self.wanted.take() {
+            self.change = Some(Change::Prepare);
+            return commands.push(Command::ReadSettings(wanted));
         }
         let is_due = |(.., at): &&(Life, RecycleReason, Instant)| *at <= now;
         while let Some(&(life, reason, _)) = self.due.iter().find(is_due) {
@@ -72,7 +88,10 @@ impl Pool {
         let life = Life { worker, number: self.births };
         let ready_by = Some(now + self.rules.ready_timeout);
         self.places[worker].successor = Some(Successor { life, ready_by });
-        commands.push(Command::Fork(life));
+        commands.push(match self.change {
+            Some(Change::Reload { .. }) => Command::ForkNext(life),
+            _ => Command::Fork(life),
+        });
     }
 
     pub(super) fn on_successor_ready(
@@ -173,6 +192,7 @@ impl Pool {
             }
         }
         match change {
+            Change::Prepare => unreachable!("nobody was started"),
             Change::Reload { .. } => {
                 // Places that it would have added.
                 while self
@@ -194,11 +214,13 @@ impl Pool {
         self.begin_next_change(now, commands);
     }
 
-    /// A worker that leaves has let go of its listeners, which others have as well. The kernel may
-    /// have told it alone of a connection, and it didn't look.
+    /// A worker has let go of listeners, its own as it leaves or those that it was lent, which
+    /// others have as well. The kernel may have told it alone of a connection, and it didn't look.
     pub(super) fn on_accept_stopped(&mut self, life: Life, commands: &mut Vec<Command>) {
         if self.leaving.iter().any(|leaving| leaving.life == life) {
             self.have_others_accept_anew(life, commands);
+        } else {
+            self.have_all_accept_anew(commands);
         }
     }
 
@@ -219,43 +241,16 @@ impl Pool {
         }
     }
 
-    pub(super) fn have_all_accept_anew(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn on_estate_gone(&self, commands: &mut Vec<Command>) {
+        if let Stage::Stopping { verdict: Verdict::Upgraded, .. } = self.stage {
+            commands.push(Command::TellUpgradeAcceptAnew);
+        } else {
+            self.have_all_accept_anew(commands);
+        }
+    }
+
+    pub(super) fn have_all_accept_anew(&self, commands: &mut Vec<Command>) {
         let listening = self.places.iter().filter(|place| place.phase.listens());
         commands.extend(listening.map(|place| Command::Send(place.life, Message::AcceptAnew)));
-    }
-
-    pub(super) fn on_upgrade(
-        &mut self,
-        signal: &'static str,
-        now: Instant,
-        commands: &mut Vec<Command>,
-    ) {
-        if self.may_change() {
-            self.upgrade_by = Some(now + self.rules.upgrade_timeout);
-            commands.push(Command::StartUpgrade);
-        } else {
-            commands.push(Command::Tell(Notice::Ignored { signal }));
-        }
-    }
-
-    pub(super) fn on_upgrade_ready(&mut self, now: Instant, commands: &mut Vec<Command>) {
-        if self.upgrade_by.take().is_none() {
-            return;
-        }
-        commands.push(Command::Tell(Notice::Upgraded { within: self.rules.stop_timeout }));
-        self.begin_stop(Verdict::Upgraded, now, commands);
-        self.finish_if_empty(commands);
-    }
-
-    pub(super) fn on_upgrade_failed(
-        &mut self,
-        cause: Cause,
-        now: Instant,
-        commands: &mut Vec<Command>,
-    ) {
-        if self.upgrade_by.take().is_some() {
-            commands.push(Command::Tell(Notice::UpgradeFailed { cause }));
-            self.begin_next_change(now, commands);
-        }
     }
 }

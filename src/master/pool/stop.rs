@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Command, Hurry, Leaving, Notice, Phase, Pool, STOP_GRACE, Stage, Verdict};
+use super::{Command, Hurry, Leaving, Notice, Phase, Pool, STOP_GRACE, Stage, Upgrade, Verdict};
 use crate::process::channel::Message;
 
 impl Pool {
@@ -12,13 +12,20 @@ impl Pool {
         now: Instant,
         commands: &mut Vec<Command>,
     ) {
-        if let Stage::Stopping { .. } = self.stage {
-            self.kill_all(Hurry::SecondSignal, commands);
+        if let Stage::Stopping { is_asked, .. } = &mut self.stage {
+            if std::mem::replace(is_asked, true) {
+                self.kill_all(Hurry::SecondSignal, now, commands);
+            } else {
+                commands.push(Command::Tell(Notice::StopsAlready { signal }));
+            }
             return;
         }
         let within = self.rules.stop_timeout;
         commands.push(Command::Tell(Notice::Stopping { signal, within }));
         self.begin_stop(Verdict::Stopped, now, commands);
+        if let Stage::Stopping { is_asked, .. } = &mut self.stage {
+            *is_asked = true;
+        }
         self.finish_if_empty(commands);
     }
 
@@ -32,12 +39,12 @@ impl Pool {
     ) {
         let within = self.rules.stop_timeout;
         let deadline_ms = within.as_millis() as u64; // at most a day
-        self.stage = Stage::Stopping { kill_at: Some(now + within + STOP_GRACE), verdict };
+        let kill_at = now + within + STOP_GRACE;
+        self.stage = Stage::Stopping { kill_at: Some(kill_at), verdict, is_asked: false };
         commands.push(Command::StopAccepting);
-        if self.upgrade_by.take().is_some() {
-            commands.push(Command::KillUpgrade);
-        }
-        if self.change.take().is_some() || self.next_reload.take().is_some() {
+        self.stop_upgrade(kill_at, commands);
+        self.wanted = None;
+        if self.change.take().is_some() {
             commands.push(Command::DropReload);
         }
         self.due.clear();
@@ -66,7 +73,8 @@ impl Pool {
         }
     }
 
-    pub(super) fn kill_all(&mut self, why: Hurry, commands: &mut Vec<Command>) {
+    pub(super) fn kill_all(&mut self, why: Hurry, now: Instant, commands: &mut Vec<Command>) {
+        self.hurry_upgrade(now, commands);
         if let Stage::Stopping { kill_at, .. } = &mut self.stage {
             *kill_at = None;
         }
@@ -85,6 +93,7 @@ impl Pool {
     pub(super) fn finish_if_empty(&self, commands: &mut Vec<Command>) {
         if let Stage::Stopping { verdict, .. } = self.stage
             && self.leaving.is_empty()
+            && self.upgrade.is_none_or(|upgrade| upgrade == Upgrade::Serving)
         {
             commands.push(Command::Finish(verdict));
         }

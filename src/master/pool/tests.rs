@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::process::EXIT_CANNOT_START;
 use Act::{Adopt, Examine, Finish, Fork, Kill, ReportReady, Send, StartUpgrade, TakeBack};
-use Act::{DropReload, KillUpgrade, ReadSettings, SettleReload, TellUpgradeAcceptAnew};
+use Act::{DropReload, ReadSettings, SettleReload, TellUpgradeAcceptAnew};
+use Act::{ForwardReload, KillUpgrade, OfferUpgrade, Resume, StopUpgrade};
 
 const STOP: Event = Event::Signal(Signal::Stop { name: "SIGTERM" });
 const UPGRADE: Event = Event::Signal(Signal::Upgrade { name: "SIGUSR2" });
+const HUP: Event = Event::Signal(Signal::Reload { name: "SIGHUP" });
+const READ: Wanted = Wanted { reads: true, workers: None };
 const CRASHED: End = End::Killed { signal: 11, core_dumped: false };
 const KILLED: End = End::Killed { signal: 9, core_dumped: false };
 const CLEAN: End = End::Exited { code: 0 };
 const CANNOT_START: End = End::Exited { code: EXIT_CANNOT_START };
 const SHUTDOWN: Message = Message::Shutdown { deadline_ms: 30_000 };
+const ANEW: Message = Message::AcceptAnew;
 const RELOAD: Message = Message::Reload { deadline_ms: 30_000 };
 
 /// What the pool wants to have done to whom; workers by their place.
@@ -26,11 +30,15 @@ enum Act {
     Adopt(usize, usize),
     TakeBack(usize),
     ReportReady,
-    ReadSettings,
+    ReadSettings(Wanted),
     SettleReload,
     DropReload,
     StartUpgrade,
+    OfferUpgrade,
+    StopUpgrade,
     KillUpgrade,
+    ForwardReload,
+    Resume,
     TellUpgradeAcceptAnew,
     Finish(Verdict),
 }
@@ -89,7 +97,7 @@ impl Scene {
         let mut acts = Vec::new();
         for command in commands {
             acts.push(match command {
-                Command::Fork(life) => {
+                Command::Fork(life) | Command::ForkNext(life) => {
                     self.newest.insert(life.worker, life);
                     Fork(life.worker)
                 }
@@ -109,11 +117,15 @@ impl Scene {
                 Command::Adopt { worker, by } => Adopt(worker, by.worker),
                 Command::TakeBack { worker } => TakeBack(worker),
                 Command::ReportReady => ReportReady,
-                Command::ReadSettings => ReadSettings,
+                Command::ReadSettings(wanted) => ReadSettings(wanted),
                 Command::SettleReload => SettleReload,
                 Command::DropReload => DropReload,
                 Command::StartUpgrade => StartUpgrade,
+                Command::OfferUpgrade => OfferUpgrade,
+                Command::StopUpgrade => StopUpgrade,
                 Command::KillUpgrade => KillUpgrade,
+                Command::ForwardReload => ForwardReload,
+                Command::Resume => Resume,
                 Command::TellUpgradeAcceptAnew => TellUpgradeAcceptAnew,
                 Command::Finish(verdict) => Finish(verdict),
             });
@@ -131,6 +143,12 @@ impl Scene {
 
     fn ended(&mut self, id: usize, end: End) -> Vec<Act> {
         self.event(Event::WorkerEnded(self.life(id), end))
+    }
+
+    /// Somebody wants a reload, and the settings are good, for so many workers.
+    fn reload(&mut self, workers: usize) -> Vec<Act> {
+        let acts = self.event(HUP);
+        if acts == [ReadSettings(READ)] { self.event(Event::Reload { workers }) } else { acts }
     }
 
     fn closed(&mut self, id: usize) -> Vec<Act> {
@@ -368,7 +386,7 @@ fn a_second_signal_kills_at_once_and_a_third_changes_nothing() {
 fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
     let mut scene = Scene::running(2);
     let old = [scene.life(0), scene.life(1)];
-    assert_eq!(scene.event(Event::Signal(Signal::Reload { name: "SIGHUP" })), [ReadSettings]);
+    assert_eq!(scene.event(HUP), [ReadSettings(READ)]);
     assert_eq!(scene.event(Event::Reload { workers: 2 }), [Fork(0), Fork(1)]);
     assert_eq!(scene.ready(1), []);
     assert_eq!(scene.serving, old, "not before all are ready");
@@ -386,7 +404,7 @@ fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
 fn a_reload_with_more_or_fewer_workers_changes_their_number() {
     for workers in [1, 3] {
         let mut scene = Scene::running(2);
-        assert_eq!(scene.event(Event::Reload { workers }).len(), workers);
+        assert_eq!(scene.reload(workers).len(), workers);
         (0..workers).for_each(|id| drop(scene.ready(id)));
         assert_eq!(scene.serving.len(), workers);
         assert_eq!(scene.pool.leaving.len(), 2);
@@ -400,7 +418,7 @@ fn a_reload_that_fails_leaves_the_old_workers() {
     for fails in [0, 1, 2] {
         let mut scene = Scene::running(2);
         let old = scene.serving.clone();
-        scene.event(Event::Reload { workers: 3 });
+        scene.reload(3);
         assert_eq!(scene.ready(2), []);
         let acts = match fails {
             0 => scene.ended(1, CANNOT_START),
@@ -414,7 +432,7 @@ fn a_reload_that_fails_leaves_the_old_workers() {
         assert_eq!((kills, acts.last()), (if fails == 0 { 2 } else { 3 }, Some(&DropReload)));
         assert_eq!(scene.serving, old);
         assert_eq!(scene.pool.places.len(), 2);
-        assert_eq!(scene.event(Event::Reload { workers: 2 }), [Fork(0), Fork(1)], "once more");
+        assert_eq!(scene.reload(2), [Fork(0), Fork(1)], "once more");
     }
 }
 
@@ -422,7 +440,7 @@ fn a_reload_that_fails_leaves_the_old_workers() {
 fn a_worker_that_crashes_meanwhile_is_restarted_and_leaves_with_the_others() {
     let mut scene = Scene::running(2);
     let old = scene.life(0);
-    scene.event(Event::Reload { workers: 2 });
+    scene.reload(2);
     let successors = scene.newest.clone();
     scene.event(Event::WorkerEnded(old, CRASHED));
     assert_eq!(scene.pass(Duration::ZERO), [Fork(0)]);
@@ -434,13 +452,48 @@ fn a_worker_that_crashes_meanwhile_is_restarted_and_leaves_with_the_others() {
 }
 
 #[test]
-fn reloads_come_one_after_the_other_and_the_last_word_counts() {
+fn reloads_come_one_after_the_other_and_settings_are_read_when_their_turn_comes() {
     let mut scene = Scene::running(1);
-    assert_eq!(scene.event(Event::Reload { workers: 1 }), [Fork(0)]);
-    assert_eq!(scene.event(Event::Reload { workers: 3 }), []);
-    assert_eq!(scene.event(Event::Reload { workers: 2 }), []);
-    let acts = scene.ready(0);
-    assert_eq!(acts.iter().filter(|act| matches!(act, Fork(_))).count(), 2, "{acts:?}");
+    assert_eq!(scene.reload(1), [Fork(0)]);
+    assert!(scene.pool.is_reloading());
+    assert_eq!(scene.event(HUP), []);
+    assert_eq!(scene.event(HUP), []);
+    let settled = [SettleReload, Send(0, RELOAD), ReadSettings(READ)];
+    assert_eq!(scene.ready(0), settled, "read once, and only now");
+    assert_eq!(scene.event(Event::ReloadRefused), []);
+    assert!(!scene.pool.is_reloading());
+    assert_eq!(scene.reload(2), [Fork(0), Fork(1)], "bad settings keep nothing from changing");
+}
+
+#[test]
+fn the_last_word_about_the_number_of_workers_counts() {
+    let scale = |workers| Event::Scale { workers };
+    for (events, wanted) in [
+        ([scale(3), scale(2)], Wanted { reads: false, workers: Some(2) }),
+        ([HUP, scale(2)], Wanted { reads: true, workers: Some(2) }),
+        ([scale(2), HUP], READ),
+    ] {
+        let mut scene = Scene::running(1);
+        scene.reload(1);
+        events.into_iter().for_each(|event| drop(scene.event(event)));
+        assert_eq!(scene.ready(0).last(), Some(&ReadSettings(wanted)), "{events:?}");
+    }
+}
+
+#[test]
+fn who_is_restarted_during_a_reload_has_the_settings_in_use() {
+    let mut scene = Scene::running(2);
+    let mut commands = Vec::new();
+    scene.event(HUP);
+    scene.pool.handle(Event::Reload { workers: 2 }, scene.now, &mut commands);
+    let next = commands.iter().filter(|command| matches!(command, Command::ForkNext(_))).count();
+    assert_eq!(next, 2, "{commands:?}");
+    commands.clear();
+    let old = scene.life(0);
+    scene.pool.handle(Event::WorkerEnded(old, CRASHED), scene.now, &mut commands);
+    scene.pool.handle_timeout(scene.now, &mut commands);
+    let restarts = |command: &Command| matches!(command, Command::Fork(life) if life.worker == 0);
+    assert!(commands.iter().any(restarts), "{commands:?}");
 }
 
 #[test]
@@ -504,44 +557,152 @@ fn the_clients_of_a_worker_that_never_starts_are_served_by_another_one() {
 }
 
 #[test]
-fn an_upgrade_hands_over_once_the_new_master_is_ready() {
+fn what_a_dead_worker_was_told_in_the_stead_of_others_they_look_up() {
+    let mut scene = Scene::running(2);
+    scene.ended(1, KILLED);
+    let acts = scene.event(Event::EstateGone);
+    assert_eq!(acts, [Send(0, Message::AcceptAnew)], "the other one isn't there");
+    scene.pass(secs(1));
+    let acts = scene.event(Event::EstateGone);
+    assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
+}
+
+#[test]
+fn who_gets_its_listeners_back_looks_at_them_when_the_other_one_has_let_go() {
+    let mut scene = Scene::running(2);
+    let acts = scene.event(Event::AcceptStopped(scene.life(0)));
+    assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
+}
+
+#[test]
+fn an_upgrade_hands_over_once_the_new_master_serves() {
     let mut scene = Scene::running(2);
     assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
     assert_eq!(scene.event(UPGRADE), [], "one at a time");
-    assert_eq!(scene.event(Event::Reload { workers: 2 }), [], "nor a reload");
-    let handed_over = [DropReload, Send(0, RELOAD), Send(1, RELOAD)];
-    assert_eq!(scene.event(Event::UpgradeReady), handed_over);
+    assert_eq!(scene.event(Event::UpgradeServes), [], "nothing was offered");
+    assert_eq!(scene.event(Event::UpgradeReady), [OfferUpgrade]);
+    assert_eq!(scene.serving.len(), 2, "until it has taken over");
+    assert_eq!(scene.event(Event::UpgradeServes), [Send(0, RELOAD), Send(1, RELOAD)]);
     let stopped = Event::AcceptStopped(scene.life(0));
     assert_eq!(scene.event(stopped), [TellUpgradeAcceptAnew]);
     assert_eq!(scene.ended(0, CLEAN), [TellUpgradeAcceptAnew]);
     assert_eq!(scene.ended(1, CLEAN), [TellUpgradeAcceptAnew, Finish(Verdict::Upgraded)]);
 }
 
+/// A pool whose new master serves.
+fn upgraded(workers: usize) -> Scene {
+    let mut scene = Scene::running(workers);
+    for event in [UPGRADE, Event::UpgradeReady, Event::UpgradeServes] {
+        scene.event(event);
+    }
+    scene
+}
+
 #[test]
 fn an_upgrade_that_fails_changes_nothing() {
-    let cause = Cause::Ended(End::Exited { code: 78 });
     let mut scene = Scene::running(1);
     scene.event(UPGRADE);
-    assert_eq!(scene.event(Event::UpgradeFailed(cause)), []);
+    assert_eq!(scene.event(Event::UpgradeFailed(Cause::IsInit)), []);
     assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
-    assert_eq!(scene.pass(secs(60)), [KillUpgrade]);
-    assert_eq!(scene.event(Event::UpgradeFailed(cause)), [], "it was killed");
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), []);
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+    assert_eq!(scene.event(Event::UpgradeReady), [OfferUpgrade]);
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [Resume], "it may have taken something");
+    assert_eq!(scene.reload(1), [Fork(0)]);
+    assert_eq!(scene.serving.len(), 1);
+}
+
+#[test]
+fn a_new_master_that_is_late_has_time_to_go_and_nobody_is_started_before_it_has() {
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    assert_eq!(scene.pass(secs(60)), [StopUpgrade]);
     assert_eq!(scene.event(Event::UpgradeReady), [], "too late");
-    assert_eq!(scene.event(Event::Reload { workers: 1 }), [Fork(0)]);
+    assert_eq!(scene.event(UPGRADE), [], "there is one still");
+    assert_eq!(scene.reload(1), [Fork(0)], "other changes may begin");
+    scene.ready(0);
+    assert_eq!(scene.pass(secs(30) + STOP_GRACE), [StopUpgrade, Kill(0)], "at once, now");
+    assert_eq!(scene.pass(CHANNEL_GRACE), [KillUpgrade]);
+    scene.event(Event::UpgradeEnded(KILLED));
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+}
+
+#[test]
+fn a_new_master_that_never_takes_over_what_it_is_offered_is_killed() {
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(Event::UpgradeReady);
+    assert_eq!(scene.pass(secs(60)), [KillUpgrade]);
+    assert_eq!(scene.event(Event::UpgradeEnded(KILLED)), [Resume]);
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+}
+
+#[test]
+fn a_new_master_that_dies_after_all_leaves_everything_to_this_one() {
+    let mut scene = upgraded(2);
+    let old = [scene.life(0), scene.life(1)];
+    scene.event(Event::WorkerEnded(old[0], CLEAN));
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [Resume]);
+    assert_eq!(scene.pass(Duration::ZERO), [Fork(0), Fork(1)]);
+    (0..2).for_each(|id| drop(scene.ready(id)));
+    assert_eq!(scene.serving.len(), 2);
+    assert_eq!(scene.event(Event::WorkerEnded(old[1], CLEAN)).last(), Some(&Send(1, ANEW)));
+    assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
+}
+
+#[test]
+fn a_new_master_that_somebody_stops_is_not_replaced() {
+    let mut scene = upgraded(1);
+    assert_eq!(scene.event(Event::UpgradeEnded(CLEAN)), []);
+    assert_eq!(scene.ended(0, CLEAN), [Finish(Verdict::Stopped)]);
+}
+
+#[test]
+fn a_reload_during_an_upgrade_is_for_whoever_serves_then() {
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    assert_eq!(scene.event(HUP), []);
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [ReadSettings(READ)]);
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(HUP);
+    scene.event(Event::UpgradeReady);
+    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload, Send(0, RELOAD)]);
+    assert_eq!(scene.event(HUP), [ForwardReload], "and later on");
+}
+
+#[test]
+fn a_master_that_ends_after_an_upgrade_gives_requests_their_time_although_it_is_told_to_stop() {
+    let mut scene = upgraded(1);
+    assert_eq!(scene.event(STOP), [], "it does");
+    assert_eq!(scene.event(STOP), [Kill(0)], "a second one counts");
 }
 
 #[test]
 fn a_stop_ends_what_is_under_way() {
     let mut scene = Scene::running(1);
     let old = scene.life(0);
-    scene.event(Event::Reload { workers: 1 });
+    scene.reload(1);
     let acts = scene.event(STOP);
     assert_eq!(acts, [DropReload, Send(0, SHUTDOWN), Send(0, SHUTDOWN)]);
     assert_eq!(scene.ended(0, CLEAN), []);
     assert_eq!(scene.event(Event::WorkerEnded(old, CLEAN)), [Finish(Verdict::Stopped)]);
+}
+
+#[test]
+fn a_stop_ends_a_new_master_and_waits_for_it() {
     let mut scene = Scene::running(1);
     scene.event(UPGRADE);
-    assert_eq!(scene.event(STOP), [KillUpgrade, Send(0, SHUTDOWN)]);
+    assert_eq!(scene.event(STOP), [StopUpgrade, Send(0, SHUTDOWN)]);
+    assert_eq!(scene.ended(0, CLEAN), [], "it has clients, too");
+    assert_eq!(scene.pass(secs(30) + STOP_GRACE), [StopUpgrade]);
+    assert_eq!(scene.pass(CHANNEL_GRACE), [KillUpgrade]);
+    let finish = scene.event(Event::UpgradeEnded(KILLED));
+    assert_eq!(finish, [Finish(Verdict::Stopped)]);
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(STOP);
+    assert_eq!(scene.event(STOP), [StopUpgrade, Kill(0)], "nobody is to wait");
 }
 
 #[test]
@@ -568,7 +729,8 @@ fn any_order_of_events_keeps_the_invariants() {
             random ^= random << 17;
             random % count
         };
-        let mut world = World { scene: Scene::new(3), alive: Vec::new(), upgrades: false };
+        let mut world =
+            World { scene: Scene::new(3), alive: Vec::new(), upgrades: false, reads: false };
         let mut finished = false;
         for step in 0..300 {
             let end = [CRASHED, CLEAN, CANNOT_START, KILLED][pick(4) as usize];
@@ -584,19 +746,27 @@ fn any_order_of_events_keeps_the_invariants() {
                     world.alive.retain(|alive| *alive != life);
                     Some(Event::WorkerEnded(life, end))
                 }
+                (11, None) => Some(Event::EstateGone),
                 (12, Some(life)) => Some(Event::AcceptStopped(life)),
                 (13, Some(life)) => Some(Event::RecycleDue(life, RecycleReason::Lifetime)),
                 (14, Some(life)) => {
                     let hang = [Hang::Busy, Hang::Stopped][pick(2) as usize];
                     Some(Event::WorkerHangs(life, hang, secs(9)))
                 }
-                (15, _) => Some(Event::Reload { workers: 1 + pick(4) as usize }),
+                (15, _) if std::mem::take(&mut world.reads) => Some(match pick(4) {
+                    0 => Event::ReloadRefused,
+                    workers => Event::Reload { workers: workers as usize },
+                }),
+                (15, _) => Some(HUP),
                 (16, _) => Some(UPGRADE),
                 (17, _) if world.upgrades => {
                     world.upgrades = false;
-                    Some(Event::UpgradeFailed(Cause::Ended(end)))
+                    Some(Event::UpgradeEnded(end))
                 }
-                (18, _) if world.upgrades && pick(5) == 0 => Some(Event::UpgradeReady),
+                (18, _) if world.upgrades => Some(match pick(4) {
+                    0 => Event::UpgradeServes,
+                    _ => Event::UpgradeReady,
+                }),
                 (19, _) if step > 200 => Some(STOP),
                 _ => continue,
             };
@@ -619,7 +789,10 @@ fn any_order_of_events_keeps_the_invariants() {
         while !finished {
             let commands = match world.alive.pop() {
                 Some(life) => world.step(Some(Event::WorkerEnded(life, CLEAN)), Duration::ZERO),
-                None => panic!("seed {seed}: it doesn't end"),
+                None => {
+                    assert!(std::mem::take(&mut world.upgrades), "seed {seed}: it doesn't end");
+                    world.step(Some(Event::UpgradeEnded(CLEAN)), Duration::ZERO)
+                }
             };
             finished = world.check(commands, finished, seed);
         }
@@ -631,6 +804,8 @@ struct World {
     scene: Scene,
     alive: Vec<Life>,
     upgrades: bool,
+    /// Settings are being read.
+    reads: bool,
 }
 
 impl World {
@@ -654,7 +829,7 @@ impl World {
             let is_told = matches!(command, Command::Tell(_) | Command::TellOf(..));
             assert!(!finished || is_told, "seed {seed}: {command:?} after the end");
             match command {
-                Command::Fork(life) => {
+                Command::Fork(life) | Command::ForkNext(life) => {
                     assert!(!self.alive.contains(life), "seed {seed}");
                     self.alive.push(*life);
                 }
@@ -662,8 +837,15 @@ impl World {
                     assert!(self.alive.contains(life), "seed {seed}: {command:?}");
                 }
                 Command::Adopt { by, .. } => assert!(self.alive.contains(by), "seed {seed}"),
-                Command::StartUpgrade => self.upgrades = true,
-                Command::KillUpgrade => self.upgrades = false,
+                Command::ReadSettings(_) => self.reads = true,
+                Command::StartUpgrade => {
+                    assert!(!self.upgrades, "seed {seed}: two new masters");
+                    self.upgrades = true;
+                }
+                Command::OfferUpgrade | Command::StopUpgrade | Command::KillUpgrade => {
+                    assert!(self.upgrades, "seed {seed}: {command:?}");
+                }
+                Command::Resume => assert!(!self.upgrades, "seed {seed}"),
                 Command::Finish(_) => finished = true,
                 _ => {}
             }
@@ -681,9 +863,12 @@ impl World {
 
     /// From now on everybody behaves: who was killed or told to leave ends, who starts gets ready.
     fn settle(&mut self, seed: u64) {
+        if std::mem::take(&mut self.reads) {
+            let commands = self.step(Some(Event::Reload { workers: 2 }), Duration::ZERO);
+            self.check(commands, false, seed);
+        }
         if std::mem::take(&mut self.upgrades) {
-            let cause = Cause::NotReady { within: secs(1) };
-            let commands = self.step(Some(Event::UpgradeFailed(cause)), Duration::ZERO);
+            let commands = self.step(Some(Event::UpgradeEnded(KILLED)), Duration::ZERO);
             self.check(commands, false, seed);
         }
         for _ in 0..100 {

@@ -45,7 +45,7 @@ impl Server {
         features: Features,
         worker: &dyn Fn(Seat) -> i32,
     ) -> Server {
-        let (scoreboard, memory) = Scoreboard::create(workers, SystemTime::now()).unwrap();
+        let (scoreboard, memory) = Scoreboard::create(SystemTime::now()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let (reader, writer) = io::pipe().unwrap();
@@ -192,7 +192,7 @@ struct Program<'a> {
 }
 
 impl Surroundings for Program<'_> {
-    fn work(&self, seat: Seat) -> i32 {
+    fn work(&self, seat: Seat, _is_next: bool) -> i32 {
         (self.worker)(seat)
     }
 

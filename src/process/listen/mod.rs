@@ -161,7 +161,8 @@ impl Listeners {
         Listeners { are_activated: !entries.is_empty(), entries, ..Listeners::default() }
     }
 
-    /// Takes over what another process has [`handed`](Listeners::hand) to this one.
+    /// Takes over what another process has [`handed`](Listeners::hand) to this one. Socket files stay
+    /// that one's until this one [owns](Listeners::own_files) them.
     ///
     /// # Errors
     ///
@@ -177,7 +178,7 @@ impl Listeners {
             let mut taken = taken.collect::<io::Result<Vec<_>>>()?;
             let sockets = match &bound {
                 Address::Unix(path) if is_common && !are_activated => {
-                    let file = SocketFile::of(path).ok().map(Rc::new);
+                    let file = SocketFile::of_another(path).ok().map(Rc::new);
                     Sockets::Common(file, taken.pop().ok_or_else(malformed)?)
                 }
                 _ if is_common => Sockets::Common(None, taken.pop().ok_or_else(malformed)?),
@@ -205,6 +206,29 @@ impl Listeners {
             })
         });
         handed.collect()
+    }
+
+    /// These, but for sockets whose file somebody has removed: others are bound in their stead.
+    ///
+    /// # Errors
+    ///
+    /// As for [`renewed`](Listeners::renewed).
+    pub(crate) fn repaired(&self, config: &Checked<PoolConfig>) -> Result<Listeners, ListenError> {
+        let mut left = self.clone();
+        left.entries.retain(|entry| match &entry.sockets {
+            Sockets::Common(Some(file), _) => file.is_there(),
+            _ => true,
+        });
+        left.renewed(config, self.workers)
+    }
+
+    /// The socket files are removed by this process, and by no other.
+    pub(crate) fn own_files(&self) {
+        for entry in &self.entries {
+            if let Sockets::Common(Some(file), _) = &entry.sockets {
+                file.own();
+            }
+        }
     }
 
     /// Leaves the socket files to whoever inherits them.

@@ -70,6 +70,23 @@ impl SocketFile {
         Ok(SocketFile { identity: identity(&path)?, path, owner: Cell::new(process::id()) })
     }
 
+    /// The file at `path`, which is another process's until it is [owned](SocketFile::own).
+    pub(super) fn of_another(path: &Path) -> io::Result<SocketFile> {
+        let file = SocketFile::of(path)?;
+        file.leave();
+        Ok(file)
+    }
+
+    /// It is this process's from now on.
+    pub(super) fn own(&self) {
+        self.owner.set(process::id());
+    }
+
+    /// Whether it is where it was.
+    pub(super) fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
+
     /// Leaves it to somebody else.
     pub(super) fn leave(&self) {
         self.owner.set(0);
@@ -78,8 +95,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = self.owner.get() == process::id()
-            && identity(&self.path).is_ok_and(|identity| identity == self.identity);
+        let ours = self.owner.get() == process::id() && self.is_there();
         if ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove the socket {}: {error}", self.path.display());
         }

@@ -49,6 +49,10 @@ impl Status {
         text.gauge("held_bytes", "Memory that open connections hold.", self.memory_held);
         text.counter("access_log_lines_total", "Lines of the access log.", lines);
         text.counter("access_log_dropped_total", "Lines that found no room.", dropped);
+        let lost = self.lost_connections;
+        text.counter("lost_connections_total", "Connections that a worker's death ended.", lost);
+        let unread = self.dropped_messages;
+        text.counter("dropped_messages_total", "Messages that no worker read.", unread);
         text.counter("reloads_total", "Reloads that succeeded.", self.reloads);
         text.counter("upgrades_total", "Binary upgrades that succeeded.", self.upgrades);
     }
@@ -176,7 +180,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     fn text() -> String {
-        let (scoreboard, _memory) = Scoreboard::create(2, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
         scoreboard.pool().workers.set(2);
         let page = scoreboard.claim(1, UNIX_EPOCH).unwrap();
         page.figures.requests.add(3);

@@ -104,6 +104,12 @@ impl Steering {
         self.attach(group)
     }
 
+    /// Lets another `Steering` have the sockets, until this one [takes over](Steering::take_over)
+    /// again. What is attached goes on.
+    pub(crate) fn let_go(&mut self) {
+        self.groups.clear();
+    }
+
     /// The slot of socket `j` of every group.
     pub(crate) fn slot(&self, j: usize) -> &'static Slot {
         &self.slots[j]

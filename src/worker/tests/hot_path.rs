@@ -34,7 +34,7 @@ impl Bench {
         let (channel, master) = UnixDatagram::pair().unwrap();
         let (signals, kernel) = UnixDatagram::pair().unwrap();
         let (passing, dispatcher) = UnixDatagram::pair().unwrap();
-        let scoreboard = Scoreboard::create(1, SystemTime::now()).unwrap().0;
+        let scoreboard = Scoreboard::create(SystemTime::now()).unwrap().0;
         let queue = WakeQueue::new(WakeQueue::bell_descriptor().unwrap());
         let now = Instant::now();
         let parts = Parts {
@@ -53,7 +53,6 @@ impl Bench {
             guard: Guard::new(1),
             access_log: None,
             page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
-            asks: scoreboard.asks(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,

@@ -44,7 +44,7 @@ impl Stage {
         let [listener_number, channel_number, bell_number, passing_number] =
             [&listener, &channel, &bell, &passing].map(AsRawFd::as_raw_fd);
         let (queue, now) = (WakeQueue::new(bell), world.now());
-        let (page, asks) = board();
+        let page = board();
         let parts = Parts {
             buffers: ring.add_buffers(8, 512).unwrap(),
             ring,
@@ -61,7 +61,6 @@ impl Stage {
             guard: Guard::new(1),
             access_log: None,
             page,
-            asks,
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
@@ -82,18 +81,18 @@ impl Stage {
     }
 }
 
-/// The page of this thread's workers, each the successor of the one before, and what the master asks:
-/// thousands of scoreboards would be much memory.
-fn board() -> (&'static WorkerPage, &'static Asks) {
+/// The page of this thread's workers, each the successor of the one before: thousands of scoreboards
+/// would be much memory.
+fn board() -> &'static WorkerPage {
     thread_local! {
         static SCOREBOARD: Scoreboard =
-            Scoreboard::create(1, SystemTime::UNIX_EPOCH).unwrap().0;
+            Scoreboard::create(SystemTime::UNIX_EPOCH).unwrap().0;
     }
     SCOREBOARD.with(|scoreboard| {
         if let Some(page) = scoreboard.newest(0) {
-            page.on_end(State::Stopped);
+            page.on_end(std::process::id(), State::Stopped);
         }
-        (scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(), scoreboard.asks())
+        scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap()
     })
 }
 
@@ -500,7 +499,7 @@ fn what_the_kernel_refuses_and_breaks_is_counted() {
     use crate::figures::Fault::{AcceptFailed, Broken};
     for (fault, kind) in [(Fault::NoDescriptors, AcceptFailed), (Fault::Reset, Broken)] {
         (0..20).for_each(|seed| run(seed, Faults::NONE.with(fault, 400)));
-        let figures = &board().0.figures;
+        let figures = &board().figures;
         assert!(figures.faults(kind) > 0, "{fault:?}");
         let answered: u64 = figures.responses().iter().sum();
         assert!(answered <= figures.requests.read(), "nothing was malformed");

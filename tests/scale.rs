@@ -1,0 +1,82 @@
+//! More and fewer workers at run time, by the configuration or by a handle: no client notices.
+
+mod common;
+
+use std::fs;
+
+use common::load::Load;
+use common::observer::Observer;
+use common::{Client, MODES, Server, embedded, eventually};
+use nix::sys::signal::Signal;
+
+fn await_workers(server: &Server, count: usize, mode: &str) {
+    eventually("the old workers have gone", || server.workers().len() == count);
+    let status = server.status();
+    assert_eq!(status["total_workers"], count, "{mode}");
+    eventually("each serves", || server.status()["active_workers"] == count);
+}
+
+fn scale_by_file(mask: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("edge.toml");
+    for mode in MODES {
+        let write = |workers: usize| fs::write(&file, format!("workers = {workers}\n")).unwrap();
+        write(2);
+        let flags = ["-c", file.to_str().unwrap(), "--accept", mode];
+        let mut server = Server::start_with(&flags, &[("URING_POOL_MASK", mask)]);
+        let observer = Observer::start(server.address());
+        let load = Load::start(server.address(), 6, 3);
+        load.wait_for_answers(50);
+        let mut idle = Client::connect(server.address());
+        assert_eq!(idle.get("/plaintext").status(), 200);
+        for workers in [4, 1, 3, 2] {
+            write(workers);
+            server.signal(Signal::SIGHUP);
+            server.wait_for_log(&format!("reloaded: {workers} new workers serve"));
+            await_workers(&server, workers, mode);
+            load.wait_for_answers(50);
+        }
+        // What is wrong changes nothing.
+        fs::write(&file, "workers = 5000\n").unwrap();
+        server.signal(Signal::SIGHUP);
+        let line = server.wait_for_log("the settings can't be used, and nothing changes: ");
+        assert!(line.contains("5000") && line.contains("1024"), "{line}");
+        await_workers(&server, 2, mode);
+        load.wait_for_answers(50);
+        assert_eq!(idle.get("/plaintext").status(), 200, "{mode}: it was handed over each time");
+        observer.end();
+        load.end().assert_flawless(mode);
+    }
+}
+
+#[test]
+fn no_client_notices_another_number_of_workers() {
+    scale_by_file("");
+}
+
+#[test]
+fn no_client_notices_another_number_of_workers_on_an_old_kernel() {
+    scale_by_file("all");
+}
+
+#[test]
+fn no_client_notices_that_a_handle_scales() {
+    for mode in MODES {
+        for scaled in [5, 1] {
+            let to = scaled.to_string();
+            let mut server = embedded::start(&["--accept", mode, "--scale-to", &to]);
+            let load = Load::start(server.address(), 4, 3);
+            load.wait_for_answers(50);
+            server.signal(Signal::SIGWINCH);
+            server.wait_for_log(&format!("reloaded: {scaled} new workers serve"));
+            await_workers(&server, scaled, mode);
+            load.wait_for_answers(50);
+            // A reload asks the configuration again.
+            server.signal(Signal::SIGHUP);
+            server.wait_for_log("reloaded: 2 new workers serve");
+            await_workers(&server, 2, mode);
+            load.wait_for_answers(50);
+            load.end().assert_flawless(mode);
+        }
+    }
+}
