@@ -219,7 +219,12 @@ impl Display for Settings {
         line(f, "cache_bytes_max", bytes(*bytes_max as u64))?;
         line(f, "cache_file_bytes_max", bytes(*file_bytes_max))?;
         line(f, "cache_fresh", time(fresh))?;
+        self.write_worker(f)
+    }
+}
 
+impl Settings {
+    fn write_worker(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let WorkerConfig {
             limits,
             timeouts,

@@ -106,10 +106,10 @@ pub fn parse_proxy_header(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, 
 /// Whether `bytes` begin with `begin`; `None` while they may come to.
 fn begins(bytes: &[u8], begin: &[u8]) -> Option<bool> {
     let len = bytes.len().min(begin.len());
-    match bytes[..len] == begin[..len] {
-        false => Some(false),
-        true => (len == begin.len()).then_some(true),
+    if bytes[..len] != begin[..len] {
+        return Some(false);
     }
+    (len == begin.len()).then_some(true)
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
@@ -322,7 +322,10 @@ mod tests {
 
     #[test]
     fn a_wrong_header_is_refused_with_its_name_and_never_taken_for_a_part_of_a_right_one() {
-        use ProxyError::*;
+        use ProxyError::{
+            ChecksumWrong, CommandUnknown, FamilyUnknown, LengthInvalid, LineMalformed,
+            LineTooLong, NoHeader, TlvMalformed, VersionUnknown,
+        };
         let long = [&b"PROXY UNKNOWN "[..], &[b'x'; 100]].concat();
         let bad_crc = v2(0x21, 0x11, &[&TCP4[..], &[3, 0, 4, 1, 2, 3, 4]].concat());
         for (bytes, error) in [

@@ -374,21 +374,7 @@ impl Worker {
                 }
             }
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
-                self.acceptor.on_accepted(listener, &result, more, self.around.now);
-                match result {
-                    Ok(socket) => {
-                        if let Some(Some(taker)) = self.takers.get_mut(listener) {
-                            taker.on_accept(1, self.around.now);
-                        }
-                        self.around.traffic.accepted += 1;
-                        let origin = Origin::Accepted;
-                        self.gate.arrive(Newcomer { socket, origin, passed_as: 0 });
-                    }
-                    Err(Errno::CANCELED) => {}
-                    Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
-                }
-                let connections = self.connections();
-                self.acceptor.arm(&mut self.ring, connections);
+                self.on_accepted(listener, result, more);
             }
             (Tag::Bell, Outcome::Read { result, .. }) => match result {
                 Ok(_) => self.listen_to_bell(),
@@ -413,6 +399,24 @@ impl Worker {
             (Tag::Errand(number), outcome) => self.errands.handle_outcome(number, outcome),
             (tag, outcome) => unreachable!("{tag:?} completed as {outcome:?}"),
         }
+    }
+
+    fn on_accepted(&mut self, listener: usize, result: Result<OwnedFd, Errno>, more: bool) {
+        self.acceptor.on_accepted(listener, &result, more, self.around.now);
+        match result {
+            Ok(socket) => {
+                if let Some(Some(taker)) = self.takers.get_mut(listener) {
+                    taker.on_accept(1, self.around.now);
+                }
+                self.around.traffic.accepted += 1;
+                let origin = Origin::Accepted;
+                self.gate.arrive(Newcomer { socket, origin, passed_as: 0 });
+            }
+            Err(Errno::CANCELED) => {}
+            Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
+        }
+        let connections = self.connections();
+        self.acceptor.arm(&mut self.ring, connections);
     }
 
     /// A connection that was accepted here, or passed by the master, comes in.
