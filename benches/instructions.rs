@@ -38,13 +38,20 @@ type Case = (&'static str, u64, fn(u64));
 
 /// What is counted, and how many instructions it may take: the count when the limit was set, and
 /// 5 % for other versions of the compiler.
-const CASES: [Case; 6] = [
+const CASES: [Case; 11] = [
     ("parse a short head", 1300, |rounds| parse(WRK, rounds)),
     ("parse a browser's head", 3600, |rounds| parse(BROWSER, rounds)),
     ("answer a short request", 2600, |rounds| answer(&[WRK, OTHER], rounds)),
     ("answer it when it repeats", 1200, |rounds| answer(&[WRK], rounds)),
     ("answer a browser's request", 4800, |rounds| answer(&[BROWSER, OTHER_BROWSER], rounds)),
     ("answer 16 pipelined requests", 11900, |rounds| answer(&[&WRK.repeat(16)], rounds)),
+    ("short, with a record", 9000, |rounds| guarded(&[WRK, OTHER], false, false, rounds)),
+    ("short, and the access log", 9000, |rounds| guarded(&[WRK, OTHER], true, false, rounds)),
+    ("short, and a rate limit", 9000, |rounds| guarded(&[WRK, OTHER], false, true, rounds)),
+    ("short, and both", 9000, |rounds| guarded(&[WRK, OTHER], true, true, rounds)),
+    ("browser's, and both", 9000, |rounds| {
+        guarded(&[BROWSER, OTHER_BROWSER], true, true, rounds);
+    }),
 ];
 
 fn parse(head: &[u8], rounds: u64) {
@@ -57,7 +64,19 @@ fn parse(head: &[u8], rounds: u64) {
 
 /// Answers `rounds` requests, these in turn.
 fn answer(requests: &[&[u8]], rounds: u64) {
-    let mut conversation = Conversation::new(async |_: &Request| Response::text("Hello, World!"));
+    converse(Conversation::new(hello), requests, rounds);
+}
+
+/// The same with what costs something for each request: the access log, a limit of the client's rate.
+fn guarded(requests: &[&[u8]], has_log: bool, has_rate: bool, rounds: u64) {
+    converse(Conversation::guarded(hello, has_log, has_rate), requests, rounds);
+}
+
+async fn hello(_: &Request) -> Response {
+    Response::text("Hello, World!")
+}
+
+fn converse(mut conversation: Conversation, requests: &[&[u8]], rounds: u64) {
     let mut heard = Vec::with_capacity(4096);
     for (_, request) in (0..rounds).zip(requests.iter().cycle()) {
         heard.clear();

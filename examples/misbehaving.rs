@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use uring_pool::config::{PoolConfig, WorkerConfig, WorkerCount};
-use uring_pool::{Pool, Request, Response, rt};
+use uring_pool::{IntoResponse, Pool, Request, Response, rt};
 
 fn main() -> uring_pool::Result<()> {
     log::set_logger(&Stderr).expect("no other logger was set before");
@@ -98,7 +98,7 @@ fn main() -> uring_pool::Result<()> {
             }
             "/worker" => Response::text(worker.id().to_string()),
             "/status" => Response::json(&worker.pool_status()),
-            "/echo" => Response::text(String::from_utf8_lossy(request.body()).into_owned()),
+            "/echo" => request.text().await.map(Response::text).into_response(),
             _ => Response::text("ok\n"),
         }
     })

@@ -26,7 +26,9 @@
 pub mod app;
 pub mod config;
 mod conn;
+mod errands;
 mod figures;
+mod guard;
 mod http;
 mod master;
 #[doc(hidden)] // for benches and fuzzers
@@ -38,12 +40,18 @@ pub mod proto;
 mod worker;
 
 pub use app::Handler;
-pub use http::{Body, IntoResponse, Method, Request, Response, Status, Version};
+pub use guard::RequestId;
+pub use http::{
+    Body, BodyError, BodyStream, Event, Frame, IntoResponse, Method, Multipart, Origin, Part,
+    Request, Response, Scheme, Status, TempFile, Version,
+};
 pub use master::{MasterError, PoolHandle, balance};
-pub use pool::{Error, MessageError, Pool, Ready, Reload, Result, Worker};
+pub use pool::{
+    Error, MessageError, Pool, RateLimited, RateLimiter, Ready, Reload, Result, Worker,
+};
 pub use process::{
-    ActivationError, Errors as PoolErrors, ListenError, PidFileError, PrivilegeError, State,
-    Status as PoolStatus, WorkerStatus,
+    ActivationError, Errors as PoolErrors, ListenError, LogFileError, PidFileError, PrivilegeError,
+    State, Status as PoolStatus, WorkerStatus,
 };
 pub use uring_ring::{Features, Mask, Unavailable};
 pub use worker::rt;

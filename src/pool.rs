@@ -3,16 +3,19 @@
 use std::any::Any;
 use std::error;
 use std::fmt;
+use std::hash::Hash;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use uring_ring::{Features, Unavailable};
 
 use crate::app::{Handler, service};
 use crate::config::{Accept, Address, Checked, ConfigError, PoolConfig, WorkerConfig, WorkerCount};
+use crate::guard::{Quota, RateTable, Verdict, quota_fields, write_verdict_fields};
+use crate::http::{IntoResponse, Response, Status as StatusCode};
 use crate::master::balance::Balancer;
 use crate::master::{self, MasterError, PoolHandle, Start, Surroundings};
 use crate::process::Status;
@@ -22,10 +25,12 @@ use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
 use crate::process::inherit::Inheritance;
 use crate::process::listen::{ListenError, Listeners};
+use crate::process::log_file::{LogFile, LogFileError};
 use crate::process::pid_file::{PidFile, PidFileError};
 use crate::process::privileges::{self, PrivilegeError};
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
+use crate::process::sys;
 use crate::worker::{self, rt};
 
 /// A pool of worker processes that is about to be started.
@@ -163,6 +168,7 @@ impl Pool {
     {
         let config = self.config.validate()?;
         let worker = self.worker.validate()?;
+        try_log(&worker)?;
         privileges::raise_limits(config.descriptors_max, config.core_bytes_max)?;
         let features = Features::probe(config.mask)?;
         let workers = Cpus::detect().worker_count(config.workers);
@@ -181,6 +187,8 @@ impl Pool {
             _ => None, // the old master has it until this one is ready
         };
         let (scoreboard, memory) = scoreboard(memory).map_err(Error::Scoreboard)?;
+        let words = sys::share_words(RateTable::WORDS).map_err(Error::Scoreboard)?;
+        let rates = RateTable::new(words, scoreboard.seed());
         let start = Start {
             features,
             listeners,
@@ -196,6 +204,7 @@ impl Pool {
             hooks: self.hooks,
             factory,
             scoreboard,
+            rates,
             features,
             config,
             current: WorkerSettings { worker, app: None },
@@ -204,6 +213,11 @@ impl Pool {
         master::run(start, &mut program)?;
         Ok(())
     }
+}
+
+/// Whether the access log can be opened: now, when there is somebody to tell.
+fn try_log(worker: &WorkerConfig) -> std::result::Result<(), LogFileError> {
+    worker.access_log.path.as_deref().map_or(Ok(()), |path| LogFile::open(path).map(drop))
 }
 
 /// The figures of the pool that goes on here, or new ones.
@@ -222,6 +236,7 @@ struct Program<F> {
     hooks: Hooks,
     factory: F,
     scoreboard: Scoreboard,
+    rates: RateTable,
     features: Features,
     /// As given; what is in use, the master knows.
     config: Checked<PoolConfig>,
@@ -249,10 +264,11 @@ where
             id: seat.worker_id,
             core: seat.core,
             scoreboard: self.scoreboard,
+            rates: self.rates,
             limit: seat.limit,
             app,
         };
-        worker::run(seat, &settings.worker, || service((self.factory)(&about)))
+        worker::run(seat, &settings.worker, self.rates, || service((self.factory)(&about)))
     }
 
     fn on_ready(&mut self, ready: &master::Ready<'_>) {
@@ -266,6 +282,7 @@ where
             let Reload { pool, worker, app } = on_reload().map_err(|error| error.to_string())?;
             let config = pool.validate().map_err(|error| error.to_string())?;
             let worker = worker.validate().map_err(|error| error.to_string())?;
+            try_log(&worker).map_err(|error| error.to_string())?;
             self.next = Some(WorkerSettings { worker, app });
             return Ok(config);
         }
@@ -341,6 +358,7 @@ pub struct Worker {
     id: usize,
     core: Option<usize>,
     scoreboard: Scoreboard,
+    rates: RateTable,
     limit: Limit,
     app: Option<&'static dyn Any>,
 }
@@ -381,9 +399,94 @@ impl Worker {
         rt::on_message(listener);
     }
 
+    /// A limit of one's own: how often something may happen, by keys of one's own, over all workers
+    /// of the pool together. Limiters of the same name and the same numbers are one.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use uring_pool::{Pool, Request, Response};
+    ///
+    /// # fn main() -> uring_pool::Result<()> {
+    /// Pool::bind("127.0.0.1:8080")?.serve(|worker| {
+    ///     let logins = worker.rate_limiter("login", 5, Duration::from_secs(60));
+    ///     async move |request: &Request| {
+    ///         let user = request.query().unwrap_or_default();
+    ///         match logins.ask(user) {
+    ///             Ok(_) => Response::text("welcome"),
+    ///             Err(limited) => limited.into_response(),
+    ///         }
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// With no request, or a window beyond a second to a day.
+    pub fn rate_limiter(&self, name: &str, requests: u32, window: Duration) -> RateLimiter {
+        assert!(requests > 0, "a limit of no requests forbids everything");
+        let windows = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        assert!(windows.contains(&window), "a window lasts from a second to a day");
+        let quota = Quota::new(requests, window);
+        RateLimiter { table: self.rates, quota, name: name.to_owned() }
+    }
+
     /// The numbers of the whole pool, read from shared memory: cheap, and never waits.
     pub fn pool_status(&self) -> Status {
         self.scoreboard.status(SystemTime::now(), monotonic_nanos())
+    }
+}
+
+/// Limits how often something happens, over all workers of a pool; see [`Worker::rate_limiter`].
+///
+/// It is exact, and its memory is bounded: 458,752 keys at a time, all limiters together. Beyond that
+/// the key that is limited least is forgotten.
+#[derive(Clone, Debug)]
+pub struct RateLimiter {
+    table: RateTable,
+    quota: Quota,
+    name: String,
+}
+
+impl RateLimiter {
+    /// Whether it may happen once more for this key, which counts if so; and how often it may after
+    /// that.
+    ///
+    /// # Errors
+    ///
+    /// It may not now.
+    pub fn ask(&self, key: impl Hash) -> std::result::Result<u32, RateLimited> {
+        let verdict = self.table.ask(&self.quota, (&self.name, key), monotonic_nanos());
+        let limited = RateLimited { quota: self.quota, verdict };
+        if verdict.is_allowed { Ok(verdict.remaining) } else { Err(limited) }
+    }
+}
+
+/// Something has happened too often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RateLimited {
+    quota: Quota,
+    verdict: Verdict,
+}
+
+impl RateLimited {
+    /// When it may happen again.
+    pub fn retry_after(&self) -> Duration {
+        Duration::from_micros(self.verdict.retry_after)
+    }
+}
+
+/// 429 with Retry-After, `RateLimit` and `X-RateLimit-*`.
+impl IntoResponse for RateLimited {
+    fn into_response(self) -> Response {
+        let mut lines = quota_fields(&self.quota).into_bytes();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        write_verdict_fields(&self.verdict, now, &mut lines);
+        let lines = String::from_utf8(lines).expect("it is ASCII");
+        let fields = lines.lines().filter_map(|line| line.split_once(": "));
+        fields.fold(Response::plain(StatusCode::TOO_MANY_REQUESTS), |response, (name, value)| {
+            response.with_header(name.to_owned(), value.to_owned())
+        })
     }
 }
 
@@ -424,6 +527,8 @@ pub enum Error {
     PidFile(PidFileError),
     /// A limit can't be set.
     Privileges(PrivilegeError),
+    /// The access log can't be opened.
+    AccessLog(LogFileError),
     /// The master or a worker couldn't start.
     Master(MasterError),
 }
@@ -441,6 +546,7 @@ impl Error {
             Error::Activation(error) => error.code(),
             Error::PidFile(error) => error.code(),
             Error::Privileges(error) => error.code(),
+            Error::AccessLog(error) => error.code(),
             Error::Master(error) => error.code(),
         }
     }
@@ -457,7 +563,7 @@ impl Error {
         match self {
             Error::Config(_) => EX_USAGE,
             Error::Ring(_) | Error::Listen(_) | Error::Activation(_) => EX_UNAVAILABLE,
-            Error::PidFile(_) => EX_CANTCREAT,
+            Error::PidFile(_) | Error::AccessLog(_) => EX_CANTCREAT,
             Error::Privileges(PrivilegeError::TooFewDescriptors { .. })
             | Error::Scoreboard(_)
             | Error::Inheritance(_)
@@ -481,6 +587,7 @@ impl fmt::Display for Error {
             Error::Activation(error) => error.fmt(f),
             Error::PidFile(error) => error.fmt(f),
             Error::Privileges(error) => error.fmt(f),
+            Error::AccessLog(error) => error.fmt(f),
             Error::Handle(error) => write!(f, "no descriptor for the pool's handle: {error}"),
             Error::Master(error) => error.fmt(f),
         }
@@ -505,6 +612,7 @@ impl error::Error for Error {
             Error::Activation(error) => Some(error),
             Error::PidFile(error) => Some(error),
             Error::Privileges(error) => Some(error),
+            Error::AccessLog(error) => Some(error),
             Error::Master(error) => Some(error),
         }
     }
@@ -543,6 +651,12 @@ impl From<PidFileError> for Error {
 impl From<PrivilegeError> for Error {
     fn from(error: PrivilegeError) -> Error {
         Error::Privileges(error)
+    }
+}
+
+impl From<LogFileError> for Error {
+    fn from(error: LogFileError) -> Error {
+        Error::AccessLog(error)
     }
 }
 

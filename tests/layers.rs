@@ -10,15 +10,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The program is a user of the library: what it may name is what the library exports.
     ("cli", &["app", "config"]),
     // The way in, the one place that knows both master and worker.
-    ("pool", &["app", "config", "master", "process", "worker", "ring"]),
-    ("offline", &["app", "conn", "figures", "proto"]),
+    ("pool", &["app", "config", "guard", "http", "master", "process", "worker", "ring"]),
+    ("offline", &["app", "config", "conn", "figures", "guard", "http", "proto"]),
     ("master", &["figures", "process", "config", "ring"]),
-    ("worker", &["conn", "app", "process", "config", "figures", "ring"]),
-    ("conn", &["proto", "http", "app", "figures"]),
+    (
+        "worker",
+        &["conn", "app", "errands", "http", "guard", "process", "config", "figures", "ring"],
+    ),
+    ("conn", &["proto", "http", "app", "figures", "guard"]),
     ("process", &["config", "figures", "ring"]),
     ("config", &["ring"]), // for the mask of kernel features
-    ("app", &["http", "proto"]),
-    ("http", &["proto"]),
+    ("app", &["http", "proto", "errands"]),
+    ("errands", &["ring"]),
+    ("http", &["proto", "guard", "config"]),
+    ("guard", &["config"]),
     ("proto", &[]),
     ("figures", &[]),
 ];

@@ -14,9 +14,15 @@ struct Stderr;
 
 /// Sends the library's log to standard error.
 pub(super) fn install() {
-    let level = env::var(LEVEL_VARIABLE).ok().and_then(|level| level.parse().ok());
-    log::set_max_level(level.unwrap_or(LevelFilter::Info));
+    set_debug(false);
     log::set_logger(&Stderr).expect("no other logger was set before");
+}
+
+/// Shows details, or doesn't, unless the environment says otherwise.
+pub(super) fn set_debug(is_wanted: bool) {
+    let level = env::var(LEVEL_VARIABLE).ok().and_then(|level| level.parse().ok());
+    let default = if is_wanted { LevelFilter::Debug } else { LevelFilter::Info };
+    log::set_max_level(level.unwrap_or(default));
 }
 
 impl Log for Stderr {

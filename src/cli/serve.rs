@@ -18,11 +18,13 @@ const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until told to stop. A reload reads the file again, and opens the directory again.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
-    let Settings { pool, worker, site } = Settings::read(flags)?;
+    let Settings { pool, worker, site, debug } = Settings::read(flags)?;
+    super::log::set_debug(debug);
     let content = Content::open(&site)?;
     let flags = flags.clone();
     let pool = Pool::new(pool, worker)?.on_ready(announce).on_reload(move || {
-        let Settings { pool, worker, site } = Settings::read(&flags)?;
+        let Settings { pool, worker, site, debug } = Settings::read(&flags)?;
+        super::log::set_debug(debug);
         Ok(Reload::new(pool, worker).with(Content::open(&site)?))
     });
     pool.serve(|worker| {
@@ -57,9 +59,17 @@ impl Content {
 /// It isn't there, or is no directory.
 pub(super) fn open_root(site: &SiteSettings) -> Result<Option<Files>, Failure> {
     let open = |root: &Path| {
-        Files::open(root).map_err(|error| {
+        let files = Files::open(root).map_err(|error| {
             Failure::new(EX_NOINPUT, format_args!("cannot serve {}: {error}", root.display()))
-        })
+        })?;
+        let settings = site.files.clone();
+        Ok(files
+            .with_index(settings.index)
+            .with_listing(settings.listing)
+            .with_precompressed(settings.precompressed)
+            .with_cache_control(settings.cache_control)
+            .with_downloads(&settings.downloads)
+            .with_cache(settings.cache))
     };
     site.root.as_deref().map(open).transpose()
 }
@@ -86,12 +96,12 @@ struct Site {
 impl Handler for Site {
     async fn handle(&self, request: &Request) -> Response {
         if let Some(demo) = &self.demo
-            && let Some(response) = demo.answer(request)
+            && let Some(response) = demo.answer(request).await
         {
             return response;
         }
         match &self.files {
-            Some(files) => files.answer(request),
+            Some(files) => files.answer(request).await,
             None => Response::plain(Status::NOT_FOUND),
         }
     }

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use uring_pool::Mask;
+use uring_pool::app::coding::Coding;
+use uring_pool::app::files::{CacheLimits, CacheRule};
 use uring_pool::config::{
-    Buffers, ConfigError, Limits, PoolConfig, Recycle, Timeouts, WorkerConfig,
+    AccessLog, Buffers, ConfigError, Limits, PoolConfig, Proxies, RateLimit, Recycle, Timeouts,
+    WorkerConfig,
 };
 
 use super::file::Document;
@@ -25,6 +28,8 @@ pub(super) struct Settings {
     pub(super) pool: PoolConfig,
     pub(super) worker: WorkerConfig,
     pub(super) site: SiteSettings,
+    /// Whether the log tells details.
+    pub(super) debug: bool,
 }
 
 /// What to answer with.
@@ -34,6 +39,7 @@ pub(super) struct SiteSettings {
     pub(super) root: Option<PathBuf>,
     /// Whether the demo's endpoints come before the files.
     pub(super) demo: bool,
+    pub(super) files: FileSettings,
 }
 
 /// The features of the kernel that the environment says to do without.
@@ -46,6 +52,68 @@ pub(super) fn feature_mask() -> Result<Mask, Failure> {
     let wrong = |error| Failure::new(EX_USAGE, format_args!("{MASK_VARIABLE}: {error}"));
     names.parse().map_err(wrong)
 }
+
+/// How files are served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct FileSettings {
+    pub(super) index: Vec<String>,
+    pub(super) listing: bool,
+    pub(super) precompressed: Vec<Coding>,
+    pub(super) cache_control: Vec<CacheRule>,
+    pub(super) downloads: Vec<String>,
+    pub(super) cache: CacheLimits,
+}
+
+impl Default for FileSettings {
+    fn default() -> FileSettings {
+        FileSettings {
+            index: vec!["index.html".to_owned()],
+            listing: false,
+            precompressed: Coding::ALL.to_vec(),
+            cache_control: Vec::new(),
+            downloads: Vec::new(),
+            cache: CacheLimits::default(),
+        }
+    }
+}
+
+impl FileSettings {
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, value: &dyn Display, range: &str| {
+            let (value, range) = (value.to_string(), range.to_owned());
+            Err(ConfigError::OutOfRange { key, value, range })
+        };
+        for name in &self.index {
+            if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+                return refuse("site.index", &quoted(name), "names of files, such as index.html");
+            }
+        }
+        for pattern in &self.downloads {
+            if pattern.is_empty() || pattern.contains(char::is_control) {
+                return refuse("site.downloads", &quoted(pattern), "patterns such as *.iso");
+            }
+        }
+        let CacheLimits { bytes_max, file_bytes_max, fresh } = self.cache;
+        if file_bytes_max > FILE_BYTES_MAX {
+            return refuse("site.cache_file_bytes_max", &file_bytes_max, "at most 64 MiB");
+        }
+        if bytes_max > 0 && file_bytes_max > bytes_max as u64 {
+            let range = "at most site.cache_bytes_max, or a file would push out all others";
+            return refuse("site.cache_file_bytes_max", &file_bytes_max, range);
+        }
+        if fresh > FRESH_MAX {
+            return refuse("site.cache_fresh", &time_text(fresh), "at most 1h");
+        }
+        Ok(())
+    }
+}
+
+/// A file is read in one go when it is cached, and copied nowhere: as much as is sent in a second
+/// by a worker that does nothing else would be too much.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// What was served for so long without a look at the disk is a surprise.
+const FRESH_MAX: Duration = Duration::from_secs(3600);
 
 impl Settings {
     /// The defaults, over them what the file sets, over that what the flags set. May be called
@@ -81,8 +149,8 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.pool.clone().validate()?;
-        self.worker.validate()?;
-        Ok(())
+        self.worker.clone().validate()?;
+        self.site.files.check()
     }
 }
 
@@ -114,8 +182,7 @@ impl Display for Settings {
             pid_file,
             mask: _,
         } = &self.pool;
-        let listen: Vec<String> = listen.iter().map(quoted).collect();
-        line(f, "listen", format_args!("[{}]", listen.join(", ")))?;
+        line(f, "listen", list(listen))?;
         line(f, "workers", quoted(workers))?;
         line(f, "backlog", backlog)?;
         line(f, "accept", quoted(accept))?;
@@ -136,26 +203,74 @@ impl Display for Settings {
         optional(f, "descriptors_max", *descriptors_max)?;
         optional(f, "core_bytes_max", core_bytes_max.map(bytes))?;
         optional(f, "pid_file", pid_file.as_deref().map(path))?;
+        line(f, "debug", self.debug)?;
 
-        let SiteSettings { root, demo } = &self.site;
+        let SiteSettings { root, demo, files } = &self.site;
         writeln!(f, "\n[site]")?;
         optional(f, "root", root.as_deref().map(path))?;
         line(f, "demo", demo)?;
+        let FileSettings { index, listing, precompressed, cache_control, downloads, cache } = files;
+        let CacheLimits { bytes_max, file_bytes_max, fresh } = cache;
+        line(f, "index", list(index))?;
+        line(f, "listing", listing)?;
+        line(f, "precompressed", list(precompressed))?;
+        line(f, "cache_control", list(cache_control))?;
+        line(f, "downloads", list(downloads))?;
+        line(f, "cache_bytes_max", bytes(*bytes_max as u64))?;
+        line(f, "cache_file_bytes_max", bytes(*file_bytes_max))?;
+        line(f, "cache_fresh", time(fresh))?;
+        self.write_worker(f)
+    }
+}
 
-        let WorkerConfig { limits, timeouts, buffers, recycle } = &self.worker;
-        let Limits { head_bytes_max, fields_max, body_bytes_max, connections_max } = limits;
+impl Settings {
+    fn write_worker(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WorkerConfig {
+            limits,
+            timeouts,
+            buffers,
+            recycle,
+            rate_limit,
+            proxies,
+            access_log,
+            request_id_header,
+        } = &self.worker;
+        let Limits {
+            head_bytes_max,
+            target_bytes_max,
+            fields_max,
+            body_bytes_max,
+            collected_bytes_max,
+            connections_max,
+            connections_per_client,
+            requests_per_connection,
+            memory_bytes_max,
+            accepts_per_turn,
+            receive_rate_min,
+            send_rate_min,
+        } = limits;
         writeln!(f, "\n[limits]")?;
         line(f, "head_bytes_max", bytes(u64::from(*head_bytes_max)))?;
+        line(f, "target_bytes_max", bytes(u64::from(*target_bytes_max)))?;
         line(f, "fields_max", fields_max)?;
-        line(f, "body_bytes_max", bytes(*body_bytes_max as u64))?;
+        line(f, "body_bytes_max", bytes(*body_bytes_max))?;
+        line(f, "collected_bytes_max", bytes(*collected_bytes_max as u64))?;
         optional(f, "connections_max", *connections_max)?;
+        optional(f, "connections_per_client", *connections_per_client)?;
+        line(f, "requests_per_connection", requests_per_connection)?;
+        line(f, "memory_bytes_max", bytes(*memory_bytes_max))?;
+        line(f, "accepts_per_turn", accepts_per_turn)?;
+        line(f, "receive_rate_min", bytes(u64::from(*receive_rate_min)))?;
+        line(f, "send_rate_min", bytes(u64::from(*send_rate_min)))?;
 
-        let Timeouts { head, idle, body, write } = timeouts;
+        let Timeouts { head, idle, body, write, request, connection } = timeouts;
         writeln!(f, "\n[timeouts]")?;
         line(f, "head", time(head))?;
         line(f, "idle", time(idle))?;
         line(f, "body", time(body))?;
         line(f, "write", time(write))?;
+        optional(f, "request", request.as_ref().map(time))?;
+        optional(f, "connection", connection.as_ref().map(time))?;
 
         let Buffers { count, size } = buffers;
         writeln!(f, "\n[buffers]")?;
@@ -166,7 +281,29 @@ impl Display for Settings {
         writeln!(f, "\n[recycle]")?;
         optional(f, "requests", *requests)?;
         optional(f, "lifetime", lifetime.as_ref().map(time))?;
-        optional(f, "memory_bytes", memory_bytes.map(bytes))
+        optional(f, "memory_bytes", memory_bytes.map(bytes))?;
+
+        let RateLimit { enabled, requests, window, headers } = rate_limit;
+        writeln!(f, "\n[rate_limit]")?;
+        line(f, "enabled", enabled)?;
+        line(f, "requests", requests)?;
+        line(f, "window", time(window))?;
+        line(f, "headers", headers)?;
+
+        let Proxies { trusted, protocol, header } = proxies;
+        let trusted: Vec<String> = trusted.names().map(quoted).collect();
+        writeln!(f, "\n[proxies]")?;
+        line(f, "trusted", format_args!("[{}]", trusted.join(", ")))?;
+        line(f, "protocol", protocol)?;
+        line(f, "header", quoted(header))?;
+
+        let AccessLog { path: file, format, buffer_bytes, flush } = access_log;
+        writeln!(f, "\n[access_log]")?;
+        optional(f, "path", file.as_deref().map(path))?;
+        line(f, "format", quoted(format))?;
+        line(f, "buffer_bytes", bytes(*buffer_bytes as u64))?;
+        line(f, "flush", time(flush))?;
+        line(f, "request_id_header", request_id_header)
     }
 }
 
@@ -181,6 +318,11 @@ fn optional(f: &mut fmt::Formatter<'_>, key: &str, value: Option<impl Display>) 
 /// A basic string of TOML, whose escapes are those of JSON.
 fn quoted(value: impl Display) -> String {
     serde_json::Value::from(value.to_string()).to_string()
+}
+
+fn list(values: &[impl Display]) -> String {
+    let values: Vec<String> = values.iter().map(quoted).collect();
+    format!("[{}]", values.join(", "))
 }
 
 fn time(time: &Duration) -> String {

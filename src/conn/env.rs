@@ -1,20 +1,23 @@
 //! What a connection borrows from its worker for the length of one call: settings, the time,
 //! memory. Owns nothing of any connection.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::DRAIN_GRACE;
 use crate::app::Service;
 use crate::figures::Figures;
-use crate::http::RequestPool;
+use crate::guard::Guard;
+use crate::http::{BodyLimits, RequestPool};
 use crate::proto::h1::HeadLimits;
 
 /// Limits and timeouts of every connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) head: HeadLimits,
-    pub(crate) body_bytes_max: usize,
+    pub(crate) body: BodyLimits,
     /// From a head's first byte (or the accepting) to its last.
     pub(crate) head_timeout: Duration,
     /// Between requests.
@@ -23,6 +26,14 @@ pub(crate) struct Settings {
     pub(crate) body_timeout: Duration,
     /// Between two signs that the peer reads.
     pub(crate) write_timeout: Duration,
+    /// From a request's head to the begin of its response. Counts where there is a record.
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) requests_per_connection: u32,
+    /// Bytes a second; zero is no minimum.
+    pub(crate) receive_rate_min: u32,
+    pub(crate) send_rate_min: u32,
+    /// Whether responses tell the request's id. Counts where there is a record.
+    pub(crate) has_request_id: bool,
 }
 
 /// A worker's surroundings, as a connection may use them.
@@ -36,6 +47,7 @@ pub(crate) struct Env<'a> {
     pub(crate) waker: &'a Waker,
     pub(crate) date: &'a DateField,
     pub(crate) pools: &'a mut Pools,
+    pub(crate) guard: &'a mut Guard,
     pub(crate) figures: &'a Figures,
     pub(crate) draining: Draining,
 }
@@ -50,7 +62,56 @@ pub(crate) enum Draining {
     HandingOver,
 }
 
+impl Settings {
+    /// Settings that allow much, of the time and of everything else.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Settings {
+        Settings::generous(HeadLimits::default(), Duration::from_secs(60))
+    }
+
+    /// Every timeout is `timeout`, and there are no further limits.
+    pub(crate) fn generous(head: HeadLimits, timeout: Duration) -> Settings {
+        Settings {
+            head,
+            body: BodyLimits { bytes_max: 1 << 20, collected_bytes_max: 1 << 20 },
+            head_timeout: timeout,
+            idle_timeout: timeout,
+            body_timeout: timeout,
+            write_timeout: timeout,
+            request_timeout: None,
+            requests_per_connection: u32::MAX,
+            receive_rate_min: 0,
+            send_rate_min: 0,
+            has_request_id: false,
+        }
+    }
+
+    /// How long the peer may take to take so many bytes.
+    fn time_to_send(&self, bytes: usize) -> Duration {
+        /// On top of what the rate says: a fast path may have a short break.
+        const PAUSE: Duration = Duration::from_secs(5);
+        let at_rate = time_at(bytes, self.send_rate_min).map(|time| time + PAUSE);
+        at_rate.map_or(self.write_timeout, |time| time.min(self.write_timeout))
+    }
+
+    /// How much longer a body may take for these bytes of it.
+    pub(super) fn time_for_received(&self, bytes: usize) -> Duration {
+        time_at(bytes, self.receive_rate_min).unwrap_or(self.body_timeout)
+    }
+}
+
+/// The time that bytes take at a rate, unless that is zero.
+fn time_at(bytes: usize, rate: u32) -> Option<Duration> {
+    let micros = (bytes as u64).saturating_mul(1_000_000).checked_div(rate.into())?;
+    Some(Duration::from_micros(micros))
+}
+
 impl Env<'_> {
+    /// When a send of so many bytes that begins now has taken too long.
+    pub(super) fn send_deadline(&self, bytes: usize) -> Instant {
+        self.now + self.settings.time_to_send(bytes)
+    }
+
     /// How long a connection may wait for its next request.
     pub(crate) fn idle_timeout(&self) -> Duration {
         match self.draining {
@@ -65,6 +126,30 @@ impl Env<'_> {
 pub(crate) struct Pools {
     pub(crate) requests: RequestPool,
     buffers: Vec<Vec<u8>>,
+    /// Of [`Pools::LARGE_BYTES`] each.
+    large_buffers: Vec<Vec<u8>>,
+    /// Bytes that windows may take now.
+    windows: Rc<Cell<usize>>,
+}
+
+/// A connection's right to memory for a part of a file, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Window {
+    size: usize,
+    windows: Rc<Cell<usize>>,
+}
+
+impl Window {
+    /// Bytes.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.windows.set(self.windows.get() - self.size);
+    }
 }
 
 impl Pools {
@@ -75,12 +160,48 @@ impl Pools {
     /// A buffer that has grown beyond this isn't kept: 256 of them are 16 MiB.
     const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
+    /// What is read of a file at once: fewer enters than with half of it, and it stays in the
+    /// second-level cache between being read and being sent.
+    const WINDOW_BYTES: usize = 128 * 1024;
+    /// What is read at once when all connections together have taken [`Self::WINDOWS_BYTES_MAX`].
+    const WINDOW_BYTES_MIN: usize = 16 * 1024;
+    /// 256 connections with a full window. Beyond it, each costs the smallest.
+    const WINDOWS_BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// A window behind the head of a response.
+    const LARGE_BYTES: usize = Self::WINDOW_BYTES + 4 * 1024;
+    /// 2 MiB of them.
+    const LARGE_BUFFERS_MAX: usize = 16;
+
+    /// A window for a connection that begins to send a file.
+    pub(super) fn open_window(&mut self) -> Window {
+        let taken = self.windows.get();
+        let is_much = taken + Self::WINDOW_BYTES > Self::WINDOWS_BYTES_MAX;
+        let size = if is_much { Self::WINDOW_BYTES_MIN } else { Self::WINDOW_BYTES };
+        self.windows.set(taken + size);
+        Window { size, windows: Rc::clone(&self.windows) }
+    }
+
+    /// An empty buffer with room for `bytes`.
+    pub(super) fn take_large_buffer(&mut self, bytes: usize) -> Vec<u8> {
+        if bytes > Self::LARGE_BYTES || bytes <= Self::LARGE_BYTES / 4 {
+            return Vec::with_capacity(bytes);
+        }
+        self.large_buffers.pop().unwrap_or_else(|| Vec::with_capacity(Self::LARGE_BYTES))
+    }
+
     /// An empty buffer with some capacity.
     pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(Self::BUFFER_BYTES))
     }
 
     pub(crate) fn give_back_buffer(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == Self::LARGE_BYTES {
+            if self.large_buffers.len() < Self::LARGE_BUFFERS_MAX {
+                buffer.clear();
+                self.large_buffers.push(buffer);
+            }
+            return;
+        }
         let is_worth_keeping = (1..=Self::BUFFER_BYTES_KEPT).contains(&buffer.capacity());
         if is_worth_keeping && self.buffers.len() < Self::BUFFERS_MAX {
             buffer.clear();

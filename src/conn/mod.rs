@@ -6,30 +6,39 @@
 //! ```
 //!
 //! After every fact the caller polls all actions, then asks what to wait for. Requests are
-//! answered in order: while one is being handled, those behind it wait in `input`.
+//! answered in order: while one is being handled, those behind it wait in `input`. A body is
+//! received as far as its handler asks for it (`upload`).
 
+mod admission;
+mod download;
 mod env;
 mod output;
+mod record;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod upload;
 
+use std::io;
 use std::mem;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
 use crate::app::{Progress, Task};
 use crate::figures::{Fault, Parked};
-use crate::http::{Request, Response, Status};
-use crate::proto::h1::{
-    BodyDecoder, CONTINUE, Framing, HeadError, HeadParser, Method, Step, Version,
-};
+use crate::http::interim;
+use crate::http::{BodyError, Inlet, Request, Response, Status};
+use crate::proto::h1::{HeadError, HeadParser, Method, Version};
 
+pub(crate) use crate::http::BodyLimits;
+use download::{Download, Pumped};
+pub(crate) use download::{FileRead, FileSend};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
-use respond::{Download, Pumped};
+pub(crate) use record::Record;
 
 /// Bytes of later requests kept while an earlier one is handled. As much as a head may take: a
 /// client that pipelines more than this has to wait for answers.
@@ -49,6 +58,11 @@ pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(200);
 pub(crate) enum Action {
     /// Send this, then call `handle_sent`. There is one at a time.
     Send(Outgoing),
+    /// Read this, then call `handle_read`. There is one at a time, and no send beside it.
+    Read(FileRead),
+    /// Send this head and then this part of a file, then call `handle_file_sent`; also when the file
+    /// isn't in memory. As a `Send`, it is the only one.
+    SendFile(Box<FileSend>),
     /// Tell the peer that nothing more will come, and go on reading.
     ShutdownWrite,
     /// Close so that the peer sees that something is missing. Nothing follows.
@@ -68,29 +82,38 @@ pub(crate) struct Connection {
     phase_deadline: Option<Instant>,
     /// When the send in flight has taken too long.
     send_deadline: Option<Instant>,
+    /// The body of the request that is being handled, unless all of it has come: its bytes are the
+    /// next to arrive.
+    upload: Option<Rc<Inlet>>,
     /// The peer has sent its last byte.
     peer_ended: bool,
     /// See [`is_proven`](Connection::is_proven).
     is_proven: bool,
     /// Where the figures keep the line of a request that waits.
     parked: Parked,
+    /// Requests so far.
+    requests: u32,
+    /// There where anything asks for it: the access log, limits by client.
+    record: Option<Box<Record>>,
     socket: RawFd,
 }
 
 // An idle connection is little more than this.
-const _: () = assert!(size_of::<Connection>() <= 192);
+const _: () = assert!(size_of::<Connection>() <= 216);
 
 enum Phase {
+    /// A header of the PROXY protocol is to come first.
+    Proxy,
     /// Between requests.
     Idle,
     /// Some of a head is in `input`.
     Head,
-    /// The body is being collected.
-    Body { request: Request, decoder: BodyDecoder, exchange: Exchange },
     /// The handler waits for something.
     Handling { task: Task, exchange: Exchange },
     /// The response's body comes in pieces.
-    Streaming { download: Download, exchange: Exchange },
+    Streaming { download: Box<Download>, exchange: Exchange },
+    /// The request was answered, and the rest of its body is thrown away.
+    Discarding,
     /// The last response is on its way.
     Closing(Ending),
     /// The last response was sent, and what still comes is thrown away.
@@ -115,6 +138,8 @@ struct Exchange {
     version: Version,
     is_head: bool,
     keep_alive: bool,
+    /// Its body hadn't come to its end when the handler was called.
+    is_uploading: bool,
 }
 
 impl Connection {
@@ -133,9 +158,12 @@ impl Connection {
             output: Output::default(),
             phase_deadline: Some(deadline),
             send_deadline: None,
+            upload: None,
             peer_ended: false,
             is_proven: false,
             parked: Parked::NONE,
+            requests: 0,
+            record: None,
             socket,
         }
     }
@@ -157,6 +185,9 @@ impl Connection {
     /// The peer has sent its last byte. It may still read.
     pub(crate) fn handle_end(&mut self, env: &mut Env<'_>) {
         self.peer_ended = true;
+        if let Some(upload) = &self.upload {
+            upload.fail(BodyError::CutOff);
+        }
         if matches!(self.phase, Phase::Handling { .. } | Phase::Streaming { .. }) {
             self.phase_deadline = self.patience(env);
         }
@@ -166,19 +197,69 @@ impl Connection {
     /// What the last `Send` gave out has been sent; here is the memory of its head.
     pub(crate) fn handle_sent(&mut self, head: Vec<u8>, env: &mut Env<'_>) {
         let (responses, nanos) = self.output.finish(env.nanos);
-        if responses > 0 {
-            env.figures.durations.record(nanos, responses);
-        }
+        self.on_responses(responses, nanos, env);
         self.send_deadline = None;
         env.pools.give_back_buffer(head);
         match self.phase {
-            Phase::Streaming { .. } => self.pump(env),
+            Phase::Streaming { .. } => {
+                self.attend_upload();
+                self.pump(env);
+                self.follow_upload(env);
+            }
             Phase::Idle => self.phase_deadline = Some(env.now + env.idle_timeout()),
             _ => {}
         }
         if !self.input.is_empty() || self.peer_ended {
             self.advance_input(env);
         }
+    }
+
+    /// So many responses are sent to their ends, and took so long.
+    #[inline]
+    fn on_responses(&mut self, responses: u64, nanos: u64, env: &mut Env<'_>) {
+        if responses > 0 {
+            env.figures.durations.record(nanos, responses);
+            if let Some(record) = &mut self.record {
+                record.on_sent(responses, env);
+            }
+        }
+    }
+
+    /// What the last `SendFile` asked for, advanced by what was sent of it: all, or as much as was in
+    /// memory.
+    pub(crate) fn handle_file_sent(&mut self, send: FileSend, env: &mut Env<'_>) {
+        let Phase::Streaming { download, .. } = &mut self.phase else { return }; // it is over
+        self.send_deadline = None;
+        download.handle_file_sent(send, &mut self.output, env);
+        self.pump(env);
+        let (responses, nanos) = self.output.finish_file(env.nanos);
+        self.on_responses(responses, nanos, env);
+        self.advance_input(env);
+    }
+
+    /// What the last `Read` asked for: its buffer, longer by the count, or why there is nothing.
+    pub(crate) fn handle_read(
+        &mut self,
+        buffer: Vec<u8>,
+        result: Result<usize, io::Error>,
+        env: &mut Env<'_>,
+    ) {
+        let Phase::Streaming { download, .. } = &mut self.phase else {
+            return env.pools.give_back_buffer(buffer); // it is over
+        };
+        match &result {
+            Ok(0) => log::error!("a file became shorter while it was sent"),
+            Ok(_) => {}
+            Err(error) => log::error!("cannot read a file that is being sent: {error}"),
+        }
+        let count = result.unwrap_or(0) as u64;
+        if download.handle_read(buffer, count, &mut self.output) {
+            self.pump(env);
+        } else {
+            env.figures.on_fault(Fault::CutOff);
+            self.begin_close(Ending::Close);
+        }
+        self.advance_input(env);
     }
 
     /// A part of the last `Send` went out, so the peer does read.
@@ -191,15 +272,19 @@ impl Connection {
         match mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Handling { task, exchange } => {
                 env.figures.black_box.resume(self.parked);
+                self.attend_upload();
                 let progress = task.poll(&mut Context::from_waker(env.waker));
                 env.figures.black_box.pause();
                 self.follow(progress, exchange, env);
+                self.follow_upload(env);
                 self.advance_input(env);
             }
             Phase::Streaming { mut download, exchange } => {
                 download.handle_wake();
                 self.phase = Phase::Streaming { download, exchange };
+                self.attend_upload();
                 self.pump(env);
+                self.follow_upload(env);
                 self.advance_input(env);
             }
             phase => self.phase = phase, // woken for a request that is over
@@ -211,19 +296,27 @@ impl Connection {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= env.now);
         if is_over(self.send_deadline) {
             self.give_up(Fault::WriteTimeout, env); // the peer doesn't read: no way to tell it
+        } else if self.request_deadline().is_some_and(|at| at <= env.now) {
+            self.give_up_on_handler(env);
         } else if self.send_deadline.is_none() && is_over(self.phase_deadline) {
             let late = Status::REQUEST_TIMEOUT;
             match self.phase {
-                Phase::Head => self.refuse(late, Fault::HeadTimeout, false, env),
-                Phase::Body { exchange: Exchange { is_head, .. }, .. } => {
-                    self.refuse(late, Fault::BodyTimeout, is_head, env);
+                Phase::Head => {
+                    self.note_rubbish(env);
+                    self.refuse(late, Fault::HeadTimeout, false, env);
                 }
                 Phase::Idle if env.draining != Draining::Closing => {
                     self.give_up(Fault::IdleTimeout, env);
                 }
+                Phase::Handling { .. } | Phase::Streaming { .. } if self.waits_for_upload() => {
+                    self.fail_upload(BodyError::TimedOut, env);
+                }
+                Phase::Streaming { .. } if !self.peer_ended => self.show_life(env),
                 Phase::Handling { .. } | Phase::Streaming { .. } => {
                     self.give_up(Fault::WriteTimeout, env);
                 }
+                Phase::Discarding => self.give_up(Fault::BodyTimeout, env),
+                Phase::Proxy => self.give_up(Fault::HeadTimeout, env),
                 _ => self.fail(),
             }
         }
@@ -260,16 +353,29 @@ impl Connection {
         self.phase = Phase::Closed { told: false };
         self.send_deadline = None;
         self.phase_deadline = None;
+        self.drop_upload();
     }
 
     /// What to do next; to be asked until there is nothing.
     pub(crate) fn poll_action(&mut self, env: &mut Env<'_>) -> Option<Action> {
         if let Phase::Closed { told } = &mut self.phase {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
+            if let Some(record) = &mut self.record {
+                record.close(env);
+            }
             return (!mem::replace(told, true)).then_some(Action::Close);
         }
+        if let Phase::Streaming { download, .. } = &mut self.phase {
+            if let Some(send) = download.poll_send(&mut self.output) {
+                self.send_deadline = Some(env.now + env.settings.write_timeout);
+                return Some(Action::SendFile(send));
+            }
+            if let Some(read) = download.poll_read(&mut self.output, env) {
+                return Some(Action::Read(read));
+            }
+        }
         if let Some(outgoing) = self.output.poll() {
-            self.send_deadline = Some(env.now + env.settings.write_timeout);
+            self.send_deadline = Some(env.send_deadline(outgoing.head.len() + outgoing.body.len()));
             return Some(Action::Send(outgoing));
         }
         let Phase::Closing(ending) = self.phase else { return None };
@@ -282,13 +388,20 @@ impl Connection {
             self.phase_deadline = Some(env.now + LINGER);
             return Some(Action::ShutdownWrite);
         }
+        if let Some(record) = &mut self.record {
+            record.close(env);
+        }
         self.phase = Phase::Closed { told: true };
         Some(if ending == Ending::Abort { Action::Abort } else { Action::Close })
     }
 
     /// When to call [`handle_timeout`](Connection::handle_timeout), unless something happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.send_deadline.or(self.phase_deadline)
+        let deadline = self.send_deadline.or(self.phase_deadline);
+        match self.request_deadline() {
+            Some(other) => Some(deadline.map_or(other, |deadline| deadline.min(other))),
+            None => deadline,
+        }
     }
 
     /// Whether anything that arrives now is of use. While it isn't, the socket's window closes and
@@ -297,9 +410,12 @@ impl Connection {
         !self.peer_ended
             && match self.phase {
                 Phase::Idle | Phase::Head if !self.output.is_full() => true,
-                Phase::Body { .. } | Phase::Lingering { .. } => true,
+                Phase::Proxy | Phase::Discarding | Phase::Lingering { .. } => true,
                 Phase::Closing(_) | Phase::Closed { .. } => false,
-                _ => self.input.len() < INPUT_AHEAD_MAX,
+                _ => match &self.upload {
+                    Some(upload) => upload.is_wanted(),
+                    None => self.input.len() < INPUT_AHEAD_MAX,
+                },
             }
     }
 
@@ -326,14 +442,26 @@ impl Connection {
         loop {
             let rest = &bytes[used..];
             match &mut self.phase {
+                Phase::Proxy => match self.receive_proxy_header(rest, env) {
+                    Some(step) => used += step,
+                    None => break,
+                },
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
                 Phase::Idle | Phase::Head if rest.is_empty() => break,
                 // Left over from a body with a line end too many (RFC 9112 section 2.2).
-                Phase::Idle if rest.starts_with(b"\r\n") => used += 2,
+                Phase::Idle | Phase::Head if rest.starts_with(b"\r\n") => {
+                    used += 2;
+                    self.parser = HeadParser::default();
+                    self.phase = Phase::Idle;
+                }
                 Phase::Idle | Phase::Head => match self.parse(rest, env) {
                     Ok(Some(request)) => {
                         used += request.head().len;
-                        self.on_request(request, env);
+                        if request.head().framing.has_body() {
+                            used += self.begin_upload(request, &bytes[used..], env);
+                        } else {
+                            self.on_request(request, env);
+                        }
                     }
                     Ok(None) => {
                         if matches!(self.phase, Phase::Idle) {
@@ -345,39 +473,19 @@ impl Connection {
                     Err(error) => {
                         log::debug!("refused a request: {error}");
                         let fault = Fault::of_refusal(error.status());
-                        self.refuse(Status::new(error.status()), fault, false, env);
+                        let is_head = rest.trim_ascii_start().starts_with(b"HEAD ");
+                        self.note_rubbish(env);
+                        self.refuse(Status::new(error.status()), fault, is_head, env);
                     }
                 },
-                Phase::Body { request, decoder, exchange } => match decoder.decode(rest) {
-                    Ok(Step::Data { data, used: step }) => {
-                        used += step;
-                        let body = request.body_mut();
-                        if body.len() + data.len() > env.settings.body_bytes_max {
-                            let is_head = exchange.is_head;
-                            let status = Status::CONTENT_TOO_LARGE;
-                            self.refuse(status, Fault::TooLarge, is_head, env);
-                        } else {
-                            body.extend_from_slice(data);
-                            self.phase_deadline = Some(env.now + env.settings.body_timeout);
-                        }
+                Phase::Handling { .. } | Phase::Streaming { .. } => {
+                    match self.receive_upload(rest, env) {
+                        0 => return used,
+                        step => used += step,
                     }
-                    Ok(Step::More) => {
-                        used = bytes.len();
-                        break;
-                    }
-                    Ok(Step::End { used: step }) => {
-                        used += step;
-                        let phase = mem::replace(&mut self.phase, Phase::Idle);
-                        let Phase::Body { request, exchange, .. } = phase else { unreachable!() };
-                        self.call(request, exchange, env);
-                    }
-                    Err(error) => {
-                        log::debug!("refused a request's body: {error}");
-                        let is_head = exchange.is_head;
-                        self.refuse(Status::BAD_REQUEST, Fault::Malformed, is_head, env);
-                    }
-                },
-                Phase::Handling { .. } | Phase::Streaming { .. } => return used,
+                }
+                Phase::Discarding if rest.is_empty() => break,
+                Phase::Discarding => used += self.discard_upload(rest, env),
                 Phase::Lingering { discarded } => {
                     *discarded += rest.len();
                     if *discarded > LINGER_BYTES_MAX || self.peer_ended {
@@ -406,33 +514,37 @@ impl Connection {
         Ok(head.map(|head| requests.take(head, &bytes[..head.len], self.socket)))
     }
 
-    fn on_request(&mut self, request: Request, env: &mut Env<'_>) {
-        env.figures.requests.add(1);
-        self.output.begin_response(env.nanos);
-        let head = request.head();
-        let exchange = Exchange {
-            version: head.version,
-            is_head: head.method == Method::Head,
-            keep_alive: head.keep_alive && env.draining != Draining::Closing,
-        };
-        if head.method == Method::Connect {
+    /// A request without a body has come.
+    fn on_request(&mut self, mut request: Request, env: &mut Env<'_>) {
+        let (exchange, refusal) = self.begin_exchange(&mut request, env);
+        if let Some((status, fault)) = refusal {
+            return self.turn_away(request, status, fault, exchange, env);
+        }
+        if matches!(request.head().method, Method::Connect | Method::Trace) {
             return self.refuse(Status::NOT_IMPLEMENTED, Fault::Malformed, false, env);
         }
-        match head.framing {
-            framing if !framing.has_body() => self.call(request, exchange, env),
-            Framing::Length(length) if length > env.settings.body_bytes_max as u64 => {
-                self.refuse(Status::CONTENT_TOO_LARGE, Fault::TooLarge, exchange.is_head, env);
-            }
-            framing => {
-                if head.expect_continue {
-                    self.output.head(env.pools).extend_from_slice(CONTINUE);
-                }
-                let decoder = BodyDecoder::new(framing);
-                self.is_proven = true;
-                self.phase = Phase::Body { request, decoder, exchange };
-                self.phase_deadline = Some(env.now + env.settings.body_timeout);
-            }
-        }
+        self.call(request, exchange, env);
+    }
+
+    /// What its response must know of a request, and whether it has to be refused.
+    #[inline]
+    fn begin_exchange(
+        &mut self,
+        request: &mut Request,
+        env: &mut Env<'_>,
+    ) -> (Exchange, Option<(Status, Fault)>) {
+        env.figures.requests.add(1);
+        self.output.begin_response(env.nanos);
+        self.requests += 1;
+        request.set_id(env.guard.ids.next());
+        let refusal = self.admit(request, env);
+        let head = request.head();
+        let exchange = Exchange {
+            is_head: head.method == Method::Head,
+            keep_alive: head.keep_alive && env.draining != Draining::Closing,
+            ..Exchange::new(head.version)
+        };
+        (exchange, refusal)
     }
 
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
@@ -444,6 +556,9 @@ impl Connection {
     }
 
     fn follow(&mut self, progress: Progress, exchange: Exchange, env: &mut Env<'_>) {
+        if interim::is_pending() {
+            self.output.head(env.pools).extend_from_slice(&interim::take());
+        }
         match progress {
             Progress::Answered(mut request) => {
                 let response = request.take_response().expect("laid in by the service");
@@ -463,8 +578,11 @@ impl Connection {
     }
 
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
-        exchange.keep_alive &= env.draining != Draining::Closing;
-        match respond::write(response, &mut exchange, &mut self.output, env) {
+        exchange.keep_alive &= env.draining != Draining::Closing && self.may_go_on(env);
+        if exchange.is_uploading {
+            exchange.keep_alive &= self.may_outlive_upload(&response, env);
+        }
+        match self.write(response, &mut exchange, env) {
             None => self.finish_exchange(exchange, env),
             Some(download) => {
                 self.park(env);
@@ -478,7 +596,20 @@ impl Connection {
     /// How long a handler or a stream may wait. That is its own business, unless the peer has
     /// closed its side: most of those that do are gone, and nothing else will tell.
     fn patience(&self, env: &Env<'_>) -> Option<Instant> {
-        self.peer_ended.then(|| env.now + env.settings.write_timeout)
+        let idle = match &self.phase {
+            Phase::Streaming { download, .. } if !self.peer_ended => download.idle(),
+            _ => None,
+        };
+        let time = if self.peer_ended { Some(env.settings.write_timeout) } else { idle };
+        time.map(|time| env.now + time)
+    }
+
+    /// A stream has had nothing to send for so long that its peer may wonder.
+    fn show_life(&mut self, env: &mut Env<'_>) {
+        if let Phase::Streaming { download, .. } = &mut self.phase {
+            download.write_idle(&mut self.output, env);
+        }
+        self.phase_deadline = self.patience(env);
     }
 
     /// Moves what the response's stream has into the output, as far as there is room.
@@ -487,9 +618,16 @@ impl Connection {
         let exchange = *exchange;
         env.figures.black_box.resume(self.parked);
         let pumped = download.pump(&mut self.output, env);
+        if let Some(record) = &mut self.record {
+            record.on_body(download.sent());
+        }
         env.figures.black_box.pause();
         match pumped {
-            Pumped::Waiting => {}
+            Pumped::Waiting => {
+                if !self.waits_for_upload() {
+                    self.phase_deadline = self.patience(env);
+                }
+            }
             Pumped::Finished => self.finish_exchange(exchange, env),
             // What was promised can't be kept. Where the framing shows that, an end tells the peer.
             Pumped::Failed => {
@@ -507,12 +645,17 @@ impl Connection {
         }
     }
 
-    fn finish_exchange(&mut self, exchange: Exchange, env: &Env<'_>) {
+    fn finish_exchange(&mut self, exchange: Exchange, env: &mut Env<'_>) {
         self.output.end_response();
+        if let Some(record) = &mut self.record {
+            record.end(env);
+        }
         if self.parked.is_some() {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
         }
-        if exchange.keep_alive {
+        if exchange.is_uploading && self.upload.is_some() {
+            self.finish_upload(exchange, env);
+        } else if exchange.keep_alive {
             self.is_proven = true;
             if !matches!(self.phase, Phase::Idle) {
                 self.phase = Phase::Idle;
@@ -531,14 +674,18 @@ impl Connection {
         if matches!(self.phase, Phase::Head | Phase::Idle) {
             self.output.begin_response(env.nanos);
         }
-        let mut exchange = Exchange { version: Version::Http11, is_head, keep_alive: false };
-        respond::write(Response::plain(status), &mut exchange, &mut self.output, env);
+        let mut exchange = Exchange { is_head, ..Exchange::new(Version::Http11) };
+        self.write(Response::plain(status), &mut exchange, env);
         self.output.end_response();
+        if let Some(record) = &mut self.record {
+            record.end(env);
+        }
         self.begin_close(Ending::Linger);
     }
 
     fn begin_close(&mut self, ending: Ending) {
         self.phase = Phase::Closing(ending);
         self.phase_deadline = None;
+        self.drop_upload();
     }
 }

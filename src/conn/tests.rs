@@ -1,7 +1,11 @@
 //! Conversations with a connection in virtual time.
 
+mod downloads;
+
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +18,9 @@ use futures_core::Stream;
 use super::*;
 use crate::app::{Handler, Service, service};
 use crate::figures::{Durations, Fault, Figures};
+use crate::guard::Guard;
 use crate::http::Body;
-use crate::proto::h1::HeadLimits;
+use crate::offline;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -28,6 +33,7 @@ struct Talk {
     service: Box<dyn Service>,
     settings: Settings,
     pools: Pools,
+    guard: Guard,
     figures: Box<Figures>,
     date: DateField,
     now: Instant,
@@ -36,12 +42,18 @@ struct Talk {
     draining: Draining,
     /// What was given out to be sent and isn't acknowledged yet.
     in_flight: Option<Outgoing>,
+    reads_done: usize,
+    /// Files are in memory.
+    sends_files: bool,
+    files_sent: usize,
     received: Vec<u8>,
     write_ended: bool,
     closed: bool,
     aborted: bool,
     /// The peer reads at once.
     reads: bool,
+    /// Whoever is woken is polled.
+    follows_wakes: bool,
 }
 
 #[derive(Default)]
@@ -57,12 +69,12 @@ impl Talk {
     fn with(handler: impl Handler) -> Talk {
         let now = Instant::now();
         let settings = Settings {
-            head: HeadLimits::default(),
-            body_bytes_max: 64 * 1024,
+            body: BodyLimits { bytes_max: 64 * 1024, collected_bytes_max: 64 * 1024 },
             head_timeout: HEAD_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
+            ..Settings::for_tests()
         };
         let date = DateField::new(now, SystemTime::UNIX_EPOCH);
         let service = service(handler);
@@ -72,6 +84,7 @@ impl Talk {
             service,
             settings,
             pools: Pools::default(),
+            guard: Guard::new(1),
             figures: Box::new(Figures::new()),
             date,
             now,
@@ -79,20 +92,26 @@ impl Talk {
             wakes: Arc::default(),
             draining: Draining::No,
             in_flight: None,
+            reads_done: 0,
+            sends_files: false,
+            files_sent: 0,
             received: Vec::new(),
             write_ended: false,
             closed: false,
             aborted: false,
             reads: true,
+            follows_wakes: false,
         }
     }
 
     /// A server that says what it was asked.
     fn echoing() -> Talk {
-        Talk::with(async |request: &Request| {
-            let body = String::from_utf8_lossy(request.body()).into_owned();
-            format!("{} {} {body}", request.method_text(), request.path())
-        })
+        let mut talk = Talk::with(async |request: &Request| -> Result<String, BodyError> {
+            let body = request.text().await?;
+            Ok(format!("{} {} {body}", request.method_text(), request.path()))
+        });
+        talk.follows_wakes = true;
+        talk
     }
 
     fn tell(&mut self, fact: impl FnOnce(&mut Connection, &mut Env<'_>)) {
@@ -105,6 +124,7 @@ impl Talk {
             waker: &waker,
             date: &self.date,
             pools: &mut self.pools,
+            guard: &mut self.guard,
             figures: &self.figures,
             draining: self.draining,
         };
@@ -118,6 +138,26 @@ impl Talk {
                     self.received.extend_from_slice(&outgoing.body);
                     self.in_flight = Some(outgoing);
                 }
+                Action::Read(read) => {
+                    assert!(self.in_flight.is_none(), "nothing is read ahead");
+                    self.reads_done += 1;
+                    let (buffer, result) = offline::run(read);
+                    self.connection.handle_read(buffer, result, &mut env);
+                }
+                Action::SendFile(mut send) => {
+                    assert!(self.in_flight.is_none(), "one send at a time");
+                    self.files_sent += 1;
+                    if self.sends_files {
+                        let mut file = vec![0; send.left() as usize];
+                        let clone = File::from(send.file().try_clone_to_owned().unwrap());
+                        let count = clone.read_at(&mut file, send.offset()).unwrap();
+                        file.truncate(count);
+                        self.received.extend_from_slice(send.head());
+                        self.received.extend_from_slice(&file);
+                        send.advance(send.head().len() + count);
+                    }
+                    self.connection.handle_file_sent(*send, &mut env);
+                }
                 Action::ShutdownWrite => self.write_ended = true,
                 Action::Abort => (self.closed, self.aborted) = (true, true),
                 Action::Close => self.closed = true,
@@ -125,6 +165,9 @@ impl Talk {
         }
         if self.reads {
             self.read();
+        }
+        if self.follows_wakes && self.wakes.0.swap(0, Ordering::Relaxed) > 0 {
+            self.wake();
         }
     }
 
@@ -630,7 +673,6 @@ fn an_idle_connection_holds_no_memory_but_itself() {
     talk.say("ngth: 3\r\n\r\nabc");
     assert_eq!(talk.connection.input.capacity(), 0);
     assert!(!talk.connection.output.is_busy());
-    assert!(size_of::<Connection>() <= 192, "{} bytes", size_of::<Connection>());
 }
 
 impl Talk {
@@ -799,4 +841,260 @@ fn a_stream_stays_in_the_black_box_until_it_ends() {
     assert_eq!(talk.durations().count, 0);
     (0..9).for_each(|_| talk.wake());
     assert_eq!((talk.in_flight(), talk.durations().count), (vec![], 1));
+}
+
+/// A handler that takes its body piece by piece, each when `next` is woken.
+fn sipping() -> Talk {
+    let mut talk = Talk::with(async |request: &Request| -> Result<String, BodyError> {
+        let mut sizes = Vec::new();
+        while let Some(chunk) = request.chunk().await? {
+            sizes.push(chunk.len().to_string());
+        }
+        Ok(sizes.join(" "))
+    });
+    talk.follows_wakes = true;
+    talk
+}
+
+const POST_5: &str = "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
+
+#[test]
+fn a_body_comes_as_far_as_it_is_asked_for() {
+    let mut talk = Talk::with(async |request: &Request| {
+        let mut pending = true; // busy with something else
+        poll_fn(|_| if std::mem::take(&mut pending) { Poll::Pending } else { Poll::Ready(()) })
+            .await;
+        request.text().await
+    });
+    talk.say(POST_5);
+    assert!(!talk.connection.wants_input(), "nobody has asked for the body");
+    assert_eq!(talk.connection.poll_timeout(), None, "the peer is not waited for");
+    talk.wake();
+    assert!(talk.connection.wants_input(), "now somebody has");
+    talk.pass(BODY_TIMEOUT / 2);
+    talk.say("hel");
+    talk.say("lo");
+    assert!(talk.connection.wants_input(), "the next request may come");
+    talk.wake();
+    assert_eq!(talk.heard(), ok("hello"));
+}
+
+#[test]
+fn a_body_in_pieces_is_taken_in_pieces() {
+    let mut talk = sipping();
+    talk.say(POST_5);
+    talk.say("he");
+    talk.say("l");
+    talk.say("loGET");
+    assert_eq!(talk.heard(), ok("2 1 2"));
+    talk.say(" / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(talk.heard(), ok(""));
+}
+
+#[test]
+fn what_came_with_the_head_is_there_at_once() {
+    let mut talk = Talk::with(async |request: &Request| request.text().await);
+    talk.say(format!("{POST_5}hello"));
+    assert_eq!(talk.heard(), ok("hello"));
+    assert_eq!(talk.wakes.0.load(Ordering::Relaxed), 0);
+    assert!(talk.connection.upload.is_none());
+}
+
+#[test]
+fn a_continue_is_sent_when_the_body_is_asked_for() {
+    let head = "POST /p HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let mut refusing = Talk::with(async |_: &Request| (Status::FORBIDDEN, "no"));
+    refusing.say(head);
+    let heard = refusing.heard();
+    assert!(
+        heard.starts_with("HTTP/1.1 403 ") && heard.contains("Connection: close\r\n"),
+        "{heard}"
+    );
+    assert!(refusing.write_ended, "the client may send the body, or not: nobody can tell");
+
+    let mut hasty = Talk::echoing();
+    hasty.say(format!("{head}hello"));
+    assert_eq!(hasty.heard(), ok("POST /p hello"), "there is nothing to invite");
+
+    let mut streaming =
+        Talk::with(async |request: &Request| Response::new(Body::stream(request.body_stream())));
+    streaming.follows_wakes = true;
+    streaming.say(head);
+    let begin =
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(streaming.heard(), begin);
+    streaming.say("hello");
+    assert_eq!(streaming.heard(), "5\r\nhello\r\n0\r\n\r\n");
+    streaming.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(streaming.heard().ends_with("\r\n\r\n0\r\n\r\n"), "it goes on");
+}
+
+#[test]
+fn what_a_handler_leaves_is_thrown_away_when_it_is_short() {
+    let handler = async |_: &Request| "fine";
+    let next = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let longest = 64 * 1024 + 1; // one byte has come
+    for (length, stays) in [(5, true), (longest, true), (longest + 1, false)] {
+        let mut talk = Talk::with(handler);
+        talk.settings.body.bytes_max = 1 << 20;
+        talk.say(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\nx"));
+        let heard = talk.heard();
+        assert_eq!(!heard.contains("Connection: close\r\n"), stays, "{length}: {heard}");
+        assert_eq!(talk.write_ended, !stays, "{length}");
+        if stays {
+            talk.say(format!("{}{next}", "x".repeat(length - 1)));
+            assert_eq!(talk.heard(), ok("fine"), "{length}");
+            assert!(talk.connection.upload.is_none());
+        }
+    }
+
+    // In chunks, the length is known when it is over.
+    let mut talk = Talk::with(handler);
+    talk.settings.body.bytes_max = 1 << 20;
+    talk.say("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(talk.heard(), ok("fine"));
+    for _ in 0..8 {
+        talk.say(format!("2000\r\n{}\r\n", "x".repeat(0x2000)));
+        assert!(!talk.write_ended && talk.connection.wants_input());
+    }
+    talk.say("1\r\nx\r\n");
+    assert!(talk.write_ended, "too much of what nobody wants");
+}
+
+#[test]
+fn a_body_over_the_limit_of_what_is_collected_is_a_413_and_streams_all_the_same() {
+    for (path, status) in [("/collect", "413 Content Too Large"), ("/stream", "200 OK")] {
+        let mut talk = Talk::with(async |request: &Request| -> Result<String, BodyError> {
+            if request.path() == "/collect" {
+                return Ok(request.bytes().await?.len().to_string());
+            }
+            let mut size = 0;
+            while let Some(chunk) = request.chunk().await? {
+                size += chunk.len();
+            }
+            Ok(size.to_string())
+        });
+        talk.follows_wakes = true;
+        talk.settings.body.collected_bytes_max = 9;
+        talk.say(format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        talk.say("5\r\nhello\r\n5\r\nhello\r\n0\r\n\r\n");
+        let heard = talk.heard();
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{path}: {heard}");
+    }
+}
+
+#[test]
+fn a_body_that_breaks_tells_its_handler_why_and_closes() {
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (head, rest, line, fault) in [
+        (chunked, "x\r\n", "400 Bad Request", Fault::Malformed),
+        (chunked, "10001\r\n", "413 Content Too Large", Fault::TooLarge),
+        (chunked, "ffffffffffffffff\r\n", "413 Content Too Large", Fault::TooLarge),
+    ] {
+        for mut talk in [Talk::echoing(), sipping()] {
+            talk.say(head);
+            talk.say(rest);
+            assert_eq!(talk.heard(), refused(line));
+            assert!(talk.write_ended && !talk.closed);
+            assert_eq!(talk.faults(), [fault]);
+            talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(talk.heard(), "", "what follows has no begin");
+        }
+    }
+    let mut cut_off = Talk::echoing();
+    cut_off.say(format!("{POST_5}hel"));
+    cut_off.end();
+    assert_eq!(cut_off.heard(), refused("400 Bad Request"));
+    assert!(cut_off.closed);
+}
+
+#[test]
+fn whoever_holds_a_body_beyond_its_response_hears_of_its_end() {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    let kept = Rc::new(RefCell::new(None));
+    let keeper = Rc::clone(&kept);
+    let mut talk = Talk::with(async move |request: &Request| {
+        keeper.replace(Some(request.body_stream()));
+        "answered"
+    });
+    talk.say(POST_5);
+    assert_eq!(talk.heard(), ok("answered"));
+    let stream = kept.borrow_mut().take().unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let next = stream.poll_chunk(&mut context);
+    assert_eq!(next, Poll::Ready(Some(Err(BodyError::CutOff))));
+    talk.say("hello");
+    assert_eq!(stream.poll_chunk(&mut context), Poll::Ready(Some(Err(BodyError::CutOff))));
+}
+
+#[test]
+fn a_task_beside_the_handler_may_ask_for_the_body() {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    let kept = Rc::new(RefCell::new(None));
+    let keeper = Rc::clone(&kept);
+    let mut talk = Talk::with(async move |request: &Request| {
+        keeper.replace(Some(request.body_stream()));
+        std::future::pending::<&str>().await
+    });
+    talk.say("POST /p HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let stream = kept.borrow_mut().take().unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(stream.poll_chunk(&mut context).is_pending());
+    assert_eq!(talk.wakes.0.swap(0, Ordering::Relaxed), 1, "the connection has to know");
+    talk.wake();
+    assert_eq!(talk.heard(), "HTTP/1.1 100 Continue\r\n\r\n");
+    assert!(talk.connection.wants_input());
+    talk.say("hello");
+    assert_eq!(stream.poll_chunk(&mut context), Poll::Ready(Some(Ok("hello".into()))));
+    assert_eq!(stream.poll_chunk(&mut context), Poll::Ready(None));
+}
+
+#[test]
+fn a_request_knows_its_types_its_cookies_and_its_trailers() {
+    #[derive(serde::Deserialize)]
+    struct Order {
+        count: u8,
+    }
+    let mut talk = Talk::with(async |request: &Request| -> Result<String, BodyError> {
+        Ok(match request.path() {
+            "/json" => request.json::<Order>().await?.count.to_string(),
+            "/form" => request.form::<Order>().await?.count.to_string(),
+            "/twice" => request.text().await? + &request.text().await?,
+            "/trailers" => format!("{:?}", request.trailers().await?),
+            "/query" => format!("{:?}", request.query_pairs().collect::<Vec<_>>()),
+            _ => format!("{:?} {:?}", request.cookie("b"), request.cookies().collect::<Vec<_>>()),
+        })
+    });
+    let mut ask = |line: &str, fields: &str, body: &str| {
+        let length = body.len();
+        talk.say(format!(
+            "{line} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+        ));
+        let heard = talk.heard();
+        let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+        (head[9..12].to_owned(), body.to_owned())
+    };
+    let mut expect = |line, fields, body, status: &str, words: &str| {
+        let (heard, text) = ask(line, fields, body);
+        assert!(heard == status && text.contains(words), "{line} {body}: {heard} {text}");
+    };
+    let json = "Content-Type: application/json; charset=utf-8\r\n";
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    expect("POST /json", json, r#"{"count":7}"#, "200", "7");
+    expect("POST /json", "Content-Type: application/a+json\r\n", r#"{"count":7}"#, "200", "7");
+    expect("POST /json", json, r#"{"count":"7"}"#, "400", "invalid type: string");
+    expect("POST /json", json, "{", "400", "EOF while parsing");
+    expect("POST /json", form, r#"{"count":7}"#, "415", "not application/json");
+    expect("POST /form", form, "count=7&more=x", "200", "7");
+    expect("POST /form", form, "count=300", "400", "number too large");
+    expect("POST /form", json, "count=7", "415", "x-www-form-urlencoded");
+    expect("POST /twice", "", "x", "500", "Internal Server Error");
+    expect("GET /query?a=b%20c&d", "", "", "200", r#"[("a", "b c"), ("d", "")]"#);
+    let cookies = "Cookie: a=1; b=2=3;c ; =4\r\nCookie: b=5\r\n";
+    let pairs = r#"Some("2=3") [("a", "1"), ("b", "2=3"), ("", "4"), ("b", "5")]"#;
+    expect("GET /cookies", cookies, "", "200", pairs);
+    talk.say("POST /trailers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nA:  b \r\n\r\n");
+    assert!(talk.heard().ends_with(r#"[("A", [98])]"#));
 }

@@ -78,11 +78,21 @@ pub(crate) enum Fault {
     CutOff,
     /// An accept failed.
     AcceptFailed,
+    /// A client that asks too often: 429.
+    RateLimited,
+    /// Connections hold too much memory: 503.
+    OutOfMemory,
+    /// A handler took too long: 503.
+    RequestTimeout,
+    /// A client with too many connections: closed.
+    TooManyConnections,
+    /// Closed while idle, to make room for another one.
+    MadeRoom,
 }
 
 impl Fault {
     /// In the order of their numbers.
-    pub(crate) const ALL: [Fault; 10] = [
+    pub(crate) const ALL: [Fault; 15] = [
         Fault::Malformed,
         Fault::TooLarge,
         Fault::HeadTimeout,
@@ -93,6 +103,11 @@ impl Fault {
         Fault::Panicked,
         Fault::CutOff,
         Fault::AcceptFailed,
+        Fault::RateLimited,
+        Fault::OutOfMemory,
+        Fault::RequestTimeout,
+        Fault::TooManyConnections,
+        Fault::MadeRoom,
     ];
 
     /// Of a refusal with this status code.

@@ -9,6 +9,7 @@ pub(crate) mod cpus;
 pub(crate) mod inherit;
 mod last_words;
 pub(crate) mod listen;
+pub(crate) mod log_file;
 pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod outbox;
@@ -25,6 +26,7 @@ pub(crate) mod system;
 
 pub use activation::ActivationError;
 pub use listen::ListenError;
+pub use log_file::LogFileError;
 pub use pid_file::PidFileError;
 pub use privileges::PrivilegeError;
 pub use scoreboard::State;

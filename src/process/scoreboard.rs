@@ -276,6 +276,9 @@ pub(crate) struct Traffic {
     pub(crate) connections_closed: Counter,
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
+    /// Files that were in memory when they were asked for, and those that weren't.
+    pub(crate) cache_hits: Counter,
+    pub(crate) cache_misses: Counter,
     /// Enters of its ring.
     pub(crate) turns: Counter,
     /// The sequence number of the last connection that it took from the master.
@@ -287,6 +290,11 @@ pub(crate) struct Traffic {
     pub(crate) busy_since: Counter,
     /// The longest that this process has worked on one turn, in nanoseconds.
     pub(crate) loop_delay_max: Counter,
+    /// Bytes of memory that its connections hold.
+    pub(crate) memory_held: Counter,
+    /// Lines of the access log that were written, and that were dropped.
+    pub(crate) lines_logged: Counter,
+    pub(crate) lines_dropped: Counter,
 }
 
 impl WorkerPage {
@@ -314,6 +322,7 @@ impl WorkerPage {
         self.traffic.taken.set(0);
         self.traffic.not_taken.set(0);
         self.traffic.busy_since.set(0);
+        self.traffic.memory_held.set(0);
         self.life.memory.set(0);
         self.life.serving.set(0);
         self.set_state(state);

@@ -68,6 +68,12 @@ pub struct Status {
     pub bytes_received: u64,
     /// Bytes sent so far.
     pub bytes_sent: u64,
+    /// Requests so far for files that were in memory.
+    pub cache_hits: u64,
+    /// Requests so far for files that had to be looked for, or read.
+    pub cache_misses: u64,
+    /// The share of the former, from 0 to 1; 0 before the first.
+    pub cache_hit_rate: f64,
     /// Connections that wait in the master for a worker now.
     pub queue_size: u64,
     /// Connections so far that the master has accepted for its workers.
@@ -85,6 +91,12 @@ pub struct Status {
     pub reloads: u64,
     /// Binary upgrades that have succeeded.
     pub upgrades: u64,
+    /// Bytes of memory that open connections hold: parts of requests, and responses that wait.
+    pub memory_held: u64,
+    /// Lines of the access log that were written so far.
+    pub access_log_lines: u64,
+    /// Lines of the access log that were dropped so far, as the file was full, or too slow.
+    pub access_log_dropped: u64,
     /// What went wrong so far.
     pub errors: Errors,
     /// Each worker, in order.
@@ -119,6 +131,16 @@ pub struct Errors {
     pub cut_off_responses: u64,
     /// Accepts that failed.
     pub failed_accepts: u64,
+    /// Requests of clients that asked too often (429).
+    pub rate_limited: u64,
+    /// Requests that came while connections held too much memory (503).
+    pub out_of_memory: u64,
+    /// Handlers that took too long to answer (503).
+    pub request_timeouts: u64,
+    /// Connections that were closed at once, since their client had too many.
+    pub too_many_connections: u64,
+    /// Idle connections that were closed to make room for others.
+    pub made_room: u64,
 }
 
 /// What one worker is doing. Counts go on over its restarts.
@@ -179,6 +201,8 @@ impl Scoreboard {
         let errors = Errors::of(|fault| self.used().map(|page| page.figures.faults(fault)).sum());
         let uptime_seconds = now.saturating_sub(self.started_at());
         let total_requests = sum(|page| page.figures.requests.read());
+        let cache_hits = sum(|page| page.traffic.cache_hits.read());
+        let cache_misses = sum(|page| page.traffic.cache_misses.read());
         Status {
             is_running: self.used().any(|page| page.state().is_running()),
             architecture: self.architecture(),
@@ -204,6 +228,9 @@ impl Scoreboard {
             timed_out_connections: errors.timeouts(),
             bytes_received: sum(|page| page.traffic.bytes_received.read()),
             bytes_sent: sum(|page| page.traffic.bytes_sent.read()),
+            cache_hits,
+            cache_misses,
+            cache_hit_rate: share(cache_hits, cache_hits + cache_misses),
             queue_size: self.pool().queue_size.read(),
             dispatched: self.pool().accepted.read(),
             refused: self.pool().refused.read(),
@@ -212,6 +239,9 @@ impl Scoreboard {
             dropped_messages: self.pool().dropped_messages.read(),
             reloads: self.pool().reloads.read(),
             upgrades: self.pool().upgrades.read(),
+            memory_held: sum(|page| page.traffic.memory_held.read()),
+            access_log_lines: sum(|page| page.traffic.lines_logged.read()),
+            access_log_dropped: sum(|page| page.traffic.lines_dropped.read()),
             errors,
             workers,
             durations,
@@ -240,11 +270,20 @@ impl Errors {
             handler_panics: count(Fault::Panicked),
             cut_off_responses: count(Fault::CutOff),
             failed_accepts: count(Fault::AcceptFailed),
+            rate_limited: count(Fault::RateLimited),
+            out_of_memory: count(Fault::OutOfMemory),
+            request_timeouts: count(Fault::RequestTimeout),
+            too_many_connections: count(Fault::TooManyConnections),
+            made_room: count(Fault::MadeRoom),
         }
     }
 
     fn timeouts(&self) -> u64 {
-        self.head_timeouts + self.idle_timeouts + self.body_timeouts + self.write_timeouts
+        self.head_timeouts
+            + self.idle_timeouts
+            + self.body_timeouts
+            + self.write_timeouts
+            + self.request_timeouts
     }
 }
 
@@ -285,6 +324,12 @@ fn per_second(count: u64, seconds: u64) -> f64 {
     rounded(count as f64 / seconds.max(1) as f64)
 }
 
+/// A part of a whole; 0 of nothing.
+#[expect(clippy::cast_precision_loss, reason = "three decimals of it are shown")]
+fn share(part: u64, whole: u64) -> f64 {
+    rounded(part as f64 / whole.max(1) as f64)
+}
+
 /// Milliseconds to the microsecond; 0 for none.
 fn milliseconds(duration: Option<Duration>) -> f64 {
     rounded(duration.unwrap_or_default().as_secs_f64() * 1000.0)
@@ -315,6 +360,8 @@ mod tests {
         page.traffic.connections_closed.add(7);
         page.traffic.bytes_received.add(123);
         page.traffic.bytes_sent.add(456);
+        page.traffic.cache_hits.add(2);
+        page.traffic.cache_misses.add(1);
         page.traffic.turns.add(99);
         page.traffic.loop_delay_max.set(2_000_000);
         page.traffic.busy_since.set(1_000_000);
@@ -346,13 +393,16 @@ mod tests {
                 r#""p90_request_duration_ms":1.081,"p99_request_duration_ms":1.081,"#,
                 r#""p999_request_duration_ms":1.081,"#,
                 r#""active_connections":3,"total_connections":10,"closed_connections":7,"#,
-                r#""timed_out_connections":18,"bytes_received":123,"bytes_sent":456,"#,
+                r#""timed_out_connections":31,"bytes_received":123,"bytes_sent":456,"#,
+                r#""cache_hits":2,"cache_misses":1,"cache_hit_rate":0.667,"#,
                 r#""queue_size":6,"dispatched":1,"refused":2,"handed_over":3,"#,
                 r#""lost_connections":7,"dropped_messages":8,"reloads":4,"upgrades":5,"#,
+                r#""memory_held":0,"access_log_lines":0,"access_log_dropped":0,"#,
                 r#""errors":{"malformed":1,"too_large":2,"head_timeouts":3,"#,
                 r#""idle_timeouts":4,"body_timeouts":5,"write_timeouts":6,"#,
                 r#""broken_connections":7,"handler_panics":8,"cut_off_responses":9,"#,
-                r#""failed_accepts":10},"workers":[{"worker_id":0,"pid":123,"core":0,"#,
+                r#""failed_accepts":10,"rate_limited":11,"out_of_memory":12,"#,
+                r#""request_timeouts":13,"too_many_connections":14,"made_room":15},"workers":[{"worker_id":0,"pid":123,"core":0,"#,
                 r#""state":"ready","is_alive":true,"connections":3,"total_connections":10,"#,
                 r#""total_requests":1234,"started_at":1000,"last_activity_at":1008,"uptime":12,"#,
                 r#""idle_time":4,"memory_usage":4096,"loop_delay_ms":3.5,"restarts":0,"#,

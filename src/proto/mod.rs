@@ -5,4 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod forwarded;
 pub mod h1;
+pub mod multipart;
+pub mod proxy;

@@ -1,6 +1,8 @@
 //! The worker: one process, one ring, one loop. Acts on what connections decide; knows no HTTP.
 
+mod access_log;
 mod entry;
+mod gate;
 mod lifecycle;
 mod passing;
 mod recycle;
@@ -23,7 +25,9 @@ use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
 use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
+use crate::errands::{CacheCounts, Errands};
 use crate::figures::{Fault, Figures};
+use crate::guard::Guard;
 use crate::process::accept::Acceptor;
 use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
@@ -31,7 +35,9 @@ use crate::process::memory::Memory;
 use crate::process::parcel::Origin;
 use crate::process::scoreboard::{State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
+use access_log::AccessLog;
 use entry::{Entry, Receive};
+use gate::{Gate, GateConfig, IDLE_MIN, Newcomer, Step};
 use lifecycle::{Lifecycle, Order};
 use passing::{Delivery, Passing};
 use recycle::Recycle;
@@ -57,6 +63,8 @@ enum Tag {
     },
     Receive(ConnId),
     Send(ConnId),
+    Read(ConnId),
+    Writable(ConnId),
     Close(ConnId),
     /// Its target says all that there is to know.
     Cancel,
@@ -69,6 +77,10 @@ enum Tag {
     Arrived,
     /// Descriptors to the master.
     HandedOver,
+    /// Lines of the access log.
+    Logged,
+    /// What a future asked for, by its number.
+    Errand(usize),
 }
 
 /// How the loop goes on.
@@ -97,7 +109,9 @@ struct Parts {
     /// A signalfd.
     signals: OwnedFd,
     settings: Settings,
-    connections_max: usize,
+    gate: GateConfig,
+    guard: Guard,
+    access_log: Option<AccessLog>,
     page: &'static WorkerPage,
     worker_id: usize,
     runtime: Rc<Runtime>,
@@ -111,6 +125,8 @@ struct Worker {
     table: Table<Entry>,
     timers: Timers,
     acceptor: Acceptor<Tag>,
+    gate: Gate,
+    access_log: Option<AccessLog>,
     /// Where a steered listener's load is shown, for each listener.
     takers: Vec<Option<Taker>>,
     passing: Passing,
@@ -121,6 +137,7 @@ struct Worker {
     owes_listeners_back: bool,
     around: Around,
     runtime: Rc<Runtime>,
+    errands: Rc<Errands>,
     queue: Arc<WakeQueue>,
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
@@ -145,6 +162,7 @@ struct Around {
     wakers: ConnWakers,
     date: DateField,
     pools: Pools,
+    guard: Guard,
     figures: &'static Figures,
     draining: Draining,
     traffic: Traffic,
@@ -177,6 +195,7 @@ impl Around {
             waker: self.wakers.lend(id),
             date: &self.date,
             pools: &mut self.pools,
+            guard: &mut self.guard,
             figures: self.figures,
             draining: self.draining,
         }
@@ -188,14 +207,18 @@ impl Worker {
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
         let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
-        let Parts { connections_max, worker_id, page, .. } = parts;
+        let Parts { gate, guard, access_log, worker_id, page, .. } = parts;
+        let connections_max = gate.connections_max;
         let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
             ring,
             buffers,
             table: Table::new(),
             timers: Timers::default(),
-            acceptor: Acceptor::new(listeners, connections_max, tag, Tag::Cancel),
+            // One more than may be open: for whom one that idles has to go.
+            acceptor: Acceptor::new(listeners, connections_max + 1, tag, Tag::Cancel),
+            gate: Gate::new(gate),
+            access_log,
             takers: slots.into_iter().map(|slot| Some(Taker::new(slot?, now))).collect(),
             passing: Passing::new(passing, bell),
             lifecycle: Lifecycle::new(channel, signals, limit),
@@ -210,11 +233,13 @@ impl Worker {
                 wakers: ConnWakers::new(Arc::clone(&queue)),
                 date: DateField::new(now, SystemTime::now()),
                 pools: Pools::default(),
+                guard,
                 figures: &page.figures,
                 draining: Draining::No,
                 traffic: Traffic::default(),
             },
             runtime,
+            errands: Errands::new(now),
             queue,
             woken: Vec::new(),
             page,
@@ -246,22 +271,33 @@ impl Worker {
         self.around.nanos = self.anchor.nanos(now);
         self.page.traffic.busy_since.set(self.around.nanos);
         if self.around.date.refresh(now, SystemTime::now) {
-            self.measure_memory();
+            self.on_second();
         }
+        self.gate.begin_turn();
+        self.errands.enter(now, self.around.date.unix_seconds());
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
         }
         self.runtime.handle_time(now);
         self.on_alarms();
         self.on_woken();
-        self.acceptor.handle_time(now, &mut self.ring, self.table.len());
+        self.on_newcomers();
+        let connections = self.connections();
+        self.acceptor.handle_time(now, &mut self.ring, connections);
+        self.flush_log();
         self.publish(clock());
         self.speak(now);
+        while let Some((number, op)) = self.errands.poll() {
+            self.ring.push(op, Tag::Errand(number));
+        }
         self.passing.flush(&mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
-        let is_idle = self.table.len() == 0 && self.acceptor.is_off() && self.passing.is_idle();
+        let is_idle = self.connections() == 0
+            && self.acceptor.is_off()
+            && self.passing.is_idle()
+            && self.has_finished_log();
         if self.lifecycle.is_over(now, is_idle) {
             self.say_last_words();
             return Ok(Turn::Stopped);
@@ -310,25 +346,35 @@ impl Worker {
                 }
                 self.settle(id);
             }
+            (Tag::Read(id), Outcome::ReadAt { buffer, result }) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.reading = false;
+                let mut env = self.around.env(id);
+                entry.connection.handle_read(buffer, result.map_err(io::Error::from), &mut env);
+                self.settle(id);
+            }
+            (Tag::Writable(id), Outcome::Writable(_)) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.sending = false;
+                let mut env = self.around.env(id);
+                let sent = entry.advance_file(id, &mut self.ring, &mut env);
+                self.around.traffic.bytes_sent += sent;
+                self.settle(id);
+            }
             (Tag::Close(id), Outcome::Closed(_)) => {
                 let Some(entry) = self.table.get_mut(id) else { return };
                 entry.closed = true;
                 self.settle(id);
             }
-            (Tag::Accept { listener }, Outcome::Accepted(result)) => {
-                self.acceptor.on_accepted(listener, &result, more, self.around.now);
-                match result {
-                    Ok(socket) => {
-                        if let Some(Some(taker)) = self.takers.get_mut(listener) {
-                            taker.on_accept(1, self.around.now);
-                        }
-                        self.around.traffic.accepted += 1;
-                        self.on_connection(socket, Origin::Accepted, 0);
-                    }
-                    Err(Errno::CANCELED) => {}
-                    Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
+            (Tag::Logged, Outcome::Written { buffer, result }) => {
+                if let (Some(log), Some(lines)) =
+                    (&mut self.access_log, &mut self.around.guard.lines)
+                {
+                    log.on_written(buffer, result, lines, self.around.now, &mut self.ring);
                 }
-                self.acceptor.arm(&mut self.ring, self.table.len());
+            }
+            (Tag::Accept { listener }, Outcome::Accepted(result)) => {
+                self.on_accepted(listener, result, more);
             }
             (Tag::Bell, Outcome::Read { result, .. }) => match result {
                 Ok(_) => self.listen_to_bell(),
@@ -350,23 +396,122 @@ impl Worker {
                     self.follow(order);
                 }
             }
+            (Tag::Errand(number), outcome) => self.errands.handle_outcome(number, outcome),
             (tag, outcome) => unreachable!("{tag:?} completed as {outcome:?}"),
         }
     }
 
-    /// A connection that was accepted here, or passed under this number.
-    fn on_connection(&mut self, socket: OwnedFd, origin: Origin, passed_as: u64) {
-        let fd = socket.as_raw_fd();
-        let connection = match origin {
-            Origin::Accepted => {
-                Connection::new(fd, self.around.now + self.around.first_request_timeout())
+    fn on_accepted(&mut self, listener: usize, result: Result<OwnedFd, Errno>, more: bool) {
+        self.acceptor.on_accepted(listener, &result, more, self.around.now);
+        match result {
+            Ok(socket) => {
+                if let Some(Some(taker)) = self.takers.get_mut(listener) {
+                    taker.on_accept(1, self.around.now);
+                }
+                self.around.traffic.accepted += 1;
+                let origin = Origin::Accepted;
+                self.gate.arrive(Newcomer { socket, origin, passed_as: 0 });
             }
-            Origin::HandedOver => {
-                Connection::resumed(fd, self.around.now + self.around.settings.idle_timeout)
-            }
+            Err(Errno::CANCELED) => {}
+            Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
+        }
+        let connections = self.connections();
+        self.acceptor.arm(&mut self.ring, connections);
+    }
+
+    /// A connection that was accepted here, or passed by the master, comes in.
+    fn on_connection(&mut self, newcomer: Newcomer) {
+        let Newcomer { socket, origin, passed_as } = newcomer;
+        let (fd, now) = (socket.as_raw_fd(), self.around.now);
+        let mut connection = match origin {
+            Origin::Accepted => Connection::new(fd, now + self.around.first_request_timeout()),
+            Origin::HandedOver => Connection::resumed(fd, now + self.around.settings.idle_timeout),
         };
+        if let Some(record) = self.gate.record(&socket, now) {
+            connection.set_record(record);
+        }
         let id = self.table.insert(Entry::new(socket, connection, passed_as));
         self.settle(id);
+    }
+
+    /// Lets in who waits, as far as there is room; makes some where possible.
+    fn on_newcomers(&mut self) {
+        let (is_leaving, now) = (self.around.draining != Draining::No, self.around.now);
+        loop {
+            match self.gate.poll(self.table.len(), is_leaving, now) {
+                Step::Take(newcomer) => self.on_connection(newcomer),
+                Step::MakeRoom(count) => {
+                    let count = self.make_room(count);
+                    self.gate.on_room_made(count, now);
+                }
+                Step::Wait => return,
+            }
+        }
+    }
+
+    /// Closes those who have idled longest, and not only for a moment; returns how many.
+    fn make_room(&mut self, count: usize) -> usize {
+        let Settings { head_timeout, idle_timeout, .. } = self.around.settings;
+        let idle = self.table.iter().filter(|(_, entry)| !entry.is_closing());
+        let now = self.around.now;
+        let since = |entry: &Entry| {
+            let since = entry.connection.idle_since(head_timeout, idle_timeout)?;
+            (now.saturating_duration_since(since) >= IDLE_MIN).then_some(since)
+        };
+        let mut idle: Vec<(Instant, ConnId)> =
+            idle.filter_map(|(id, entry)| Some((since(entry)?, id))).collect();
+        if idle.len() > count {
+            idle.select_nth_unstable(count);
+            idle.truncate(count);
+        }
+        for (_, id) in &idle {
+            if let Some(entry) = self.table.get_mut(*id) {
+                entry.connection.make_room(&self.around.env(*id));
+            }
+            self.settle(*id);
+        }
+        idle.len()
+    }
+
+    /// Connections that are open, served or not yet.
+    fn connections(&self) -> usize {
+        self.table.len() + self.gate.waiting()
+    }
+
+    /// Another second has begun.
+    fn on_second(&mut self) {
+        self.measure_memory();
+        self.around.guard.set_time(SystemTime::now());
+        if let Some(log) = &mut self.access_log {
+            log.look_for_replacement();
+        }
+    }
+
+    fn flush_log(&mut self) {
+        if let (Some(log), Some(lines)) = (&mut self.access_log, &mut self.around.guard.lines) {
+            log.handle_time(lines, self.around.now, &mut self.ring);
+        }
+    }
+
+    /// Whether no line waits to be written, when there is nothing else to do before the end.
+    fn has_finished_log(&mut self) -> bool {
+        match (&mut self.access_log, &mut self.around.guard.lines) {
+            (Some(log), Some(lines)) if self.around.draining != Draining::No => {
+                log.finish(lines, self.around.now, &mut self.ring)
+            }
+            _ => true,
+        }
+    }
+
+    /// A connection is gone, or goes elsewhere.
+    fn remove(&mut self, id: ConnId) -> Option<Entry> {
+        let entry = self.table.remove(id)?;
+        self.around.guard.memory.change(entry.held_bytes, 0);
+        if let Some(client) = entry.counted_as {
+            self.gate.discount(client);
+        }
+        self.gate.on_removed();
+        Some(entry)
     }
 
     fn on_delivery(&mut self, delivery: Delivery) {
@@ -380,11 +525,11 @@ impl Worker {
                 let shown = &self.page.traffic;
                 shown.connections_total.add(new);
                 self.connections += new;
-                shown.connections.set((self.table.len() + count) as u64);
+                shown.connections.set((self.connections() + count) as u64);
                 shown.not_taken.add(missing as u64);
                 shown.taken.set(first + (count + missing) as u64 - 1);
-                for ((socket, origin), number) in connections.into_iter().zip(first..) {
-                    self.on_connection(socket, origin, number);
+                for ((socket, origin), passed_as) in connections.into_iter().zip(first..) {
+                    self.gate.arrive(Newcomer { socket, origin, passed_as });
                 }
                 if missing > 0 {
                     log::warn!("no descriptor was left for {missing} connections (`ulimit -n`)");
@@ -393,7 +538,8 @@ impl Worker {
                 }
             }
             Delivery::Listeners(listeners) => {
-                self.acceptor.adopt(listeners, &mut self.ring, self.table.len());
+                let connections = self.connections();
+                self.acceptor.adopt(listeners, &mut self.ring, connections);
             }
             Delivery::End => return,
         }
@@ -403,9 +549,13 @@ impl Worker {
     fn follow(&mut self, order: Order) {
         match order {
             Order::Drain => self.begin_drain(),
-            Order::AcceptAnew => self.acceptor.arm_anew(&mut self.ring, self.table.len()),
+            Order::AcceptAnew => {
+                let connections = self.connections();
+                self.acceptor.arm_anew(&mut self.ring, connections);
+            }
             Order::GiveListenersBack => {
-                self.acceptor.give_back(&mut self.ring, self.table.len());
+                let connections = self.connections();
+                self.acceptor.give_back(&mut self.ring, connections);
                 self.owes_listeners_back = true;
             }
             Order::Deliver(payload) => self.runtime.deliver(payload),
@@ -455,9 +605,14 @@ impl Worker {
     fn settle(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         let mut env = self.around.env(id);
+        let mut sent = 0;
         while let Some(action) = entry.connection.poll_action(&mut env) {
             match action {
                 Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
+                Action::Read(read) => entry.read(id, read, &mut self.ring),
+                Action::SendFile(send) => {
+                    sent += entry.send_file(id, send, &mut self.ring, &mut env);
+                }
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
                 Action::Abort => entry.begin_abort(id, &mut self.ring),
                 Action::Close => {
@@ -466,17 +621,32 @@ impl Worker {
                 }
             }
         }
+        self.around.traffic.bytes_sent += sent;
+        let held_bytes = entry.connection.held_bytes();
+        self.around.guard.memory.change(entry.held_bytes, held_bytes);
+        entry.held_bytes = held_bytes;
         if entry.is_closing() {
             if entry.may_remove() {
-                self.table.remove(id);
+                self.remove(id);
                 self.around.traffic.closed += 1;
-                self.acceptor.arm(&mut self.ring, self.table.len());
+                let connections = self.connections();
+                self.acceptor.arm(&mut self.ring, connections);
             }
             return;
         }
+        if self.gate.counts_clients()
+            && entry.counted_as.is_none()
+            && let Some(client) = entry.connection.client_to_count()
+        {
+            entry.counted_as = Some(client);
+            if !self.gate.count(client) {
+                entry.connection.turn_client_away(&self.around.env(id));
+                return self.settle(id);
+            }
+        }
         if self.around.draining == Draining::HandingOver && entry.connection.may_move() {
             if entry.end_receive(&mut self.ring)
-                && let Some(socket) = self.table.remove(id).and_then(Entry::into_socket)
+                && let Some(socket) = self.remove(id).and_then(Entry::into_socket)
             {
                 self.passing.hand_over(socket);
             }
@@ -557,6 +727,8 @@ impl Worker {
             self.acceptor.poll_timeout(),
             self.lifecycle.poll_timeout(),
             self.recycle.poll_timeout(),
+            self.gate.poll_timeout(self.table.len(), now),
+            self.access_log.as_ref().and_then(AccessLog::poll_timeout),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
@@ -572,12 +744,15 @@ impl Worker {
     fn publish(&mut self, end: Instant) {
         let traffic = mem::take(&mut self.around.traffic);
         let shown = &self.page.traffic;
-        shown.connections.set(self.table.len() as u64);
+        shown.connections.set(self.connections() as u64);
         shown.connections_total.add(traffic.accepted);
         shown.connections_closed.add(traffic.closed);
         shown.bytes_received.add(traffic.bytes_received);
         shown.bytes_sent.add(traffic.bytes_sent);
         shown.turns.add(1);
+        let CacheCounts { hits, misses } = self.errands.take_cache_counts();
+        shown.cache_hits.add(hits);
+        shown.cache_misses.add(misses);
         let requests = self.around.figures.requests.read();
         if requests != self.requests_shown {
             self.requests += requests - self.requests_shown;
@@ -589,17 +764,24 @@ impl Worker {
             shown.loop_delay_max.set(worked);
         }
         shown.busy_since.set(0);
+        shown.memory_held.set(self.around.guard.memory.held());
+        if let Some(lines) = &mut self.around.guard.lines {
+            let (written, dropped) = lines.take_counts();
+            shown.lines_logged.add(written);
+            shown.lines_dropped.add(dropped);
+        }
         self.connections += traffic.accepted;
         for taker in self.takers.iter().flatten() {
-            taker.show(self.table.len() as u64);
+            taker.show((self.table.len() + self.gate.waiting()) as u64);
         }
         if traffic.closed > 0 && self.page.asks.closings.read() != 0 {
-            let message = Message::ConnectionClosed { worker_id: self.id, open: self.table.len() };
+            let open = self.connections();
+            let message = Message::ConnectionClosed { worker_id: self.id, open };
             self.lifecycle.say(&message, &mut self.ring);
         }
         self.page.set_state(if self.lifecycle.draining() != Draining::No {
             State::Stopping
-        } else if self.acceptor.is_full(self.table.len()) {
+        } else if self.gate.is_full(self.table.len()) {
             State::Busy
         } else {
             State::Ready

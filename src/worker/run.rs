@@ -1,20 +1,27 @@
 //! From a seat to a running worker: its ring, its limits, its loop.
 
+use std::collections::hash_map::RandomState;
 use std::error::Error;
+use std::hash::BuildHasher;
 use std::process;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit};
 use uring_ring::{Ring, Setup};
 
+use super::access_log::AccessLog;
+use super::gate::{self, GateConfig};
 use super::recycle::Recycle;
 use super::rt::{Runtime, WakeQueue};
 use super::{Parts, Tag, Turn, Worker};
 use crate::app::Service;
 use crate::config::{Checked, WorkerConfig};
-use crate::conn::Settings;
+use crate::conn::{BodyLimits, Settings};
+use crate::guard::{Guard, Lines, Memory, Quota, Rate, RateTable};
 use crate::process::EXIT_CANNOT_START;
+use crate::process::log_file::LogFile;
 use crate::process::privileges;
 use crate::process::scoreboard::State;
 use crate::process::seat::Seat;
@@ -38,13 +45,14 @@ const CONNECTIONS_FEW: usize = 100;
 pub(crate) fn run(
     seat: Seat,
     config: &Checked<WorkerConfig>,
+    rates: RateTable,
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> i32 {
     let page = seat.page;
     if let Err(error) = sys::install_stack_dump(page) {
         log::warn!("this worker won't tell its stack when it hangs: {error}");
     }
-    let mut worker = match prepare(seat, config, service) {
+    let mut worker = match prepare(seat, config, rates, service) {
         Ok(worker) => worker,
         Err(error) => {
             log::error!("a worker cannot start: {error}");
@@ -69,11 +77,14 @@ pub(crate) fn run(
 fn prepare(
     seat: Seat,
     config: &WorkerConfig,
+    rates: RateTable,
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> Result<Worker, Box<dyn Error>> {
     let setup = Setup { entries: RING_ENTRIES, restricted: true, features: seat.features };
     let mut ring: Ring<Tag> = Ring::new(setup)?;
     let buffers = ring.add_buffers(config.buffers.count, config.buffers.size)?;
+    // Opened with the rights of the master, as the rings are made.
+    let file = config.access_log.path.as_deref().map(LogFile::open).transpose()?;
     // Memory of rings that are made with more rights counts against nobody's limit.
     if let Some(identity) = seat.identity {
         privileges::drop_to(identity)?;
@@ -89,6 +100,7 @@ fn prepare(
     let now = Instant::now();
     let runtime = Runtime::new(now, Arc::clone(&queue));
     runtime.enter(now); // a handler's maker may spawn tasks
+    let settings = settings(config);
     let parts = Parts {
         ring,
         buffers,
@@ -104,8 +116,10 @@ fn prepare(
         recycle: Recycle::new(config.recycle, process::id(), now),
         channel: seat.channel,
         signals: seat.signals,
-        settings: settings(config),
-        connections_max: connections_max(config),
+        gate: gate_config(config, &settings),
+        guard: guard(config, rates),
+        access_log: file.map(|file| AccessLog::new(file, config.access_log.flush)),
+        settings,
     };
     Ok(Worker::new(parts, service(), now))
 }
@@ -115,15 +129,50 @@ fn settings(config: &WorkerConfig) -> Settings {
     Settings {
         head: HeadLimits {
             head_bytes_max: limits.head_bytes_max,
+            target_bytes_max: limits.target_bytes_max,
             fields_max: limits.fields_max,
-            ..HeadLimits::default()
         },
-        body_bytes_max: limits.body_bytes_max,
+        body: BodyLimits {
+            bytes_max: limits.body_bytes_max,
+            collected_bytes_max: limits.collected_bytes_max,
+        },
         head_timeout: timeouts.head,
         idle_timeout: timeouts.idle,
         body_timeout: timeouts.body,
         write_timeout: timeouts.write,
+        request_timeout: timeouts.request,
+        requests_per_connection: limits.requests_per_connection,
+        receive_rate_min: limits.receive_rate_min,
+        send_rate_min: limits.send_rate_min,
+        has_request_id: config.request_id_header,
     }
+}
+
+fn gate_config(config: &WorkerConfig, settings: &Settings) -> GateConfig {
+    GateConfig {
+        connections_max: connections_max(config),
+        connections_per_client: config.limits.connections_per_client,
+        accepts_per_turn: config.limits.accepts_per_turn,
+        connection_timeout: config.timeouts.connection,
+        proxies: Rc::new(config.proxies.clone()),
+        keeps_records: gate::keeps_records(config, settings),
+    }
+}
+
+fn guard(config: &WorkerConfig, table: RateTable) -> Guard {
+    let WorkerConfig { rate_limit, access_log, .. } = config;
+    // Another one in each process: nothing that an id is made of is known before.
+    let mut guard = Guard::new(RandomState::new().hash_one(process::id()));
+    guard.memory = Memory::new(config.limits.memory_bytes_max);
+    guard.rate = rate_limit.enabled.then(|| {
+        let quota = Quota::new(rate_limit.requests, rate_limit.window);
+        Rate::new(table, quota, rate_limit.headers)
+    });
+    guard.lines = access_log
+        .path
+        .is_some()
+        .then(|| Lines::new(access_log.format, access_log.buffer_bytes, SystemTime::now()));
+    guard
 }
 
 /// As configured, but no more than there are descriptors for.

@@ -61,12 +61,14 @@ impl<T> Table<T> {
         Some(self.slab.remove(id.index as usize).1)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
+        self.slab.iter().map(|(index, (generation, value))| {
+            (ConnId { index: index as u32, generation: *generation }, value)
+        })
+    }
+
     pub(super) fn ids(&self) -> Vec<ConnId> {
-        let id = |(index, (generation, _)): (usize, &(u32, T))| ConnId {
-            index: index as u32,
-            generation: *generation,
-        };
-        self.slab.iter().map(id).collect()
+        self.iter().map(|(id, _)| id).collect()
     }
 }
 

@@ -22,6 +22,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +36,8 @@ pub(crate) struct Server {
     successor: Option<i32>,
     /// Read as it is written, so that nobody ever waits for a reader.
     log: Receiver<String>,
+    /// Where its configuration lies, if it is this process that wrote it.
+    directory: Option<TempDir>,
 }
 
 /// How connections reach the workers: `--accept`.
@@ -63,6 +66,16 @@ impl Server {
         Server::of(command)
     }
 
+    /// Starts it with this configuration, on a free port of loopback.
+    pub(crate) fn configured(text: &str, flags: &[&str]) -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("edge.toml");
+        fs::write(&path, text).unwrap();
+        let mut server = Server::start(&[&["-c", path.to_str().unwrap()], flags].concat());
+        server.directory = Some(directory);
+        server
+    }
+
     /// Starts this program, which says a line when it is ready.
     pub(crate) fn of(mut command: Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -76,7 +89,7 @@ impl Server {
             let reason: Vec<String> = log.iter().collect();
             panic!("the server did not start: {}", reason.join("\n"));
         };
-        Server { child, line, successor: None, log }
+        Server { child, line, successor: None, log, directory: None }
     }
 
     /// The master's.
@@ -306,6 +319,26 @@ impl Client {
     pub(crate) fn of(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Client { stream, heard: Vec::new() }
+    }
+
+    /// Connects from another address of loopback, as another client.
+    pub(crate) fn connect_from(source: [u8; 4], address: SocketAddr) -> Client {
+        use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
+        use std::os::fd::AsRawFd;
+        let SocketAddr::V4(address) = address else { panic!("loopback is IPv4") };
+        let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+        let socket = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let [a, b, c, d] = source;
+        socket::bind(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
+        socket::connect(socket.as_raw_fd(), &SockaddrIn::from(address)).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client { stream, heard: Vec::new() }
+    }
+
+    /// Says something, if the other side still listens.
+    pub(crate) fn try_say(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
     pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) {

@@ -38,15 +38,21 @@ impl Status {
         text.counter("connections_closed_total", "Connections that were closed.", closed);
         text.counter("received_bytes_total", "Bytes received.", self.bytes_received);
         text.counter("sent_bytes_total", "Bytes sent.", self.bytes_sent);
+        text.counter("cache_hits_total", "Files that were in memory.", self.cache_hits);
+        text.counter("cache_misses_total", "Files that were not.", self.cache_misses);
         text.gauge("queue_size", "Connections that wait for a worker.", self.queue_size);
         text.counter("dispatched_total", "Connections that the master took.", self.dispatched);
         text.counter("refused_total", "Connections that the master refused.", self.refused);
         let handed_over = self.handed_over;
         text.counter("handed_over_total", "Connections that changed their worker.", handed_over);
+        let (lines, dropped) = (self.access_log_lines, self.access_log_dropped);
+        text.gauge("held_bytes", "Memory that open connections hold.", self.memory_held);
+        text.counter("access_log_lines_total", "Lines of the access log.", lines);
+        text.counter("access_log_dropped_total", "Lines that found no room.", dropped);
         let lost = self.lost_connections;
         text.counter("lost_connections_total", "Connections that a worker's death ended.", lost);
-        let dropped = self.dropped_messages;
-        text.counter("dropped_messages_total", "Messages that no worker read.", dropped);
+        let unread = self.dropped_messages;
+        text.counter("dropped_messages_total", "Messages that no worker read.", unread);
         text.counter("reloads_total", "Reloads that succeeded.", self.reloads);
         text.counter("upgrades_total", "Binary upgrades that succeeded.", self.upgrades);
     }
@@ -79,6 +85,11 @@ impl Status {
             ("handler_panic", errors.handler_panics),
             ("cut_off_response", errors.cut_off_responses),
             ("failed_accept", errors.failed_accepts),
+            ("rate_limited", errors.rate_limited),
+            ("out_of_memory", errors.out_of_memory),
+            ("request_timeout", errors.request_timeouts),
+            ("too_many_connections", errors.too_many_connections),
+            ("made_room", errors.made_room),
         ] {
             text.sample("errors_total", &format!("kind=\"{kind}\""), count);
         }

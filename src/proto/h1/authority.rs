@@ -13,6 +13,11 @@ pub(super) enum Port {
     Given,
 }
 
+/// Whether `text` is a host with an optional port, as Host may name it.
+pub fn is_authority(text: &[u8]) -> bool {
+    parse(text).is_some()
+}
+
 /// The port of `text`, which must be a host with an optional port (RFC 3986 section 3.2, and
 /// RFC 9110 section 4.2.4 against userinfo), else `None`. Refused though the grammar has them: an
 /// empty host, a comma, a port above 65535 or with more than 5 digits, `IPvFuture`.

@@ -72,6 +72,16 @@ impl BodyDecoder {
         }
     }
 
+    /// Bytes of payload that are sure to come if the peer keeps its word: the whole rest of a body
+    /// of known length, the rest of the chunk that has begun otherwise.
+    #[inline]
+    pub fn announced(&self) -> u64 {
+        match self {
+            Self::Length(decoder) => decoder.left(),
+            Self::Chunked(decoder) => decoder.chunk_left(),
+        }
+    }
+
     /// Whether the last byte of the body has been used.
     #[inline]
     pub fn is_ended(&self) -> bool {

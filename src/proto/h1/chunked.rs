@@ -1,5 +1,5 @@
-//! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte. Drops extensions
-//! and trailers, keeps no payload.
+//! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte. Drops extensions,
+//! keeps no payload.
 
 use std::fmt;
 
@@ -16,23 +16,23 @@ const SIZE_DIGITS_MAX: u8 = 16;
 const EXTENSION_LINE_BYTES_MAX: u16 = 1024;
 const EXTENSION_BODY_BYTES_MAX: u16 = 16 * EXTENSION_LINE_BYTES_MAX;
 
-/// Trailer lines of one body, and their bytes: what is dropped anyway may be a quarter of a head.
+/// Trailer lines of one body, and their bytes: a quarter of what a head may have.
 const TRAILERS_MAX: u8 = 32;
 const TRAILER_BYTES_MAX: u16 = 4 * 1024;
 
 /// Decodes a chunked body (RFC 9112 section 7.1).
 ///
-/// Trailers are held to the grammar of field lines and then dropped: merging them into the head,
+/// Trailers are held to the grammar of field lines and kept apart: merging them into the head,
 /// unasked, is how they have been used for smuggling (RFC 9110 section 6.5.1).
 #[derive(Clone, Debug)]
 pub struct ChunkedDecoder {
     state: State,
+    /// Trailer lines as they came.
+    trailers: Vec<u8>,
     extension_bytes_left: u16,
     trailer_bytes_left: u16,
     trailers_left: u8,
 }
-
-const _: () = assert!(size_of::<ChunkedDecoder>() <= 24);
 
 /// What the next byte must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +42,11 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Whitespace before an extension's semicolon.
-    Space {
-        size: u64,
-        line: u16,
-    },
-    /// Any byte of an extension, or the CR behind it.
+    /// A byte of an extension, or the CR behind it.
     Extension {
         size: u64,
         line: u16,
+        place: Place,
     },
     /// The LF that ends a size.
     SizeLf {
@@ -77,10 +73,60 @@ enum State {
     Ended,
 }
 
+/// Where in `BWS ";" BWS name [ BWS "=" BWS value ]` (RFC 9112 section 7.1.1) the last byte was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In whitespace before a semicolon.
+    Before,
+    /// Behind the semicolon.
+    Semicolon,
+    Name,
+    /// In whitespace behind the name.
+    NameEnd,
+    /// Behind the equals sign.
+    Equals,
+    Value,
+    Quoted,
+    /// Behind a backslash in quotes.
+    Escape,
+    /// Behind the closing quote.
+    QuoteEnd,
+}
+
+impl Place {
+    /// The place of the next byte. A CR ends the line where `may_end` says so.
+    fn next(self, byte: u8) -> Option<Place> {
+        let is_space = matches!(byte, b' ' | b'\t');
+        match (self, byte) {
+            (Place::Before | Place::Semicolon | Place::Equals | Place::NameEnd, _) if is_space => {
+                Some(self)
+            }
+            (Place::Name, _) if is_space => Some(Place::NameEnd),
+            (Place::Value | Place::QuoteEnd, _) if is_space => Some(Place::Before),
+            (Place::Before | Place::Name | Place::NameEnd, b';')
+            | (Place::Value | Place::QuoteEnd, b';') => Some(Place::Semicolon),
+            (Place::Name | Place::NameEnd, b'=') => Some(Place::Equals),
+            (Place::Equals, b'"') => Some(Place::Quoted),
+            (Place::Quoted, b'"') => Some(Place::QuoteEnd),
+            (Place::Quoted, b'\\') => Some(Place::Escape),
+            (Place::Quoted | Place::Escape, _) => class::is(byte, VALUE).then_some(Place::Quoted),
+            (Place::Semicolon | Place::Name, _) => class::is(byte, TOKEN).then_some(Place::Name),
+            (Place::Equals | Place::Value, _) => class::is(byte, TOKEN).then_some(Place::Value),
+            (Place::Before | Place::NameEnd | Place::QuoteEnd, _) => None,
+        }
+    }
+
+    /// Whether the line may end behind it.
+    fn may_end(self) -> bool {
+        matches!(self, Place::Name | Place::Value | Place::QuoteEnd)
+    }
+}
+
 impl Default for ChunkedDecoder {
     fn default() -> Self {
         Self {
             state: State::Size { size: 0, digits: 0 },
+            trailers: Vec::new(),
             extension_bytes_left: EXTENSION_BODY_BYTES_MAX,
             trailer_bytes_left: TRAILER_BYTES_MAX,
             trailers_left: TRAILERS_MAX,
@@ -120,36 +166,49 @@ impl ChunkedDecoder {
         self.state == State::Ended
     }
 
+    /// Bytes of the chunk that has begun which haven't come yet: as many as its size says, and no
+    /// promise of what follows.
+    #[inline]
+    pub fn chunk_left(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            State::SizeLf { size } => size,
+            _ => 0,
+        }
+    }
+
+    /// The trailers that have come whole, names as sent and values without the whitespace around.
+    pub fn trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let end = memchr::memrchr(b'\n', &self.trailers).map_or(0, |at| at + 1);
+        self.trailers[..end].split_inclusive(|&byte| byte == b'\n').map(|line| {
+            let colon = memchr::memchr(b':', line).expect("a trailer has a colon");
+            (&line[..colon], line[colon + 1..].trim_ascii())
+        })
+    }
+
     /// The state behind a byte of framing.
     #[inline]
     fn after(&mut self, state: State, byte: u8) -> Result<State, ChunkError> {
         match state {
-            State::Size { size, digits: 1.. } if byte == b';' => {
+            State::Size { size, digits: 1.. } if matches!(byte, b';' | b' ' | b'\t') => {
                 self.spend_extension_byte(0)?;
-                Ok(State::Extension { size, line: 1 })
-            }
-            State::Size { size, digits: 1.. } if byte == b' ' || byte == b'\t' => {
-                self.spend_extension_byte(0)?;
-                Ok(State::Space { size, line: 1 })
+                let place = if byte == b';' { Place::Semicolon } else { Place::Before };
+                Ok(State::Extension { size, line: 1, place })
             }
             State::Size { size, digits } => size_after(size, digits, byte),
-            State::Space { size, line } => {
-                self.spend_extension_byte(line)?;
-                match byte {
-                    b' ' | b'\t' => Ok(State::Space { size, line: line + 1 }),
-                    b';' => Ok(State::Extension { size, line: line + 1 }),
-                    _ => Err(ChunkError::SizeInvalid),
-                }
+            State::Extension { size, place, .. } if byte == b'\r' && place.may_end() => {
+                Ok(State::SizeLf { size })
             }
-            State::Extension { size, line } => match byte {
-                b'\r' => Ok(State::SizeLf { size }),
-                byte if class::is(byte, VALUE) => {
-                    self.spend_extension_byte(line)?;
-                    Ok(State::Extension { size, line: line + 1 })
-                }
-                _ => Err(ChunkError::ExtensionInvalid),
-            },
-            State::SizeLf { size: 0 } | State::TrailerLf => line_feed(byte, State::Line),
+            State::Extension { size, line, place } => {
+                self.spend_extension_byte(line)?;
+                let place = place.next(byte).ok_or(ChunkError::ExtensionInvalid)?;
+                Ok(State::Extension { size, line: line + 1, place })
+            }
+            State::SizeLf { size: 0 } => line_feed(byte, State::Line),
+            State::TrailerLf => {
+                self.trailers.push(byte);
+                line_feed(byte, State::Line)
+            }
             State::SizeLf { size } => line_feed(byte, State::Data { left: size }),
             State::DataCr if byte == b'\r' => Ok(State::DataLf),
             State::DataCr => Err(ChunkError::DataTooLong),
@@ -158,18 +217,18 @@ impl ChunkedDecoder {
             State::Line => {
                 self.trailers_left =
                     self.trailers_left.checked_sub(1).ok_or(ChunkError::TrailersTooMany)?;
-                self.spend_trailer_byte()?;
+                self.keep_trailer_byte(byte)?;
                 token_byte(byte, State::TrailerName)
             }
             State::TrailerName => {
-                self.spend_trailer_byte()?;
+                self.keep_trailer_byte(byte)?;
                 match byte {
                     b':' => Ok(State::TrailerValue),
                     _ => token_byte(byte, State::TrailerName),
                 }
             }
             State::TrailerValue => {
-                self.spend_trailer_byte()?;
+                self.keep_trailer_byte(byte)?;
                 match byte {
                     b'\r' => Ok(State::TrailerLf),
                     byte if class::is(byte, VALUE) => Ok(State::TrailerValue),
@@ -189,9 +248,10 @@ impl ChunkedDecoder {
         Ok(())
     }
 
-    fn spend_trailer_byte(&mut self) -> Result<(), ChunkError> {
+    fn keep_trailer_byte(&mut self, byte: u8) -> Result<(), ChunkError> {
         self.trailer_bytes_left =
             self.trailer_bytes_left.checked_sub(1).ok_or(ChunkError::TrailersTooLarge)?;
+        self.trailers.push(byte);
         Ok(())
     }
 }
@@ -229,7 +289,7 @@ pub enum ChunkError {
     SizeInvalid,
     /// More digits than a `u64` has.
     SizeTooLong,
-    /// A control byte in an extension; a lone LF, for instance.
+    /// An extension that isn't a name with an optional value; a lone LF in it, for instance.
     ExtensionInvalid,
     /// More bytes of extensions than one line, or one body, may have.
     ExtensionsTooLarge,
@@ -257,7 +317,7 @@ impl fmt::Display for ChunkError {
         f.write_str(match self {
             Self::SizeInvalid => "a chunk size is not a hexadecimal number on a line of its own",
             Self::SizeTooLong => "a chunk size has too many digits",
-            Self::ExtensionInvalid => "a control byte in a chunk extension",
+            Self::ExtensionInvalid => "a chunk extension is not a name with an optional value",
             Self::ExtensionsTooLarge => "too many bytes of chunk extensions",
             Self::DataTooLong => "a chunk is longer than its size",
             Self::BareCr => "a carriage return without a line feed in a chunked body",

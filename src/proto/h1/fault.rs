@@ -6,18 +6,28 @@
 use super::HeadError;
 use super::class::{self, TARGET, TOKEN, VALUE};
 
-/// The first fault of `head`, which begins with its request line.
+/// The HTTP/2 connection preface, up to its version (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2";
+
+/// The first fault of `head`, which begins with its request line. `None` where the bytes that
+/// follow decide which one it is: so a fault has one name, however its bytes arrive.
 #[cold]
-pub(super) fn name(head: &[u8], error: httparse::Error) -> HeadError {
+pub(super) fn name(head: &[u8], error: httparse::Error) -> Option<HeadError> {
     match (error, first_fault(head)) {
-        (httparse::Error::TooManyHeaders, _) => HeadError::TooManyFields,
-        (_, Some(fault)) => fault,
-        (httparse::Error::HeaderName, None) => HeadError::FieldNameInvalid,
-        (httparse::Error::HeaderValue, None) => HeadError::FieldValueInvalid,
-        (httparse::Error::NewLine, None) => HeadError::BareCr,
-        (httparse::Error::Version | httparse::Error::Status, None) => HeadError::VersionInvalid,
-        (httparse::Error::Token, None) => HeadError::TargetInvalid,
+        (httparse::Error::TooManyHeaders, _) => Some(HeadError::TooManyFields),
+        (_, Some(fault)) => Some(fault),
+        (httparse::Error::HeaderName, None) => Some(HeadError::FieldNameInvalid),
+        (httparse::Error::HeaderValue, None) => Some(HeadError::FieldValueInvalid),
+        (httparse::Error::NewLine, None) => Some(HeadError::BareCr),
+        (httparse::Error::Version | httparse::Error::Status, None) => None,
+        (httparse::Error::Token, None) => Some(HeadError::TargetInvalid),
     }
+}
+
+/// Whether `head`, whose target is invalid, is the begin of an HTTP/2 preface.
+#[cold]
+pub(super) fn may_become_preface(head: &[u8]) -> bool {
+    PREFACE.starts_with(head)
 }
 
 /// `None` if no fault is found before the head or its bytes end.
@@ -44,7 +54,7 @@ fn request_line_fault(head: &[u8]) -> LineResult<'_> {
     if head.first() == Some(&0x16) {
         return Err(Some(HeadError::TlsHandshake));
     }
-    if head.starts_with(b"PRI * HTTP/2") {
+    if head.starts_with(PREFACE) {
         return Err(Some(HeadError::Http2Preface));
     }
     let rest = skip(head, TOKEN, b' ', HeadError::MethodInvalid)?;
@@ -56,6 +66,7 @@ fn request_line_fault(head: &[u8]) -> LineResult<'_> {
     let version_len = rest.iter().position(|byte| b"\r\n".contains(byte)).unwrap_or(rest.len());
     let (version, rest) = rest.split_at(version_len);
     match version {
+        _ if rest.is_empty() && may_become_version(version) => Err(None),
         b"HTTP/1.0" | b"HTTP/1.1" => line_end(rest),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
@@ -64,6 +75,15 @@ fn request_line_fault(head: &[u8]) -> LineResult<'_> {
         }
         _ => Err(Some(HeadError::VersionInvalid)),
     }
+}
+
+/// Whether `text` begins like `HTTP/` DIGIT `.` DIGIT, and goes no further.
+fn may_become_version(text: &[u8]) -> bool {
+    let is_like = |(byte, like): (&u8, &u8)| match like {
+        b'0' => byte.is_ascii_digit(),
+        like => byte == like,
+    };
+    text.len() <= b"HTTP/0.0".len() && text.iter().zip(b"HTTP/0.0").all(is_like)
 }
 
 fn field_fault(line: &[u8], is_first: bool) -> LineResult<'_> {

@@ -77,11 +77,19 @@ pub fn parse_head(
     let mut headers = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let headers = &mut headers[..FIELDS_MAX.min(limits.fields_max.into())];
     let mut request = httparse::Request::new(&mut []);
-    let status = request
-        .parse_with_uninit_headers(&window[start..], headers)
-        .map_err(|error| fault::name(&window[start..], error))?;
+    let status = match request.parse_with_uninit_headers(&window[start..], headers) {
+        Ok(status) => status,
+        Err(error) => match fault::name(&window[start..], error) {
+            Some(fault) => return Err(fault),
+            None => httparse::Status::Partial,
+        },
+    };
     let line = match (request.method, request.path) {
-        (Some(method), Some(target)) => Some(RequestLine::parse(window, method, target, *limits)?),
+        (Some(method), Some(target)) => match RequestLine::parse(window, method, target, *limits) {
+            Ok(line) => Some(line),
+            Err(_) if fault::may_become_preface(&window[start..]) => None,
+            Err(fault) => return Err(fault),
+        },
         _ => None,
     };
     let (httparse::Status::Complete(len), Some(line), Some(minor)) =

@@ -15,10 +15,10 @@ pub enum Method {
     Delete,
     /// `CONNECT`: the target is an authority, and a 2xx turns the connection into a tunnel.
     Connect,
-    /// `OPTIONS`: the only one whose target may be `*`.
-    Options,
     /// `TRACE`
     Trace,
+    /// `OPTIONS`: the only one whose target may be `*`.
+    Options,
     /// `PATCH`
     Patch,
     /// Any other token; its text is [`Head::method_text`](super::Head::method_text).

@@ -28,6 +28,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+pub use authority::is_authority;
 pub use body::{BodyDecoder, LengthDecoder, Step};
 pub use chunked::{ChunkError, ChunkedDecoder};
 pub use class::{is_field_name, is_field_value};

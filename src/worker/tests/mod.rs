@@ -6,16 +6,15 @@ mod simulation;
 
 use std::time::Duration;
 
-use crate::conn::Settings;
-use crate::proto::h1::HeadLimits;
+use crate::conn::{BodyLimits, Settings};
 
 fn settings() -> Settings {
     Settings {
-        head: HeadLimits::default(),
-        body_bytes_max: 100_000,
+        body: BodyLimits { bytes_max: 100_000, collected_bytes_max: 100_000 },
         head_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(75),
         body_timeout: Duration::from_secs(30),
         write_timeout: Duration::from_secs(30),
+        ..Settings::for_tests()
     }
 }

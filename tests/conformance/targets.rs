@@ -1,0 +1,162 @@
+//! Request-targets, Host, and which of them names the site.
+
+use super::{Case, case};
+
+pub(crate) const CASES: &[Case] = &[
+    case("9112 3.2.1", "origin form", "GET /inspect HTTP/1.1\nHost: h\n\n", "200 +")
+        .with(&[r#""path":"/inspect","query":null"#, r#""host":"h""#]),
+    case("9112 3.2.1", "a query", "GET /inspect?a=b&c=%20? HTTP/1.1\nHost: h\n\n", "200 +")
+        .with(&[r#""path":"/inspect","query":"a=b&c=%20?""#]),
+    case("9112 3.2.1", "an empty query", "GET /inspect? HTTP/1.1\nHost: h\n\n", "200 +")
+        .with(&[r#""query":"""#]),
+    case(
+        "9112 3.2.1",
+        "what browsers don't escape",
+        "GET /inspect?a|{}^`\" HTTP/1.1\nHost: h\n\n",
+        "200 +",
+    ),
+    case("9112 3.2.1", "an unknown path", "GET /nothing HTTP/1.1\nHost: h\n\n", "404 +"),
+    case(
+        "9112 3.2.1",
+        "dot segments are a path's business",
+        "GET /../inspect HTTP/1.1\nHost: h\n\n",
+        "404 +",
+    ),
+    case("9112 3.2.1", "two slashes", "GET //inspect HTTP/1.1\nHost: h\n\n", "404 +"),
+    case("9112 3.2.1", "a fragment", "GET /inspect#a HTTP/1.1\nHost: h\n\n", "400 ."),
+    case(
+        "9112 3.2.1",
+        "a fragment behind a query",
+        "GET /inspect?a#b HTTP/1.1\nHost: h\n\n",
+        "400 .",
+    ),
+    case("9112 3.2.1", "no slash", "GET inspect HTTP/1.1\nHost: h\n\n", "400 ."),
+    case("9112 3.2.1", "a query alone", "GET ?a=b HTTP/1.1\nHost: h\n\n", "400 ."),
+    case("9112 3.2.1", "a backslash instead", "GET \\inspect HTTP/1.1\nHost: h\n\n", "400 ."),
+    case("9112 3.2.1", "a byte above 0x7f", "GET /\u{e9} HTTP/1.1\nHost: h\n\n", "400 ."),
+    case(
+        "9112 3.2.1",
+        "a byte above 0x7f in the query",
+        "GET /?\u{ff} HTTP/1.1\nHost: h\n\n",
+        "400 .",
+    ),
+    case("9112 3.2.1", "DEL", "GET /\u{7f} HTTP/1.1\nHost: h\n\n", "400 ."),
+    case("9112 3.2.1", "an escape character", "GET /\u{1b} HTTP/1.1\nHost: h\n\n", "400 ."),
+    case("9112 3.2.2", "absolute form", "GET http://a/inspect?b HTTP/1.1\nHost: a\n\n", "200 +")
+        .with(&[r#""path":"/inspect","query":"b""#, r#""host":"a""#]),
+    case(
+        "9112 3.2.2",
+        "its authority overrides Host",
+        "GET http://a:81/inspect HTTP/1.1\nHost: b\n\n",
+        "200 +",
+    )
+    .with(&[r#""host":"a:81""#]),
+    case("9112 3.2.2", "https", "GET https://a/inspect HTTP/1.1\nHost: a\n\n", "200 +"),
+    case(
+        "9112 3.2.2",
+        "a scheme in upper case",
+        "GET HTTP://a/inspect HTTP/1.1\nHost: a\n\n",
+        "200 +",
+    ),
+    case("9112 3.2.2", "no path", "GET http://a HTTP/1.1\nHost: a\n\n", "200 +")
+        .with(&["<!doctype html>"]),
+    case("9112 3.2.2", "no path but a query", "GET http://a?b HTTP/1.1\nHost: a\n\n", "200 +"),
+    case("9112 3.2.2", "absolute form in HTTP/1.0", "GET http://a/inspect HTTP/1.0\n\n", "200 .")
+        .with(&[r#""host":"a""#]),
+    case("9112 3.2.2", "without Host", "GET http://a/inspect HTTP/1.1\n\n", "400 ."),
+    case("9112 3.2.2", "no authority", "GET http:///inspect HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9112 3.2.2", "one slash", "GET http:/inspect HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9112 3.2.2", "another scheme", "GET ftp://a/inspect HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9112 3.2.2", "a file", "GET file:///etc/passwd HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9110 4.2.4", "userinfo", "GET http://u:p@a/inspect HTTP/1.1\nHost: a\n\n", "400 ."),
+    case(
+        "9112 3.2.2",
+        "a fragment in absolute form",
+        "GET http://a/inspect#b HTTP/1.1\nHost: a\n\n",
+        "400 .",
+    ),
+    case(
+        "9112 3.2.2",
+        "a bad port in the target",
+        "GET http://a:b/inspect HTTP/1.1\nHost: a\n\n",
+        "400 .",
+    ),
+    case("9112 3.2.2", "a port of 6 digits", "GET http://a:100000/ HTTP/1.1\nHost: a\n\n", "400 ."),
+    case(
+        "9112 3.2.2",
+        "an IPv6 address",
+        "GET http://[::1]:80/inspect HTTP/1.1\nHost: a\n\n",
+        "200 +",
+    )
+    .with(&[r#""host":"[::1]:80""#]),
+    case("9112 3.2.2", "an open bracket", "GET http://[::1/inspect HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9112 3.2.3", "authority form with GET", "GET a:80 HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9112 3.2.3", "CONNECT is not served", "CONNECT a:80 HTTP/1.1\nHost: a:80\n\n", "501 ."),
+    case("9112 3.2.3", "CONNECT without a port", "CONNECT a HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9112 3.2.3", "CONNECT to a path", "CONNECT /inspect HTTP/1.1\nHost: a\n\n", "400 ."),
+    case("9112 3.2.3", "CONNECT to a URL", "CONNECT http://a:80/ HTTP/1.1\nHost: a\n\n", "400 ."),
+    case(
+        "9112 3.2.3",
+        "CONNECT with a body is no tunnel",
+        "CONNECT a:80 HTTP/1.1\nHost: a:80\nContent-Length: 3\n\nabc",
+        "501 .",
+    ),
+    case("9112 3.2.4", "asterisk form", "OPTIONS * HTTP/1.1\nHost: h\n\n", "204 +")
+        .with(&["\r\nAllow: "]),
+    case("9112 3.2.4", "asterisk form with GET", "GET * HTTP/1.1\nHost: h\n\n", "400 ."),
+    case("9112 3.2.4", "more behind the asterisk", "OPTIONS *a HTTP/1.1\nHost: h\n\n", "400 ."),
+    case("9112 3.2.4", "OPTIONS of a resource", "OPTIONS /echo HTTP/1.1\nHost: h\n\n", "204 +")
+        .with(&["Allow: POST"]),
+    case("9112 3.2", "no Host", "GET /plaintext HTTP/1.1\n\n", "400 ."),
+    case("9112 3.2", "no Host in HTTP/1.0", "GET /plaintext HTTP/1.0\n\n", "200 ."),
+    case("9112 3.2", "two Hosts", "GET /plaintext HTTP/1.1\nHost: a\nHost: b\n\n", "400 ."),
+    case(
+        "9112 3.2",
+        "the same Host twice",
+        "GET /plaintext HTTP/1.1\nHost: a\nHost: a\n\n",
+        "400 .",
+    ),
+    case(
+        "9112 3.2",
+        "two Hosts in HTTP/1.0",
+        "GET /plaintext HTTP/1.0\nHost: a\nHost: b\n\n",
+        "400 .",
+    ),
+    case("9112 3.2", "two Hosts of another case", "GET / HTTP/1.1\nhost: a\nHOST: a\n\n", "400 ."),
+    case("9110 7.2", "an empty Host", "GET /inspect HTTP/1.1\nHost:\n\n", "200 +")
+        .with(&[r#""host":"""#]),
+    case("9110 7.2", "a port", "GET /inspect HTTP/1.1\nHost: a:8080\n\n", "200 +")
+        .with(&[r#""host":"a:8080""#]),
+    case("9110 7.2", "an empty port", "GET /inspect HTTP/1.1\nHost: a:\n\n", "200 +"),
+    case("9110 7.2", "the largest port", "GET /inspect HTTP/1.1\nHost: a:65535\n\n", "200 +"),
+    case("9110 7.2", "a port too large", "GET / HTTP/1.1\nHost: a:65536\n\n", "400 ."),
+    case("9110 7.2", "a negative port", "GET / HTTP/1.1\nHost: a:-1\n\n", "400 ."),
+    case("9110 7.2", "a port in letters", "GET / HTTP/1.1\nHost: a:http\n\n", "400 ."),
+    case("9110 7.2", "two ports", "GET / HTTP/1.1\nHost: a:80:80\n\n", "400 ."),
+    case("9110 7.2", "a port alone", "GET / HTTP/1.1\nHost: :80\n\n", "400 ."),
+    case("9110 7.2", "an IPv6 address in Host", "GET /inspect HTTP/1.1\nHost: [::1]\n\n", "200 +"),
+    case(
+        "9110 7.2",
+        "an IPv6 address with a port",
+        "GET /inspect HTTP/1.1\nHost: [::1]:80\n\n",
+        "200 +",
+    ),
+    case("9110 7.2", "an IPv6 address without brackets", "GET / HTTP/1.1\nHost: ::1\n\n", "400 ."),
+    case("9110 7.2", "a bracket that isn't closed", "GET / HTTP/1.1\nHost: [::1\n\n", "400 ."),
+    case("9110 7.2", "a bracket that isn't opened", "GET / HTTP/1.1\nHost: ::1]\n\n", "400 ."),
+    case("9110 7.2", "brackets around a name", "GET / HTTP/1.1\nHost: [a]\n\n", "400 ."),
+    case("9110 7.2", "something behind the bracket", "GET / HTTP/1.1\nHost: [::1]a\n\n", "400 ."),
+    case("9110 7.2", "a zone", "GET / HTTP/1.1\nHost: [fe80::1%25eth0]\n\n", "400 ."),
+    case("9110 7.2", "userinfo in Host", "GET / HTTP/1.1\nHost: u@a\n\n", "400 ."),
+    case("9110 7.2", "a path in Host", "GET / HTTP/1.1\nHost: a/b\n\n", "400 ."),
+    case("9110 7.2", "a URL in Host", "GET / HTTP/1.1\nHost: http://a\n\n", "400 ."),
+    case("9110 7.2", "a query in Host", "GET / HTTP/1.1\nHost: a?b\n\n", "400 ."),
+    case("9110 7.2", "a fragment in Host", "GET / HTTP/1.1\nHost: a#b\n\n", "400 ."),
+    case("9110 7.2", "a backslash in Host", "GET / HTTP/1.1\nHost: a\\b\n\n", "400 ."),
+    case("9110 7.2", "a space in Host", "GET / HTTP/1.1\nHost: a b\n\n", "400 ."),
+    case("9110 7.2", "a list in Host", "GET / HTTP/1.1\nHost: a, b\n\n", "400 ."),
+    case("9110 7.2", "quotes in Host", "GET / HTTP/1.1\nHost: \"a\"\n\n", "400 ."),
+    case("9110 7.2", "percent-encoding in Host", "GET /inspect HTTP/1.1\nHost: a%20b\n\n", "200 +"),
+    case("9110 7.2", "a broken percent-encoding", "GET / HTTP/1.1\nHost: a%2\n\n", "400 ."),
+    case("9110 7.2", "a byte above 0x7f in Host", "GET / HTTP/1.1\nHost: \u{e9}\n\n", "400 ."),
+];
