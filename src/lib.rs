@@ -23,6 +23,8 @@
 //! ARCHITECTURE.md in the repository tells how the parts fit.
 
 pub mod app;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod config;
 mod conn;
 mod figures;
