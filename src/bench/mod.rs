@@ -2,3 +2,4 @@
 //! serves nothing, draws nothing on a screen.
 
 mod scan;
+mod schedule;
