@@ -24,6 +24,7 @@
 
 pub mod app;
 #[cfg(feature = "bench")]
+#[doc(hidden)] // the program's own
 pub mod bench;
 pub mod config;
 mod conn;

@@ -1,5 +1,9 @@
-//! The load generator: plans, schedules, sends, checks and counts. Knows HTTP/1 as a client does;
-//! serves nothing, draws nothing on a screen.
+//! The load harness: HTTP load from the same ring that the server runs on, and the truth about how
+//! it was answered. Serves nothing.
+//!
+//! One thread a core sends what is due and tells its [`record::Recorder`] what happens; one more
+//! collects what they recorded, and shows it.
 
+pub mod record;
 mod scan;
 mod schedule;

@@ -18,7 +18,7 @@ const FULL_CHECK_EVERY: u32 = 1024;
 
 /// A response, whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) status: u16,
     /// Bytes of the body, without its framing.
     pub(super) body_bytes: u64,
@@ -151,8 +151,8 @@ impl Scanner {
         matches!(self.phase, Phase::Head) && self.pieces.is_empty() && self.interim == 0
     }
 
-    /// Reads on: to the end of a response, or of the input. Says how many bytes it used; without
-    /// an answer that is all of them. `is_head`: it answers a HEAD request, so it has no body.
+    /// Reads on: to the end of a response, or of the input. Says how many bytes it used; without a
+    /// reply that is all of them. `is_head`: it answers a HEAD request, so it has no body.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Scanner {
         memory: &mut Memory,
         is_head: bool,
         input: &[u8],
-    ) -> Result<(usize, Option<Answer>), ScanError> {
+    ) -> Result<(usize, Option<Reply>), ScanError> {
         // Most often: a whole response, with the head of the last one.
         if matches!(self.phase, Phase::Head)
             && self.pieces.is_empty()
@@ -172,7 +172,7 @@ impl Scanner {
             && (input.len() - shape.head_bytes) as u64 >= length
         {
             self.interim = 0;
-            return Ok((shape.head_bytes + length as usize, Some(shape.answer(length))));
+            return Ok((shape.head_bytes + length as usize, Some(shape.reply(length))));
         }
         self.scan_on(memory, is_head, input)
     }
@@ -182,7 +182,7 @@ impl Scanner {
         memory: &mut Memory,
         is_head: bool,
         input: &[u8],
-    ) -> Result<(usize, Option<Answer>), ScanError> {
+    ) -> Result<(usize, Option<Reply>), ScanError> {
         let mut used = 0;
         loop {
             let rest = &input[used..];
@@ -201,7 +201,7 @@ impl Scanner {
                     }
                     self.interim = 0;
                     self.phase = match shape.body {
-                        BodyShape::Length(0) => return Ok((used, Some(shape.answer(0)))),
+                        BodyShape::Length(0) => return Ok((used, Some(shape.reply(0)))),
                         BodyShape::Length(left) => Phase::Length { shape, left },
                         BodyShape::Chunked => Phase::Chunked {
                             shape,
@@ -220,9 +220,9 @@ impl Scanner {
                         return Ok((used, None));
                     }
                     let BodyShape::Length(length) = shape.body else { unreachable!() };
-                    let answer = shape.answer(length);
+                    let reply = shape.reply(length);
                     self.phase = Phase::Head;
-                    return Ok((used, Some(answer)));
+                    return Ok((used, Some(reply)));
                 }
                 Phase::Chunked { shape, decoder, body_bytes, framing_bytes } => {
                     match decoder.decode(rest).map_err(|_| ScanError::Chunk)? {
@@ -238,10 +238,10 @@ impl Scanner {
                         Step::End { used: step } => {
                             used += step;
                             let framing = *framing_bytes + step as u64;
-                            let mut answer = shape.answer(*body_bytes);
-                            answer.wire_bytes += framing;
+                            let mut reply = shape.reply(*body_bytes);
+                            reply.wire_bytes += framing;
                             self.phase = Phase::Head;
-                            return Ok((used, Some(answer)));
+                            return Ok((used, Some(reply)));
                         }
                     }
                 }
@@ -258,10 +258,10 @@ impl Scanner {
     /// # Errors
     ///
     /// A response was under way.
-    pub(super) fn end(&mut self) -> Result<Option<Answer>, ScanError> {
+    pub(super) fn end(&mut self) -> Result<Option<Reply>, ScanError> {
         if let Phase::Close { shape, body_bytes } = self.phase {
             self.phase = Phase::Head;
-            return Ok(Some(shape.answer(body_bytes)));
+            return Ok(Some(shape.reply(body_bytes)));
         }
         if self.is_idle() { Ok(None) } else { Err(ScanError::Cut) }
     }
@@ -302,8 +302,8 @@ impl Scanner {
 
 impl Shape {
     #[inline]
-    fn answer(self, body_bytes: u64) -> Answer {
-        Answer {
+    fn reply(self, body_bytes: u64) -> Reply {
+        Reply {
             status: self.status,
             body_bytes,
             wire_bytes: self.head_bytes as u64 + body_bytes,
@@ -347,7 +347,8 @@ fn parse(memory: &mut Memory, is_head: bool, bytes: &[u8]) -> Result<Option<Shap
             for option in field.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 if option.eq_ignore_ascii_case(b"close") {
                     keeps_alive = false;
-                } else if option.eq_ignore_ascii_case(b"keep-alive") && response.version == Some(0) {
+                } else if option.eq_ignore_ascii_case(b"keep-alive") && response.version == Some(0)
+                {
                     keeps_alive = true;
                 }
             }
@@ -387,32 +388,32 @@ mod tests {
     use super::*;
 
     /// Feeds `pieces` one by one, and then the end.
-    fn answers(pieces: &[&[u8]], is_head: bool) -> Result<Vec<Answer>, ScanError> {
-        answers_with(&mut Memory::default(), pieces, is_head)
+    fn replies(pieces: &[&[u8]], is_head: bool) -> Result<Vec<Reply>, ScanError> {
+        replies_with(&mut Memory::default(), pieces, is_head)
     }
 
-    fn answers_with(
+    fn replies_with(
         memory: &mut Memory,
         pieces: &[&[u8]],
         is_head: bool,
-    ) -> Result<Vec<Answer>, ScanError> {
-        let (mut scanner, mut answers) = (Scanner::default(), Vec::new());
+    ) -> Result<Vec<Reply>, ScanError> {
+        let (mut scanner, mut replies) = (Scanner::default(), Vec::new());
         for piece in pieces {
             let mut rest = *piece;
             while !rest.is_empty() {
-                let (used, answer) = scanner.scan(memory, is_head, rest)?;
-                assert!(answer.is_some() || used == rest.len());
+                let (used, reply) = scanner.scan(memory, is_head, rest)?;
+                assert!(reply.is_some() || used == rest.len());
                 assert!(used > 0, "no byte is read twice");
                 rest = &rest[used..];
-                answers.extend(answer);
+                replies.extend(reply);
             }
         }
-        answers.extend(scanner.end()?);
-        Ok(answers)
+        replies.extend(scanner.end()?);
+        Ok(replies)
     }
 
-    fn short(answers: &[Answer]) -> Vec<(u16, u64, bool)> {
-        answers.iter().map(|a| (a.status, a.body_bytes, a.keeps_alive)).collect()
+    fn short(replies: &[Reply]) -> Vec<(u16, u64, bool)> {
+        replies.iter().map(|a| (a.status, a.body_bytes, a.keeps_alive)).collect()
     }
 
     const EACH: &[(&str, &[(u16, u64, bool)])] = &[
@@ -457,14 +458,14 @@ mod tests {
             for first in 0..=whole.len() {
                 for second in first..=whole.len() {
                     let pieces = [&whole[..first], &whole[first..second], &whole[second..]];
-                    let got = answers(&pieces, false).map(|answers| short(&answers));
+                    let got = replies(&pieces, false).map(|replies| short(&replies));
                     assert_eq!(got.as_deref(), Ok(*expected), "{text} at {first}, {second}");
                 }
             }
             let bytes: Vec<&[u8]> = whole.chunks(1).collect();
-            let got = answers(&bytes, false).unwrap();
+            let got = replies(&bytes, false).unwrap();
             assert_eq!(short(&got), *expected, "{text} byte by byte");
-            let wire: u64 = got.iter().map(|answer| answer.wire_bytes).sum();
+            let wire: u64 = got.iter().map(|reply| reply.wire_bytes).sum();
             let interim = text.find("HTTP/1.1 200").filter(|_| text.contains("HTTP/1.1 100"));
             assert_eq!(wire as usize, whole.len() - interim.unwrap_or(0), "{text}");
         }
@@ -474,7 +475,7 @@ mod tests {
     fn an_answer_to_head_has_no_body_whatever_it_says() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n".repeat(2);
         for cut in 0..=whole.len() {
-            let got = answers(&[&whole[..cut], &whole[cut..]], true).unwrap();
+            let got = replies(&[&whole[..cut], &whole[cut..]], true).unwrap();
             assert_eq!(short(&got), [(200, 0, true); 2]);
         }
     }
@@ -493,10 +494,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", ScanError::Length),
             ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", ScanError::Length),
             ("HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n", ScanError::Length),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
-                ScanError::Length,
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n", ScanError::Length),
             ("HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n", ScanError::Length),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -513,7 +511,7 @@ mod tests {
             let whole = text.as_bytes();
             let step = 1 + whole.len() / 200; // the long ones not at each byte
             for cut in (0..=whole.len()).step_by(step) {
-                let got = answers(&[&whole[..cut], &whole[cut..]], false);
+                let got = replies(&[&whole[..cut], &whole[cut..]], false);
                 assert_eq!(got, Err(error), "{:.60} at {cut}", text);
             }
         }
@@ -526,9 +524,9 @@ mod tests {
             let mut other = first.to_vec();
             other[at] ^= 1;
             let mut memory = Memory::default();
-            answers_with(&mut memory, &[first], false).unwrap();
-            let remembered = answers_with(&mut memory, &[&other], false);
-            let fresh = answers(&[&other], false);
+            replies_with(&mut memory, &[first], false).unwrap();
+            let remembered = replies_with(&mut memory, &[&other], false);
+            let fresh = replies(&[&other], false);
             assert_eq!(remembered, fresh, "byte {at}");
         }
     }
@@ -537,9 +535,9 @@ mod tests {
     fn repeated_heads_are_checked_in_full_now_and_then() {
         let one: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx";
         let many = one.repeat(3 * FULL_CHECK_EVERY as usize);
-        let got = answers(&[&many], false).unwrap();
+        let got = replies(&[&many], false).unwrap();
         assert_eq!(got.len(), 3 * FULL_CHECK_EVERY as usize);
-        assert!(got.iter().all(|answer| *answer == got[0]));
+        assert!(got.iter().all(|reply| *reply == got[0]));
     }
 
     #[test]
@@ -569,10 +567,10 @@ mod tests {
                 for piece in [begin].into_iter().chain(pieces.iter().map(Vec::as_slice)) {
                     let mut rest = piece;
                     while !rest.is_empty() {
-                        let Ok((used, answer)) = scanner.scan(&mut memory, is_head, rest) else {
+                        let Ok((used, reply)) = scanner.scan(&mut memory, is_head, rest) else {
                             return Ok(());
                         };
-                        prop_assert!(used > 0 && (answer.is_some() || used == rest.len()));
+                        prop_assert!(used > 0 && (reply.is_some() || used == rest.len()));
                         rest = &rest[used..];
                     }
                 }
@@ -588,8 +586,8 @@ mod tests {
                 let (length, cut) = (whole.len(), cut.min(whole.len()));
                 whole[at.min(length - 1)] = byte;
                 prop_assert_eq!(
-                    super::answers(&[&whole], false),
-                    super::answers(&[&whole[..cut], &whole[cut..]], false)
+                    super::replies(&[&whole], false),
+                    super::replies(&[&whole[..cut], &whole[cut..]], false)
                 );
             }
         }

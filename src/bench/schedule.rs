@@ -74,7 +74,10 @@ impl Share {
     /// Part `index` of `count` equal ones of this.
     pub(super) fn part(self, index: usize, count: usize) -> Share {
         let place = |index: usize| self.from + self.size() * index as f64 / count as f64;
-        Share { from: place(index), to: if index + 1 == count { self.to } else { place(index + 1) } }
+        Share {
+            from: place(index),
+            to: if index + 1 == count { self.to } else { place(index + 1) },
+        }
     }
 }
 
@@ -300,7 +303,8 @@ mod tests {
 
     #[test]
     fn stages_follow_each_other_without_a_gap() {
-        let got = whole(&stages(&[(1, 10.0, 10.0), (1, 0.0, 0.0), (1, 20.0, 20.0)]), Arrival::Constant);
+        let got =
+            whole(&stages(&[(1, 10.0, 10.0), (1, 0.0, 0.0), (1, 20.0, 20.0)]), Arrival::Constant);
         assert_eq!(got.len(), 30);
         assert_eq!(got[9], 900_000_000);
         assert_eq!(got[10], 2 * SECOND);
@@ -319,13 +323,8 @@ mod tests {
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "exponential: {variance} {mean}");
         let other = times(Schedule::new(&stages, Arrival::Poisson, Share::WHOLE, 2, u64::MAX));
         assert_ne!(got, other);
-        let half = times(Schedule::new(
-            &stages,
-            Arrival::Poisson,
-            Share::WHOLE.part(1, 2),
-            1,
-            u64::MAX,
-        ));
+        let half =
+            times(Schedule::new(&stages, Arrival::Poisson, Share::WHOLE.part(1, 2), 1, u64::MAX));
         assert!(half.len().abs_diff(50_000) < 1_000, "{}", half.len());
     }
 

@@ -1,0 +1,238 @@
+//! What a thread counts in one interval: memory that goes round between recorder and collector.
+
+use hdrhistogram::{Counter, Histogram};
+use serde::{Deserialize, Serialize};
+
+use super::fault::FAULTS;
+
+/// What is timed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// From intended to done. Not kept in a closed loop, where it is the service time.
+    Response,
+    /// From sent to done.
+    Service,
+    /// From intended to sent. Not kept in a closed loop, where it is zero.
+    Wait,
+    /// From when the generator could have sent to when it did.
+    Lag,
+    /// From sent to the first byte.
+    FirstByte,
+    /// Opening a connection.
+    Connect,
+    /// Closing a connection, where the generator did.
+    Close,
+    /// From intended to an answer that was not as it should be.
+    Unexpected,
+    /// From intended to when a request was given up, or the run ended: lower bounds.
+    ResponseAtLeast,
+    /// Likewise from sent.
+    ServiceAtLeast,
+    /// Likewise from intended, of requests that were never sent.
+    WaitAtLeast,
+}
+
+/// How many there are.
+pub const CLOCKS: usize = Clock::ALL.len();
+
+impl Clock {
+    /// In the order of their numbers.
+    pub const ALL: [Clock; 11] = [
+        Clock::Response,
+        Clock::Service,
+        Clock::Wait,
+        Clock::Lag,
+        Clock::FirstByte,
+        Clock::Connect,
+        Clock::Close,
+        Clock::Unexpected,
+        Clock::ResponseAtLeast,
+        Clock::ServiceAtLeast,
+        Clock::WaitAtLeast,
+    ];
+}
+
+/// The longest time that is told from longer ones: an hour, in nanoseconds.
+const TIME_MAX: u64 = 3_600_000_000_000;
+/// Times are kept to this many significant digits, which takes 135 KB a clock (34 Ki counts of 4
+/// bytes), of which a record touches one.
+const DIGITS: u8 = 3;
+
+/// An empty histogram of times: 1 ns to an hour, three digits.
+///
+/// ```
+/// let mut times = uring_pool::bench::record::times::<u64>();
+/// times.saturating_record(1_234_567);
+/// assert_eq!(times.max() / 1_000, 1_234);
+/// ```
+pub fn times<C: Counter>() -> Histogram<C> {
+    Histogram::new_with_bounds(1, TIME_MAX, DIGITS).expect("these bounds are in order")
+}
+
+/// A histogram for each clock.
+#[derive(Debug)]
+pub struct Times([Histogram<u32>; CLOCKS]);
+
+impl Times {
+    pub(super) fn new() -> Times {
+        Times(std::array::from_fn(|_| times()))
+    }
+
+    /// Longer times than an hour are an hour.
+    #[inline]
+    pub(super) fn record(&mut self, clock: Clock, nanos: u64) {
+        self.0[clock as usize].saturating_record(nanos);
+    }
+
+    /// What this clock has measured.
+    pub fn of(&self, clock: Clock) -> &Histogram<u32> {
+        &self.0[clock as usize]
+    }
+
+    pub(super) fn add(&mut self, other: &Times) {
+        for (sum, other) in self.0.iter_mut().zip(&other.0) {
+            if !other.is_empty() {
+                sum.add(other).expect("their bounds are the same");
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.iter_mut().filter(|it| !it.is_empty()).for_each(Histogram::reset);
+    }
+}
+
+/// Counts of events. All add up.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Counts {
+    /// Requests that were sent.
+    pub sent: u64,
+    /// Requests that were answered as they should be.
+    pub answers: u64,
+    /// Requests that were answered with another status or body.
+    pub unexpected: u64,
+    /// Requests that failed after they were sent.
+    pub broken: u64,
+    /// Requests that failed before they could be sent.
+    pub dropped: u64,
+    /// Requests that were sent and not answered when the run ended.
+    pub unanswered: u64,
+    /// Requests that were due and not sent when the run ended.
+    pub unsent: u64,
+    /// Bytes of requests.
+    pub bytes_sent: u64,
+    /// Bytes of answers.
+    pub bytes_received: u64,
+    /// Connections that were opened.
+    pub connects: u64,
+    /// Connections that could not be.
+    pub connect_failures: u64,
+    /// Connections that ended.
+    pub closes: u64,
+    /// Requests that failed, by [`Fault`](super::Fault).
+    pub faults: [u64; FAULTS],
+    /// Connections that could not be opened, likewise.
+    pub connect_faults: [u64; FAULTS],
+}
+
+impl Counts {
+    /// Requests that failed, however.
+    pub fn failed(&self) -> u64 {
+        self.unexpected + self.broken + self.dropped
+    }
+
+    /// Requests without an end.
+    pub fn unfinished(&self) -> u64 {
+        self.unanswered + self.unsent
+    }
+
+    /// Requests that were due.
+    pub fn offered(&self) -> u64 {
+        self.sent + self.dropped + self.unsent
+    }
+
+    /// Adds those of another time or thread.
+    pub fn add(&mut self, other: &Counts) {
+        let Counts { faults, connect_faults, .. } = other;
+        self.faults.iter_mut().zip(faults).for_each(|(sum, more)| *sum += more);
+        self.connect_faults.iter_mut().zip(connect_faults).for_each(|(sum, more)| *sum += more);
+        self.sent += other.sent;
+        self.answers += other.answers;
+        self.unexpected += other.unexpected;
+        self.broken += other.broken;
+        self.dropped += other.dropped;
+        self.unanswered += other.unanswered;
+        self.unsent += other.unsent;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.connects += other.connects;
+        self.connect_failures += other.connect_failures;
+        self.closes += other.closes;
+    }
+}
+
+/// What happened to one thread's requests within an interval. An answer belongs to the interval in
+/// which it came.
+#[derive(Debug)]
+pub struct Interval {
+    /// Its begin, in nanoseconds since the run's epoch.
+    pub from: u64,
+    /// Its end.
+    pub to: u64,
+    /// How many.
+    pub counts: Counts,
+    /// How long.
+    pub times: Times,
+}
+
+impl Interval {
+    pub(super) fn new() -> Interval {
+        Interval { from: 0, to: 0, counts: Counts::default(), times: Times::new() }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.counts = Counts::default();
+        self.times.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_in_the_order_of_their_numbers() {
+        for (number, clock) in Clock::ALL.into_iter().enumerate() {
+            assert_eq!(clock as usize, number);
+        }
+    }
+
+    #[test]
+    fn every_request_is_somewhere() {
+        let counts = Counts {
+            sent: 100,
+            answers: 80,
+            unexpected: 7,
+            broken: 3,
+            unanswered: 10,
+            dropped: 5,
+            unsent: 20,
+            ..Counts::default()
+        };
+        assert_eq!(counts.offered(), counts.answers + counts.failed() + counts.unfinished());
+    }
+
+    #[test]
+    fn times_keep_three_digits_up_to_an_hour() {
+        let mut times = times::<u32>();
+        for nanos in (0..42).map(|bits| (1 << bits) + (1 << bits) / 3) {
+            times.reset();
+            times.saturating_record(nanos);
+            let kept = times.max();
+            assert!(kept.abs_diff(nanos) * 1_000 <= nanos, "{nanos} is kept as {kept}");
+        }
+        times.saturating_record(u64::MAX);
+        assert!(times.max() >= TIME_MAX);
+    }
+}
