@@ -4,6 +4,14 @@
 //! One thread a core sends what is due and tells its [`record::Recorder`] what happens; one more
 //! collects what they recorded, and shows it.
 
+mod plan;
 pub mod record;
+mod render;
 mod scan;
 mod schedule;
+
+pub use plan::{
+    ConnectTo, Expect, Malformed, Pin, Plan, PlanError, Rate, Resolve, Sources, Speed, Stages, Url,
+    Wanted, time,
+};
+pub use schedule::{Arrival, Stage};
