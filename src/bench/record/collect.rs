@@ -198,10 +198,7 @@ impl Collector {
         }
         self.total.add(&interval.counts);
         let clock = self.record.settings.response();
-        let response = interval.times.of(clock);
-        if !response.is_empty() {
-            add_into(&mut self.response, response);
-        }
+        interval.times.add_to(&mut self.response, clock);
         while interval.from / self.record.slot_nanos >= SLOTS_MAX {
             while !self.open.is_empty() {
                 self.seal_oldest();
@@ -332,8 +329,7 @@ impl Slot {
 
     fn of(counts: &Counts, times: &Times) -> Slot {
         let times = Clock::ALL.map(|clock| {
-            let times = times.of(clock);
-            if times.is_empty() { Box::default() } else { encode(times) }
+            if times.is_empty(clock) { Box::default() } else { encode(&times.of(clock)) }
         });
         Slot { counts: *counts, times }
     }
@@ -363,16 +359,10 @@ impl Slot {
     }
 }
 
-fn encode<C: hdrhistogram::Counter>(times: &Histogram<C>) -> Box<[u8]> {
+fn encode(times: &Histogram<u64>) -> Box<[u8]> {
     let mut bytes = Vec::new();
     V2Serializer::new().serialize(times, &mut bytes).expect("memory takes everything");
     bytes.into_boxed_slice()
-}
-
-fn add_into(sum: &mut Histogram<u64>, times: &Histogram<u32>) {
-    for step in times.iter_recorded() {
-        sum.saturating_record_n(step.value_iterated_to(), u64::from(step.count_at_value()));
-    }
 }
 
 fn add_each(sums: &mut [u64], more: &[u64]) {
