@@ -5,3 +5,5 @@
 //! collects what they recorded, and shows it.
 
 pub mod record;
+mod scan;
+mod schedule;
