@@ -4,6 +4,13 @@
 //! One thread a core sends what is due and tells its [`record::Recorder`] what happens; one more
 //! collects what they recorded, and shows it.
 
+pub mod measure;
 pub mod record;
 mod scan;
 mod schedule;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "counts and nanoseconds of a run are positive and below 2^53"
+)]
+pub mod summary;

@@ -17,8 +17,10 @@ const ROWS: usize = ((LONG_BITS - SHORT_BITS) << PARTS_BITS) as usize + 1;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Heat {
     /// Nanoseconds that a column spans.
+    #[serde(deserialize_with = "sparse::width")]
     width: u64,
     /// Columns that have something in them, or one after them has.
+    #[serde(deserialize_with = "sparse::columns")]
     columns: usize,
     /// The column of the last request, most likely also that of the next one: spares a division.
     #[serde(skip)]
@@ -144,6 +146,16 @@ mod sparse {
     ) -> Result<S::Ok, S::Error> {
         let filled = cells.iter().enumerate().filter(|(_, count)| **count > 0);
         serializer.collect_seq(filled)
+    }
+
+    pub(super) fn width<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let width = u64::deserialize(deserializer)?;
+        if width == 0 { Err(D::Error::custom("columns of no width")) } else { Ok(width) }
+    }
+
+    pub(super) fn columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+        let columns = usize::deserialize(deserializer)?;
+        if columns > COLUMNS { Err(D::Error::custom("too many columns")) } else { Ok(columns) }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
