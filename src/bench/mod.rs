@@ -4,12 +4,29 @@
 //! One thread a core sends what is due and tells its [`record::Recorder`] what happens; one more
 //! collects what they recorded, and shows it.
 
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "rates and times are positive and below 2^53"
+)]
 mod engine;
+pub mod measure;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "rates and times are positive and below 2^53"
+)]
 mod plan;
 pub mod record;
 mod render;
 mod scan;
 mod schedule;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "counts and nanoseconds of a run are positive and below 2^53"
+)]
+pub mod summary;
 
 pub use engine::{Finished, Running, StartError, Unreachable};
 pub use plan::{

@@ -45,6 +45,7 @@ mod collect;
 mod fault;
 mod heat;
 mod interval;
+mod json;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -54,14 +55,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
+use serde::{Deserialize, Serialize};
+
 pub use collect::{Collector, Live, Record, Slot};
 pub use fault::Fault;
 pub use heat::Heat;
 pub use interval::{CLOCKS, Clock, Counts, Interval, Times, times};
+pub use json::{compressed, uncompressed};
 pub use share::{Share, TARGETS_MAX};
 
 /// How a run is recorded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// Requests are due at times of a schedule; else each is due when it is sent, and waiting and
     /// response times are not kept, since they are zero and the service time.

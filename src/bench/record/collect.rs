@@ -7,13 +7,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::interval::{CLOCKS, Clock, Counts, Interval, Times, times};
+use super::json;
 use super::{Gauges, Heat, Kept, Recorder, Rest, STATUSES, Settings, Share, TARGETS_MAX};
 
 /// Slots of a record: when there would be more, each becomes twice as long. With lossless times of
 /// some hundred bytes a clock, some MiB.
-const SLOTS_MAX: u64 = 600;
+pub(super) const SLOTS_MAX: u64 = 600;
 /// How long an interval may be, in nanoseconds: what a live view shows is at most so old.
 const SPANS: [u64; 4] = [100_000_000, 200_000_000, 500_000_000, 1_000_000_000];
 /// Intervals of one recorder that go round: one to write to, and for the collector to be late by
@@ -61,17 +63,20 @@ pub struct Live<'a> {
 }
 
 /// All that was recorded of a run.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// How it was recorded.
     pub settings: Settings,
     /// Nanoseconds that a slot spans.
+    #[serde(deserialize_with = "json::slot_nanos")]
     pub slot_nanos: u64,
     /// From the run's epoch on, without a gap.
+    #[serde(deserialize_with = "json::slots")]
     pub slots: Vec<Slot>,
     /// When the last thread finished.
     pub end: u64,
     /// Answers by status code: 600 counts; those of no known code are at 0.
+    #[serde(with = "json::statuses")]
     pub statuses: Vec<u64>,
     /// How long requests took, by when they were due.
     pub heat: Heat,
@@ -87,11 +92,12 @@ pub struct Record {
 }
 
 /// What happened in one stretch of time.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Slot {
     /// How many.
     pub counts: Counts,
     /// How long: of each clock a histogram in `HdrHistogram`'s V2 format, or nothing.
+    #[serde(with = "json::times")]
     times: [Box<[u8]>; CLOCKS],
 }
 
@@ -198,10 +204,7 @@ impl Collector {
         }
         self.total.add(&interval.counts);
         let clock = self.record.settings.response();
-        let response = interval.times.of(clock);
-        if !response.is_empty() {
-            add_into(&mut self.response, response);
-        }
+        interval.times.add_to(&mut self.response, clock);
         while interval.from / self.record.slot_nanos >= SLOTS_MAX {
             while !self.open.is_empty() {
                 self.seal_oldest();
@@ -332,8 +335,7 @@ impl Slot {
 
     fn of(counts: &Counts, times: &Times) -> Slot {
         let times = Clock::ALL.map(|clock| {
-            let times = times.of(clock);
-            if times.is_empty() { Box::default() } else { encode(times) }
+            if times.is_empty(clock) { Box::default() } else { encode(&times.of(clock)) }
         });
         Slot { counts: *counts, times }
     }
@@ -363,16 +365,10 @@ impl Slot {
     }
 }
 
-fn encode<C: hdrhistogram::Counter>(times: &Histogram<C>) -> Box<[u8]> {
+pub(super) fn encode(times: &Histogram<u64>) -> Box<[u8]> {
     let mut bytes = Vec::new();
     V2Serializer::new().serialize(times, &mut bytes).expect("memory takes everything");
     bytes.into_boxed_slice()
-}
-
-fn add_into(sum: &mut Histogram<u64>, times: &Histogram<u32>) {
-    for step in times.iter_recorded() {
-        sum.saturating_record_n(step.value_iterated_to(), u64::from(step.count_at_value()));
-    }
 }
 
 fn add_each(sums: &mut [u64], more: &[u64]) {

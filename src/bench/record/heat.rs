@@ -14,30 +14,47 @@ const ROWS: usize = ((LONG_BITS - SHORT_BITS) << PARTS_BITS) as usize + 1;
 
 /// A grid of counts: a column for each stretch of time in which requests were due, a row for each
 /// size of response time. 132 KB. Requests without an answer are in it with what they waited.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Heat {
     /// Nanoseconds that a column spans.
+    #[serde(deserialize_with = "sparse::width")]
     width: u64,
     /// Columns that have something in them, or one after them has.
+    #[serde(deserialize_with = "sparse::columns")]
     columns: usize,
+    /// The column of the last request, most likely also that of the next one: spares a division.
+    #[serde(skip)]
+    last: Last,
     #[serde(with = "sparse")]
     cells: Box<[u32]>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Last {
+    begin: u64,
+    /// Nothing is in a column of no width.
+    width: u64,
+    column: usize,
 }
 
 impl Heat {
     /// An empty one, whose columns span `width` nanoseconds at first.
     pub fn new(width: u64) -> Heat {
-        Heat { width, columns: 0, cells: vec![0; COLUMNS * ROWS].into_boxed_slice() }
+        Heat {
+            width,
+            columns: 0,
+            last: Last::default(),
+            cells: vec![0; COLUMNS * ROWS].into_boxed_slice(),
+        }
     }
 
     /// A request that was due at `intended` took `response` nanoseconds.
     #[inline]
     pub(super) fn record(&mut self, intended: u64, response: u64) {
-        let mut column = (intended / self.width) as usize;
-        if column >= self.columns {
-            column = self.grow(intended);
+        if intended.wrapping_sub(self.last.begin) >= self.last.width {
+            self.find(intended);
         }
-        let cell = &mut self.cells[column * ROWS + row(response)];
+        let cell = &mut self.cells[self.last.column * ROWS + row(response)];
         *cell = cell.saturating_add(1);
     }
 
@@ -74,19 +91,19 @@ impl Heat {
         }
     }
 
-    #[cold]
-    fn grow(&mut self, intended: u64) -> usize {
+    fn find(&mut self, intended: u64) {
         while intended / self.width >= COLUMNS as u64 {
             self.coarsen();
         }
         let column = (intended / self.width) as usize;
+        self.last = Last { begin: column as u64 * self.width, width: self.width, column };
         self.columns = self.columns.max(column + 1);
-        column
     }
 
     /// Makes one column of two.
     fn coarsen(&mut self) {
         self.width *= 2;
+        self.last = Last::default();
         for column in 0..COLUMNS {
             let (left, right) = (2 * column, 2 * column + 1);
             for row in 0..ROWS {
@@ -96,6 +113,12 @@ impl Heat {
             }
         }
         self.columns = self.columns.div_ceil(2);
+    }
+}
+
+impl PartialEq for Heat {
+    fn eq(&self, other: &Heat) -> bool {
+        (self.width, self.columns) == (other.width, other.columns) && self.cells == other.cells
     }
 }
 
@@ -123,6 +146,16 @@ mod sparse {
     ) -> Result<S::Ok, S::Error> {
         let filled = cells.iter().enumerate().filter(|(_, count)| **count > 0);
         serializer.collect_seq(filled)
+    }
+
+    pub(super) fn width<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let width = u64::deserialize(deserializer)?;
+        if width == 0 { Err(D::Error::custom("columns of no width")) } else { Ok(width) }
+    }
+
+    pub(super) fn columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+        let columns = usize::deserialize(deserializer)?;
+        if columns > COLUMNS { Err(D::Error::custom("too many columns")) } else { Ok(columns) }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

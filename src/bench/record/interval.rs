@@ -1,6 +1,8 @@
 //! What a thread counts in one interval: memory that goes round between recorder and collector.
 
-use hdrhistogram::{Counter, Histogram};
+use std::mem;
+
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::fault::FAULTS;
@@ -55,52 +57,106 @@ impl Clock {
 
 /// The longest time that is told from longer ones: an hour, in nanoseconds.
 const TIME_MAX: u64 = 3_600_000_000_000;
-/// Times are kept to this many significant digits, which takes 135 KB a clock (34 Ki counts of 4
-/// bytes), of which a record touches one.
+/// Times are kept to this many significant digits: 33,000 counts, which take 131 KB a clock in an
+/// interval, of which a record touches one.
 const DIGITS: u8 = 3;
 
 /// An empty histogram of times: 1 ns to an hour, three digits.
 ///
 /// ```
-/// let mut times = uring_pool::bench::record::times::<u64>();
+/// let mut times = uring_pool::bench::record::times();
 /// times.saturating_record(1_234_567);
 /// assert_eq!(times.max() / 1_000, 1_234);
 /// ```
-pub fn times<C: Counter>() -> Histogram<C> {
+pub fn times() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TIME_MAX, DIGITS).expect("these bounds are in order")
 }
 
-/// A histogram for each clock.
+/// A power of two is divided into so many buckets; below, each nanosecond is one.
+const HALF: usize = 1 << HALF_BITS;
+const HALF_BITS: u32 = 10;
+/// Buckets up to [`TIME_MAX`], which are those of [`times`].
+const BUCKETS: usize = bucket(TIME_MAX) + 1;
+
+/// A histogram for each clock, as bare counts: a record is one addition, where a `Histogram` also
+/// keeps minimum, maximum and sum.
 #[derive(Debug)]
-pub struct Times([Histogram<u32>; CLOCKS]);
+pub struct Times {
+    counts: [Box<[u32]>; CLOCKS],
+    is_used: [bool; CLOCKS],
+}
 
 impl Times {
     pub(super) fn new() -> Times {
-        Times(std::array::from_fn(|_| times()))
+        let counts = std::array::from_fn(|_| vec![0; BUCKETS].into_boxed_slice());
+        Times { counts, is_used: [false; CLOCKS] }
     }
 
     /// Longer times than an hour are an hour.
     #[inline]
     pub(super) fn record(&mut self, clock: Clock, nanos: u64) {
-        self.0[clock as usize].saturating_record(nanos);
+        self.is_used[clock as usize] = true;
+        let count = &mut self.counts[clock as usize][bucket(nanos).min(BUCKETS - 1)];
+        *count = count.saturating_add(1);
     }
 
     /// What this clock has measured.
-    pub fn of(&self, clock: Clock) -> &Histogram<u32> {
-        &self.0[clock as usize]
+    pub fn of(&self, clock: Clock) -> Histogram<u64> {
+        let mut times = times();
+        self.add_to(&mut times, clock);
+        times
+    }
+
+    /// Adds what this clock has measured to `sum`, which must have been made by [`times`].
+    pub fn add_to(&self, sum: &mut Histogram<u64>, clock: Clock) {
+        if self.is_empty(clock) {
+            return;
+        }
+        for (bucket, count) in self.counts[clock as usize].iter().enumerate() {
+            if *count > 0 {
+                sum.record_n(begin(bucket), u64::from(*count)).expect("it is within bounds");
+            }
+        }
+    }
+
+    /// This clock has measured nothing.
+    pub fn is_empty(&self, clock: Clock) -> bool {
+        !self.is_used[clock as usize]
     }
 
     pub(super) fn add(&mut self, other: &Times) {
-        for (sum, other) in self.0.iter_mut().zip(&other.0) {
-            if !other.is_empty() {
-                sum.add(other).expect("their bounds are the same");
+        for clock in Clock::ALL.map(|clock| clock as usize) {
+            if other.is_used[clock] {
+                self.is_used[clock] = true;
+                let counts = self.counts[clock].iter_mut().zip(&other.counts[clock]);
+                counts.for_each(|(sum, more)| *sum = sum.saturating_add(*more));
             }
         }
     }
 
     fn clear(&mut self) {
-        self.0.iter_mut().filter(|it| !it.is_empty()).for_each(Histogram::reset);
+        for (counts, is_used) in self.counts.iter_mut().zip(&mut self.is_used) {
+            if mem::take(is_used) {
+                counts.fill(0);
+            }
+        }
     }
+}
+
+/// The bucket of a time.
+#[inline]
+const fn bucket(nanos: u64) -> usize {
+    let octave = (nanos | (2 * HALF as u64 - 1)).ilog2() - HALF_BITS;
+    octave as usize * HALF + (nanos >> octave) as usize
+}
+
+/// The shortest time of a bucket.
+const fn begin(bucket: usize) -> u64 {
+    if bucket < 2 * HALF {
+        return bucket as u64;
+    }
+    let octave = (bucket / HALF - 1) as u32;
+    ((HALF + bucket % HALF) as u64) << octave
 }
 
 /// Counts of events. All add up.
@@ -225,14 +281,36 @@ mod tests {
 
     #[test]
     fn times_keep_three_digits_up_to_an_hour() {
-        let mut times = times::<u32>();
         for nanos in (0..42).map(|bits| (1 << bits) + (1 << bits) / 3) {
-            times.reset();
-            times.saturating_record(nanos);
-            let kept = times.max();
+            let mut times = Times::new();
+            times.record(Clock::Service, nanos);
+            let kept = times.of(Clock::Service).max();
             assert!(kept.abs_diff(nanos) * 1_000 <= nanos, "{nanos} is kept as {kept}");
         }
-        times.saturating_record(u64::MAX);
-        assert!(times.max() >= TIME_MAX);
+    }
+
+    /// Both count into the same buckets, so that nothing is lost from one to the other.
+    #[test]
+    fn buckets_are_those_of_the_histogram() {
+        let expected = times();
+        for bits in 0..42 {
+            for nanos in [1 << bits, (1 << bits) - 1, (1 << bits) + 1, (1 << bits) / 7 * 9] {
+                let nanos = TIME_MAX.min(nanos);
+                assert_eq!(begin(bucket(nanos)), expected.lowest_equivalent(nanos), "{nanos}");
+            }
+        }
+        for number in 0..BUCKETS {
+            assert_eq!(bucket(begin(number)), number);
+        }
+    }
+
+    #[test]
+    fn longer_times_than_an_hour_are_an_hour() {
+        let mut times = Times::new();
+        [TIME_MAX, TIME_MAX + 1, TIME_MAX * 2, u64::MAX]
+            .into_iter()
+            .for_each(|nanos| times.record(Clock::Service, nanos));
+        let times = times.of(Clock::Service);
+        assert_eq!(times.count_at(TIME_MAX), 4);
     }
 }

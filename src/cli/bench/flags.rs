@@ -183,7 +183,9 @@ impl LoadFlags {
 /// A number of seconds, minutes or hours, as wrk wants it behind `-d`.
 fn is_time(text: &str) -> bool {
     let number = text.trim_end_matches(['s', 'm', 'h']);
-    number.len() + 1 == text.len() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+    number.len() + 1 == text.len()
+        && !number.is_empty()
+        && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A whole number, also as 10k or 2M.
@@ -191,6 +193,7 @@ fn count(text: &str) -> Result<u64, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
-    let number = text.parse::<Rate>().map_err(|_| format!("`{text}` is no number such as 500 or 10k"))?;
+    let number =
+        text.parse::<Rate>().map_err(|_| format!("`{text}` is no number such as 500 or 10k"))?;
     Ok(number.per_second() as u64)
 }

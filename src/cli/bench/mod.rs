@@ -41,7 +41,14 @@ pub(super) fn run(flags: &BenchFlags) -> Result<(), Failure> {
         cpu_nanos as f64 / 1e3 / total.answers as f64,
         enters as f64 / total.answers as f64
     );
-    let response = record.times(if plan.is_open_loop() { uring_pool::bench::record::Clock::Response } else { uring_pool::bench::record::Clock::Service }, 0);
+    let response = record.times(
+        if plan.is_open_loop() {
+            uring_pool::bench::record::Clock::Response
+        } else {
+            uring_pool::bench::record::Clock::Service
+        },
+        0,
+    );
     for part in [0.5, 0.9, 0.99, 0.999, 1.0] {
         println!("p{part}: {} us", response.value_at_quantile(part) / 1000);
     }
