@@ -19,6 +19,8 @@ pub mod measure;
 mod plan;
 pub mod record;
 mod render;
+#[expect(clippy::cast_precision_loss, reason = "rates and times are below 2^53")]
+mod run;
 mod scan;
 mod schedule;
 #[expect(
@@ -33,4 +35,5 @@ pub use plan::{
     ConnectTo, Expect, Malformed, Pin, Plan, PlanError, Rate, Resolve, Sources, Speed, Stages, Url,
     Wanted, time,
 };
+pub use run::{Options, Outcome, RunError, run};
 pub use schedule::{Arrival, Stage};

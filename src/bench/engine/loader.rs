@@ -121,6 +121,8 @@ pub(super) struct Left {
     pub(super) rest: Rest,
     pub(super) examples: Examples,
     pub(super) enters: u64,
+    /// When it stopped to send.
+    pub(super) load_end: u64,
 }
 
 impl<W: World> Loader<W> {
@@ -365,7 +367,7 @@ impl<W: World> Loader<W> {
             }
         }
         let (rest, enters) = (self.recorder.finish(now), self.ring.turns());
-        Left { rest, examples: self.examples, enters }
+        Left { rest, examples: self.examples, enters, load_end: self.task.end.min(now) }
     }
 }
 
