@@ -11,6 +11,7 @@
 )]
 mod engine;
 pub mod measure;
+pub mod null;
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,

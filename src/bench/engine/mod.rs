@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -189,13 +190,15 @@ impl Running {
                 }
                 // One more nanosecond is late enough; the default lets 50 us pass.
                 let _ = set_timerslack(1);
-                let ended = recipe.run(recorder, &ready, &begin, &stop);
+                // A panic is told when the thread is joined, and must not be waited for before.
+                let run = AssertUnwindSafe(|| recipe.run(recorder, &ready, &begin, &stop));
+                let ended = catch_unwind(run);
                 let (progress, changed) = &*finished;
                 let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
                 progress.count += 1;
                 changed.notify_all();
                 drop(changed.wait_while(progress, |progress| !progress.may_leave));
-                ended
+                ended.unwrap_or_else(|panic| resume_unwind(panic))
             };
             let builder = thread::Builder::new().name(format!("load-{thread}"));
             threads.push(builder.spawn(run).map_err(StartError::Local)?);
