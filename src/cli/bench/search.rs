@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use uring_pool::bench::summary::{Assertion, Status, Summary};
+use uring_pool::bench::summary::{Assertion, Check, Status, Summary};
 use uring_pool::bench::{Options, Plan, Rate, Wanted};
 
 use super::super::Failure;
@@ -54,15 +54,15 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
         return Err(Failure::new(EX_TARGET, "the target answers nothing, at no rate at all"));
     }
     println!("  without a rate  {most:>10.0} requests/s: where the search begins");
-    let mut trials = 0;
+    let (mut trials, mut promises) = (0, Vec::new());
     let mut holds = |rate: f64| -> Result<bool, Failure> {
         trials += 1;
         let wanted = Wanted { rate: Rate::new(rate), time: Some(trial_time), ..wanted.clone() };
         let summary = run(&wanted)?;
-        let mut broken: Vec<String> = flags
-            .slo
+        let checks: Vec<Check> = flags.slo.iter().map(|promise| promise.check(&summary)).collect();
+        promises = checks.iter().map(|check| check.assertion.clone()).collect();
+        let mut broken: Vec<String> = checks
             .iter()
-            .map(|promise| promise.check(&summary))
             .filter(|check| !check.holds)
             .map(|check| format!("{}: {}", check.assertion, check.found))
             .collect();
@@ -107,7 +107,6 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
         let words = "no rate was found at which the promise holds three times in a row";
         return Err(Failure::new(EX_INVALID, words));
     }
-    let promises: Vec<String> = flags.slo.iter().map(ToString::to_string).collect();
     println!(
         "\n  {low:.0} requests/s is the highest rate with {}: it held {} times of {}, {high:.0} did not",
         promises.join(" and "),
