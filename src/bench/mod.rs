@@ -6,6 +6,12 @@
 
 pub mod measure;
 pub mod record;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures of a run are positive, and shown with few digits"
+)]
+pub mod report;
 mod scan;
 mod schedule;
 #[expect(

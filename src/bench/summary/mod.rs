@@ -15,7 +15,7 @@ mod percentile;
 mod setup;
 pub mod stats;
 #[cfg(test)]
-mod synthetic;
+pub(crate) mod synthetic;
 #[cfg(test)]
 mod tests;
 mod verdict;
