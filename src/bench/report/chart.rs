@@ -53,11 +53,13 @@ impl Scale {
                     .collect()
             }
             Scale::Log(least, most) => {
-                let decades = (most / least).log10().ceil() as i32;
+                let first = least.log10().floor();
+                let decades = (most.log10() - first).ceil() as i32;
                 let fine = if decades <= 2 { &[1.0, 2.0, 5.0][..] } else { &[1.0][..] };
+                let begin = 10_f64.powf(first);
                 (0..=decades)
-                    .flat_map(|decade| fine.iter().map(move |by| least * by * 10_f64.powi(decade)))
-                    .take_while(|tick| *tick <= most)
+                    .flat_map(|decade| fine.iter().map(move |by| begin * by * 10_f64.powi(decade)))
+                    .filter(|tick| (least..=most).contains(tick))
                     .collect()
             }
         }
@@ -149,7 +151,7 @@ impl Chart {
                 self.svg,
                 "<text class='faint' x='{:.1}' y='{:.1}' text-anchor='middle'>{words}</text>",
                 f64::midpoint(left, right),
-                TOP + 14.0
+                self.height - BOTTOM - 8.0
             );
         }
     }

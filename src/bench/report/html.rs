@@ -134,7 +134,7 @@ fn latencies(out: &mut String, summary: &Summary) {
     ];
     out.push_str(
         "<section><h2>Times</h2><div class='scroll'><table><tr><th></th><th>p50</th><th>p90</th>\
-         <th>p99</th><th>p99.9</th><th>max</th><th>samples</th><th style='text-align:left'></th></tr>",
+         <th>p99</th><th>p99.9</th><th>max</th><th>samples</th><th></th></tr>",
     );
     for (name, times) in summary.latency.each() {
         if times.count == 0 {
@@ -148,7 +148,7 @@ fn latencies(out: &mut String, summary: &Summary) {
         }
         let _ = write!(
             out,
-            "<td class='soft'>{}</td><td class='soft' style='text-align:left'>{meaning}</td></tr>",
+            "<td class='soft'>{}</td><td class='means'>{meaning}</td></tr>",
             count(times.count)
         );
     }
@@ -295,7 +295,13 @@ fn over_time(out: &mut String, summary: &Summary) {
     shaded(&mut chart, summary);
     chart.y_axis(time_label);
     chart.seconds_axis();
-    for (number, class) in [(2, "three thin"), (1, "two"), (0, "one")] {
+    let mut entries = Vec::new();
+    for (number, class, words) in
+        [(2, "three thin", "longest"), (1, "two", "p99"), (0, "one", "p50")]
+    {
+        if series.iter().any(|point| times(point)[number].is_some()) {
+            entries.insert(0, (class, words));
+        }
         chart.line(
             class,
             series
@@ -307,7 +313,7 @@ fn over_time(out: &mut String, summary: &Summary) {
         "<section><h2>Response times, by when they ended</h2><p class='soft'>A gap is a stretch \
          without answers, or with too few to know the percentile.</p>",
     );
-    legend(out, &[("one", "p50"), ("two", "p99"), ("three thin", "longest")]);
+    legend(out, &entries);
     out.push_str(&chart.finish());
     out.push_str("</section>\n");
 }
@@ -348,10 +354,10 @@ fn cpu(out: &mut String, summary: &Summary) {
         ("TCP segments sent again", machine.retransmits.map(count)),
         ("full listen queues", machine.listen_overflows.map(count)),
     ];
-    out.push_str("<dl>");
+    out.push_str("<dl class='facts'>");
     for (name, value) in facts {
         if let Some(value) = value {
-            let _ = write!(out, "<dt>{name}</dt><dd>{value}</dd>");
+            let _ = write!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
         }
     }
     out.push_str("</dl></section>\n");

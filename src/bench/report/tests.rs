@@ -124,9 +124,9 @@ fn runs_with_nothing_in_them_have_a_report_too() {
 
 #[test]
 fn sparklines_go_from_nothing_to_the_most() {
-    assert_eq!(sparkline(&[0.0, 0.01, 4.0, 8.0], 4), " ▁▄█");
+    assert_eq!(sparkline(&[0.0, 0.01, 4.0, 8.0], 4), "·▁▄█");
     assert_eq!(sparkline(&[1.0; 100], 3), "███");
-    assert_eq!(sparkline(&[0.0; 3], 9), "   ");
+    assert_eq!(sparkline(&[0.0; 3], 9), "···");
 }
 
 /// To look at: `REPORT_PAGES=/tmp cargo test --lib pages_to_look_at`.

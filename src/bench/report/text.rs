@@ -211,7 +211,7 @@ fn difference(change: &Change) -> String {
 
 /// Values as a line of blocks, from zero to the greatest.
 pub fn sparkline(values: &[f64], columns: usize) -> String {
-    const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const BLOCKS: [char; 9] = ['·', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let columns = columns.min(values.len()).max(1);
     let means: Vec<f64> = (0..columns)
         .map(|column| {
