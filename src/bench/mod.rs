@@ -4,8 +4,21 @@
 //! One thread a core sends what is due and tells its [`record::Recorder`] what happens; one more
 //! collects what they recorded, and shows it.
 
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "rates and times are positive and below 2^53"
+)]
+mod engine;
 pub mod measure;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "rates and times are positive and below 2^53"
+)]
+mod plan;
 pub mod record;
+mod render;
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
@@ -20,3 +33,10 @@ mod schedule;
     reason = "counts and nanoseconds of a run are positive and below 2^53"
 )]
 pub mod summary;
+
+pub use engine::{Finished, Running, StartError, Unreachable};
+pub use plan::{
+    ConnectTo, Expect, Malformed, Pin, Plan, PlanError, Rate, Resolve, Sources, Speed, Stages, Url,
+    Wanted, time,
+};
+pub use schedule::{Arrival, Stage};

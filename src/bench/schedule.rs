@@ -161,6 +161,18 @@ impl Schedule {
         self.left = self.left.saturating_sub(1);
     }
 
+    /// How many are due and not taken, about.
+    pub(super) fn overdue(&self, now: u64) -> u64 {
+        match &self.source {
+            _ if self.next.is_none_or(|next| next > now) => 0,
+            Source::Rate(rate) => (1 + rate.due_by(now)).min(self.left + 1),
+            Source::Times { times, at, step } => {
+                let due = times.partition_point(|time| *time <= now);
+                1 + due.saturating_sub(*at).div_ceil(*step) as u64
+            }
+        }
+    }
+
     /// How many of a list's times lie before the next one: its index.
     pub(super) fn index(&self) -> usize {
         match &self.source {
@@ -217,6 +229,20 @@ impl Rate {
     /// To the next of this part, in requests of all: exponentially distributed.
     fn gap(&mut self) -> f64 {
         -(1.0 - self.rng.f64()).ln() / self.share.size()
+    }
+
+    /// How many of this part are due by `now`, from the one at `count` on.
+    fn due_by(&self, now: u64) -> u64 {
+        let (mut before, mut begin) = (self.before, self.begin);
+        for stage in &self.stages[self.stage.min(self.stages.len())..] {
+            if now < begin.saturating_add(stage.nanos) {
+                before += stage.count_at(now.saturating_sub(begin) as f64 / NANOS);
+                break;
+            }
+            before += stage.count_at(stage.seconds());
+            begin += stage.nanos;
+        }
+        ((before - self.count) * self.share.size()).ceil().max(0.0) as u64 + self.in_burst
     }
 
     /// When `count` requests of all parts are due.
@@ -350,6 +376,32 @@ mod tests {
         dealt.advance();
         assert_eq!(dealt.next(), None);
         assert_eq!([0, 1, 2].map(|i| Share::WHOLE.part(i, 3).of(100)), [33, 34, 33]);
+    }
+
+    #[test]
+    fn what_is_overdue_is_counted_without_a_walk() {
+        let stages = stages(&[(10, 1000.0, 1000.0), (10, 1000.0, 3000.0)]);
+        for share in [Share::WHOLE, Share::WHOLE.part(1, 4)] {
+            let mut schedule = Schedule::new(&stages, Arrival::Constant, share, 1, u64::MAX);
+            for taken in 0..2000 {
+                for now in [0, SECOND, 9 * SECOND, 15 * SECOND, 30 * SECOND] {
+                    let mut walk = schedule.clone();
+                    let mut count = 0;
+                    if taken % 100 == 0 {
+                        while walk.next().is_some_and(|at| at <= now) {
+                            walk.advance();
+                            count += 1;
+                        }
+                        let overdue = schedule.overdue(now);
+                        assert!(overdue.abs_diff(count) <= 2, "{overdue} {count} at {now}");
+                    }
+                }
+                schedule.advance();
+            }
+        }
+        let list: Arc<[u64]> = (0..10_u64).collect();
+        let schedule = Schedule::of_times(&list, 0, 3, u64::MAX);
+        assert_eq!((schedule.overdue(0), schedule.overdue(5), schedule.overdue(99)), (1, 2, 4));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The command line: flags to settings, errors to words and exit statuses. Serves nothing itself.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod check;
 mod file;
 mod flags;
@@ -35,6 +37,9 @@ enum Command {
     Serve(flags::Flags),
     /// Say whether `serve` would take these settings, and which are in effect.
     Check(flags::Flags),
+    /// Load a server, and say how it was.
+    #[cfg(feature = "bench")]
+    Bench(bench::BenchFlags),
 }
 
 /// Runs the program.
@@ -50,6 +55,8 @@ pub(crate) fn run() -> ExitCode {
     let result = match &command {
         Command::Serve(flags) => serve::run(flags),
         Command::Check(flags) => check::run(flags),
+        #[cfg(feature = "bench")]
+        Command::Bench(flags) => bench::run(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

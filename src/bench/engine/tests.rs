@@ -1,0 +1,1 @@
+//! Loaders on a simulated kernel, in virtual time.
