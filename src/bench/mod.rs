@@ -10,6 +10,12 @@
     reason = "rates and times are positive and below 2^53"
 )]
 mod engine;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures of a run are positive, and shown with few digits"
+)]
+pub mod live;
 pub mod measure;
 #[expect(
     clippy::cast_precision_loss,
