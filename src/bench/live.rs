@@ -18,6 +18,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
+use super::plan::Plan;
 use super::record::{Counts, Heat, Interval, Live, Settings, times};
 use super::report::units::{count, rate, time_or_not};
 use super::summary::{Censored, Percentile};
@@ -79,18 +80,15 @@ struct Slot {
 }
 
 impl View {
-    /// Begins to show a run: `title` says of what, `load` says how, `expected` for how long.
+    /// Begins to show the run of a plan.
     ///
     /// # Errors
     ///
     /// The terminal can't be used as a screen.
-    pub fn new(
-        wish: Wish,
-        title: &str,
-        load: &str,
-        expected: Option<Duration>,
-        settings: Settings,
-    ) -> io::Result<View> {
+    pub fn new(wish: Wish, plan: &Plan) -> io::Result<View> {
+        let (title, load) = plan.words();
+        let settings = plan.recording();
+        let expected = settings.expected.map(Duration::from_nanos);
         let is_terminal = stderr().is_terminal() && stdin().is_terminal();
         let medium = match wish {
             Wish::Screen if is_terminal => {
@@ -102,13 +100,7 @@ impl View {
             Wish::Screen | Wish::Lines => Medium::Lines,
             Wish::Nothing => Medium::Nothing,
         };
-        let history = History {
-            title: title.to_owned(),
-            load: load.to_owned(),
-            expected,
-            settings,
-            slots: VecDeque::new(),
-        };
+        let history = History { title, load, expected, settings, slots: VecDeque::new() };
         Ok(View { medium, history, shown_at: None })
     }
 

@@ -17,6 +17,7 @@ mod engine;
 )]
 pub mod live;
 pub mod measure;
+pub mod null;
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
@@ -31,6 +32,8 @@ mod render;
     reason = "figures of a run are positive, and shown with few digits"
 )]
 pub mod report;
+#[expect(clippy::cast_precision_loss, reason = "rates and times are below 2^53")]
+mod run;
 mod scan;
 mod schedule;
 #[expect(
@@ -45,4 +48,5 @@ pub use plan::{
     ConnectTo, Expect, Malformed, Pin, Plan, PlanError, Rate, Resolve, Sources, Speed, Stages, Url,
     Wanted, time,
 };
+pub use run::{Options, Outcome, RunError, run};
 pub use schedule::{Arrival, Stage};

@@ -49,7 +49,8 @@ pub(crate) fn run() -> ExitCode {
         Ok(cli) => cli.command,
         Err(error) => {
             let _ = error.print(); // nowhere left to complain
-            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 });
+            let usage = if is_bench() { 2 } else { EX_USAGE };
+            return ExitCode::from(if error.use_stderr() { usage } else { 0 });
         }
     };
     let result = match &command {
@@ -65,6 +66,11 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+/// `bench` has exit statuses of its own.
+fn is_bench() -> bool {
+    std::env::args().nth(1).is_some_and(|command| command == "bench")
 }
 
 /// Why the program ends without success.

@@ -121,6 +121,8 @@ pub(super) struct Left {
     pub(super) rest: Rest,
     pub(super) examples: Examples,
     pub(super) enters: u64,
+    /// When it stopped to send.
+    pub(super) load_end: u64,
 }
 
 impl<W: World> Loader<W> {
@@ -365,7 +367,7 @@ impl<W: World> Loader<W> {
             }
         }
         let (rest, enters) = (self.recorder.finish(now), self.ring.turns());
-        Left { rest, examples: self.examples, enters }
+        Left { rest, examples: self.examples, enters, load_end: self.task.end.min(now) }
     }
 }
 
@@ -608,6 +610,9 @@ impl<W: World> Loader<W> {
             return self.idle(conn);
         }
         let count = room.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if count == 0 {
+            return;
+        }
         let ready_at = it.ready_at;
         self.send_new(conn, count, ready_at, now);
     }
@@ -878,9 +883,8 @@ impl<W: World> Loader<W> {
             format!("{target}: {error}")
         });
         if target.is_none() {
-            // The request before was answered with more than it should have been.
-            let asked = Asked { intended: now, sent: now, request: 0 };
-            self.fail(conn, asked, Some(now), Fault::Malformed, now);
+            // No request is to blame: the one before was answered, and then came more.
+            self.recorder.on_connect_failure(now, Fault::Malformed);
         }
         self.lose(conn, Fault::Malformed, Fault::Closed, now);
     }

@@ -16,10 +16,11 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -86,7 +87,16 @@ pub struct Running {
     may_spin: bool,
     epoch: Instant,
     stop: Arc<AtomicBool>,
-    finished: Arc<(Mutex<usize>, Condvar)>,
+    finished: Arc<(Mutex<Progress>, Condvar)>,
+    places: Vec<Address>,
+}
+
+#[derive(Default, Debug)]
+struct Progress {
+    /// Threads that are through.
+    count: usize,
+    /// They may go: whoever measures their CPU time has done so.
+    may_leave: bool,
 }
 
 /// What one thread leaves.
@@ -107,6 +117,8 @@ pub struct Finished {
     pub enters: u64,
     /// CPU time of the load threads, from the epoch on.
     pub cpu_nanos: u64,
+    /// When the last thread stopped to send, in nanoseconds since the epoch.
+    pub load_end: u64,
 }
 
 impl Plan {
@@ -117,15 +129,15 @@ impl Plan {
 }
 
 impl Running {
-    /// Connects, and starts the load of a plan. `server` are the processes that answer it, where they
-    /// are known to be on this machine: threads keep away from their cores.
+    /// Connects, and starts the load of a plan. `server` is the first process of a server on this
+    /// machine: threads keep away from the cores that its processes are bound to.
     ///
     /// # Errors
     ///
     /// Nothing was sent: the target can't be reached, or this machine has not enough of something.
     pub fn start(
         plan: &Plan,
-        server: &[u32],
+        server: Option<u32>,
         collector: &mut Collector,
     ) -> Result<Running, StartError> {
         let features = Features::probe(Mask::NONE).map_err(StartError::Ring)?;
@@ -144,16 +156,17 @@ impl Running {
         }
         let mine: Vec<usize> =
             core_affinity::get_core_ids().into_iter().flatten().map(|core| core.id).collect();
-        let server = match is_local || !server.is_empty() {
-            true => cores::Server::local(server, &mine),
-            false => cores::Server::Elsewhere,
+        let server = match server {
+            Some(pid) => cores::Server::local(&cores::family(pid), &mine),
+            None if is_local => cores::Server::Roaming,
+            None => cores::Server::Elsewhere,
         };
         // Each thread needs a connection to each place.
         let threads_max = plan.connections as usize / plan.authorities.len();
         let seats = cores::choose(&plan.pin, plan.threads, &mine, &server, threads_max);
         let count = seats.cores.len();
         let stop = Arc::new(AtomicBool::new(false));
-        let finished = Arc::new((Mutex::new(0), Condvar::new()));
+        let finished = Arc::new((Mutex::new(Progress::default()), Condvar::new()));
         let (ready, is_ready) = channel();
         let (mut threads, mut starts) = (Vec::new(), Vec::new());
         for (thread, core) in seats.cores.iter().enumerate() {
@@ -177,10 +190,15 @@ impl Running {
                 }
                 // One more nanosecond is late enough; the default lets 50 us pass.
                 let _ = set_timerslack(1);
-                let ended = recipe.run(recorder, &ready, &begin, &stop);
-                *finished.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
-                finished.1.notify_all();
-                ended
+                // A panic is told when the thread is joined, and must not be waited for before.
+                let run = AssertUnwindSafe(|| recipe.run(recorder, &ready, &begin, &stop));
+                let ended = catch_unwind(run);
+                let (progress, changed) = &*finished;
+                let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+                progress.count += 1;
+                changed.notify_all();
+                drop(changed.wait_while(progress, |progress| !progress.may_leave));
+                ended.unwrap_or_else(|panic| resume_unwind(panic))
             };
             let builder = thread::Builder::new().name(format!("load-{thread}"));
             threads.push(builder.spawn(run).map_err(StartError::Local)?);
@@ -190,7 +208,7 @@ impl Running {
         for _ in 0..count {
             match is_ready.recv() {
                 Ok(Ok(id)) => thread_ids.push(id),
-                Ok(Err(error)) => return Err(error),
+                Ok(Err(error)) => return Err(error), // the others end when nobody says begin
                 Err(_) => return Err(StartError::Local(io::Error::other("a thread has ended"))),
             }
         }
@@ -199,7 +217,12 @@ impl Running {
             let _ended = start.send(epoch);
         }
         let (cores, may_spin) = (seats.cores, seats.may_spin);
-        Ok(Running { threads, thread_ids, cores, may_spin, epoch, stop, finished })
+        Ok(Running { threads, thread_ids, cores, may_spin, epoch, stop, finished, places })
+    }
+
+    /// The addresses that connections go to.
+    pub fn places(&self) -> &[Address] {
+        &self.places
     }
 
     /// When the clock of the run began.
@@ -224,11 +247,11 @@ impl Running {
 
     /// Waits until the load is over, or so long; whether it is.
     pub fn wait(&self, time: Duration) -> bool {
-        let (count, changed) = &*self.finished;
+        let (progress, changed) = &*self.finished;
         let all = self.threads.len();
-        let guard = count.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let waited = changed.wait_timeout_while(guard, time, |count| *count < all);
-        *waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0 >= all
+        let guard = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(guard, time, |progress| progress.count < all);
+        waited.unwrap_or_else(PoisonError::into_inner).0.count >= all
     }
 
     /// Ends the load before its time: no request leaves any more, and answers are waited for as long as
@@ -243,16 +266,19 @@ impl Running {
     ///
     /// A ring became unusable.
     pub fn finish(self) -> io::Result<Finished> {
+        self.finished.0.lock().unwrap_or_else(PoisonError::into_inner).may_leave = true;
+        self.finished.1.notify_all();
         let mut examples = Examples::default();
-        let (mut rests, mut enters, mut cpu_nanos) = (Vec::new(), 0, 0);
+        let (mut rests, mut enters, mut cpu_nanos, mut load_end) = (Vec::new(), 0, 0, 0);
         for thread in self.threads {
             let ended = thread.join().map_err(|_| io::Error::other("a load thread panicked"))??;
             rests.push(ended.left.rest);
             examples.add(ended.left.examples);
             enters += ended.left.enters;
+            load_end = load_end.max(ended.left.load_end);
             cpu_nanos += ended.cpu_nanos;
         }
-        Ok(Finished { rests, examples: examples.into_list(), enters, cpu_nanos })
+        Ok(Finished { rests, examples: examples.into_list(), enters, cpu_nanos, load_end })
     }
 }
 

@@ -28,6 +28,11 @@ impl Unreachable {
     pub fn fault(&self) -> Fault {
         self.fault
     }
+
+    /// Nobody listens there now; somebody may later.
+    pub fn is_refusal(&self) -> bool {
+        self.fault == Fault::Refused
+    }
 }
 
 impl fmt::Display for Unreachable {
@@ -42,6 +47,17 @@ impl fmt::Display for Unreachable {
 }
 
 impl std::error::Error for Unreachable {}
+
+impl Plan {
+    /// Tries once whether all that it leads to take connections.
+    ///
+    /// # Errors
+    ///
+    /// The first place that doesn't, and why.
+    pub fn reach(&self) -> Result<(), Unreachable> {
+        find(self).map(drop)
+    }
+}
 
 /// The address of each of the plan's authorities: the first of its name that takes a connection.
 pub(super) fn find(plan: &Plan) -> Result<Vec<Address>, Unreachable> {

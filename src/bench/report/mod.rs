@@ -20,7 +20,7 @@ pub use text::{changes, checks, sparkline, text};
 use super::summary::{Limiter, Load, Setup, Summary};
 
 /// The load in a few words: `64 connections, 1 thread, closed loop`.
-fn load_words(setup: &Setup) -> String {
+pub(super) fn load_words(setup: &Setup) -> String {
     let many = |count: u64, name: &str| {
         format!("{} {name}{}", units::count(count), if count == 1 { "" } else { "s" })
     };
@@ -28,8 +28,11 @@ fn load_words(setup: &Setup) -> String {
         Load::Closed => "closed loop".to_owned(),
         Load::Open { rate, arrival, .. } => format!("{}/s {arrival}", units::rate(*rate)),
     };
-    let mut words =
-        vec![many(setup.connections, "connection"), many(setup.threads, "thread"), load];
+    let mut words = vec![many(setup.connections, "connection")];
+    if setup.threads > 0 {
+        words.push(many(setup.threads, "thread")); // before a run begins, they aren't known
+    }
+    words.push(load);
     if setup.pipeline > 1 {
         words.push(format!("{} pipelined", setup.pipeline));
     }
@@ -40,7 +43,7 @@ fn load_words(setup: &Setup) -> String {
 }
 
 /// The targets in a few words.
-fn target_words(setup: &Setup) -> String {
+pub(super) fn target_words(setup: &Setup) -> String {
     match &setup.targets[..] {
         [] => "several generators' targets".to_owned(),
         [one] => one.clone(),

@@ -76,11 +76,6 @@ impl OutputFlags {
 }
 
 impl Output {
-    /// The result is the only thing on standard output, and no text.
-    pub(super) fn is_for_programs(&self) -> bool {
-        self.flags.output != Format::Text
-    }
-
     /// Prints and writes a result, and says whether it meets the conditions.
     pub(super) fn deliver(&self, summary: &Summary) -> Result<(), Failure> {
         let flags = &self.flags;
@@ -156,4 +151,3 @@ fn part(text: &str) -> Result<f64, String> {
         _ => Err(format!("`{text}` is no part such as 3%")),
     }
 }
-
