@@ -10,6 +10,12 @@
     reason = "rates and times are positive and below 2^53"
 )]
 mod engine;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures of a run are positive, and shown with few digits"
+)]
+pub mod live;
 pub mod measure;
 pub mod null;
 #[expect(
@@ -20,6 +26,12 @@ pub mod null;
 mod plan;
 pub mod record;
 mod render;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures of a run are positive, and shown with few digits"
+)]
+pub mod report;
 #[expect(clippy::cast_precision_loss, reason = "rates and times are below 2^53")]
 mod run;
 mod scan;

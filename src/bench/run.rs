@@ -10,6 +10,7 @@ use super::engine::{Finished, Running, StartError};
 use super::measure::{NoSuchProcess, Probe, Workers};
 use super::plan::{Plan, Shape};
 use super::record::{Collector, Fault, Live};
+use super::report::{load_words, target_words};
 use super::schedule::Arrival;
 use super::summary::{Host, Load, Setup, Summary, WarmupWish};
 
@@ -99,24 +100,38 @@ pub fn run(
         running.finish().map_err(RunError::Broken)?;
     let record = collector.finish(rests);
     let setup = Setup {
-        targets: plan.targets.clone(),
         command: options.command.clone(),
         started_at: started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         host: Host::read(),
-        connections: plan.connections.into(),
         threads,
-        load: plan.load(),
-        pipeline: plan.pipeline.into(),
-        keep_alive: plan.requests_per_connection.is_none(),
-        seed: plan.seed,
         load_end,
         warmup: options.warmup,
         enters: Some(enters),
+        ..plan.setup()
     };
     Ok(Outcome { summary: Summary::new(setup, record, measured), examples })
 }
 
 impl Plan {
+    /// What it loads, and how, in a few words each.
+    pub fn words(&self) -> (String, String) {
+        let setup = self.setup();
+        (target_words(&setup), load_words(&setup))
+    }
+
+    /// What is known before the load begins.
+    fn setup(&self) -> Setup {
+        Setup {
+            targets: self.targets.clone(),
+            connections: self.connections.into(),
+            load: self.load(),
+            pipeline: self.pipeline.into(),
+            keep_alive: self.requests_per_connection.is_none(),
+            seed: self.seed,
+            ..Setup::default()
+        }
+    }
+
     /// What decides when a request is due, for people.
     fn load(&self) -> Load {
         match &self.shape {

@@ -323,8 +323,8 @@ mod tests {
 
     #[test]
     fn a_load_thread_that_burns_is_seen() {
-        let (stop, stopped) = channel::<()>();
-        let burn = move || while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {};
+        let (stop, end) = channel::<()>();
+        let burn = move || while end.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {};
         let name = format!("{LOAD_THREAD}0");
         let thread = thread::Builder::new().name(name).spawn(burn).unwrap();
         let mut probe = Probe::begin(0, Some(std::process::id())).unwrap();

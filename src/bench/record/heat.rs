@@ -76,6 +76,16 @@ impl Heat {
         ((1 << PARTS_BITS) + part as u64) << (SHORT_BITS - PARTS_BITS + octave as u32)
     }
 
+    /// How many rows there are.
+    pub fn rows() -> usize {
+        ROWS
+    }
+
+    /// The row of this time.
+    pub fn row_of(nanos: u64) -> usize {
+        row(nanos)
+    }
+
     /// Adds what another one counted.
     pub fn add(&mut self, other: &Heat) {
         let mut other = other.clone();

@@ -227,7 +227,7 @@ fn a_record_takes_some_nanoseconds() {
             for number in 0..rounds {
                 now += 90;
                 recorder.on_send(now, 300 + (number & 0xff), 64);
-                recorder.on_answer(&answer(now, now + 300, now + 40_000 + (number * 7 & 0xffff)));
+                recorder.on_answer(&answer(now, now + 300, now + 40_000 + ((number * 7) & 0xffff)));
             }
             began.elapsed().as_nanos() / u128::from(rounds)
         });

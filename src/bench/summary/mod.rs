@@ -15,7 +15,7 @@ mod percentile;
 mod setup;
 pub mod stats;
 #[cfg(test)]
-mod synthetic;
+pub(crate) mod synthetic;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -350,6 +350,7 @@ impl Summary {
 
     /// One result of several generators that ran at the same time against the same server. CPU time
     /// is left out: each has measured its own machine.
+    #[must_use]
     pub fn merge(self, others: impl IntoIterator<Item = Summary>) -> Summary {
         let (mut setup, mut record) = (self.setup, self.record);
         for other in others {
@@ -630,7 +631,9 @@ fn series(record: &Record, measured: &Measured) -> Vec<Point> {
     let width = record.slot_nanos;
     let of_slot = |(number, slot): (u64, &super::record::Slot)| {
         let at = number * width;
-        let seconds = seconds(width.min(record.end.saturating_sub(at)).max(1));
+        // The last one may be cut short; one of a few milliseconds tells no rate of its own.
+        let cut = record.end.saturating_sub(at);
+        let seconds = seconds(if cut < width / 2 { width } else { cut.min(width) });
         let times = |clock| slot.times(clock).unwrap_or_else(super::record::times);
         let response = Censored::new(
             times(record.settings.response()),

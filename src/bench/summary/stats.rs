@@ -40,7 +40,7 @@ pub fn chance_of_greater(first: &[f64], second: &[f64]) -> f64 {
     let pairs = |test: fn(&f64, &f64) -> bool| {
         first.iter().flat_map(|a| second.iter().filter(move |b| test(a, b))).count()
     };
-    let (greater, equal) = (pairs(|a, b| a > b), pairs(|a, b| a == b));
+    let (greater, equal) = (pairs(|a, b| a > b), pairs(|a, b| a.total_cmp(b).is_eq()));
     if equal == 0 && n.min(m) <= EXACT_MAX && n * m <= EXACT_PRODUCT_MAX {
         return exact_tail(n, m, greater);
     }
@@ -50,7 +50,7 @@ pub fn chance_of_greater(first: &[f64], second: &[f64]) -> f64 {
     let ties = {
         let mut sorted: Vec<f64> = first.iter().chain(second).copied().collect();
         sorted.sort_by(f64::total_cmp);
-        let groups = sorted.chunk_by(|a, b| a == b).map(|group| group.len() as f64);
+        let groups = sorted.chunk_by(|a, b| a.total_cmp(b).is_eq()).map(|group| group.len() as f64);
         groups.map(|size| size.powi(3) - size).sum::<f64>()
     };
     let variance = nf * mf / 12.0 * (all + 1.0 - ties / (all * (all - 1.0)));

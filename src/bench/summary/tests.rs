@@ -180,7 +180,7 @@ fn results_of_generators_add_up() {
 
 #[test]
 fn an_empty_run_is_no_catastrophe() {
-    let collector = crate::bench::record::Collector::new(Default::default());
+    let collector = crate::bench::record::Collector::new(crate::bench::record::Settings::default());
     let record = collector.finish([]);
     let summary = Summary::new(Setup::default(), record, Measured::default());
     assert_eq!(

@@ -207,11 +207,8 @@ fn percent(share: f64) -> String {
 
 fn nothing_answered(facts: &Facts) -> Option<(Status, String)> {
     (facts.ok == 0).then(|| {
-        let why = match (facts.commonest_connect_fault, facts.commonest_fault) {
-            (Some(fault), None) => format!(": {}", fault.text()),
-            (_, Some(fault)) => format!(": {}", fault.text()),
-            (None, None) => String::new(),
-        };
+        let fault = facts.commonest_fault.or(facts.commonest_connect_fault);
+        let why = fault.map_or(String::new(), |fault| format!(": {}", fault.text()));
         (Status::Invalid, format!("no request was answered as it should be{why}"))
     })
 }
@@ -379,7 +376,7 @@ fn collector_late(facts: &Facts) -> Option<(Status, String)> {
 
 fn limiter(facts: &Facts) -> Limiter {
     let full = |busy: Option<f64>| busy.is_some_and(|busy| busy >= SATURATED);
-    let asked_for_no_more = facts.is_open && share(facts.unsent, facts.offered) < 0.01;
+    let asked_for_no_more = facts.is_open && share(facts.unfinished, facts.offered) < 0.01;
     if facts.ok == 0 {
         Limiter::Failure
     } else if asked_for_no_more {
@@ -583,7 +580,8 @@ mod tests {
             (Limiter::Machine, Facts { server_busiest: None, idle: Some(0.01), ..sound() }),
             (Limiter::Unknown, Facts { server_busiest: None, ..sound() }),
             (Limiter::Failure, Facts { ok: 0, ..sound() }),
-            (Limiter::Server, Facts { unsent: 50_000, server_busiest: Some(1.0), ..open() }),
+            (Limiter::Server, Facts { unfinished: 50_000, server_busiest: Some(1.0), ..open() }),
+            (Limiter::Unknown, Facts { unfinished: 500_000, ..open() }),
         ];
         for (limiter, facts) in cases {
             assert_eq!(judge(&facts).limiter, limiter);

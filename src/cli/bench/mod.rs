@@ -2,16 +2,17 @@
 //! those of load generators: 0, 2, 3, 98, 99.
 
 mod flags;
+mod output;
+mod results;
 
-use std::time::Duration;
-
-use clap::Args;
-use uring_pool::bench::record::Live;
+use clap::{Args, Subcommand};
+use uring_pool::bench::live::{View, Wish};
 use uring_pool::bench::summary::{Status, Summary, WarmupWish};
-use uring_pool::bench::{Options, Outcome, Plan, RunError, StartError, time};
+use uring_pool::bench::{Options, Plan, RunError, StartError, time};
 
 use super::Failure;
 use flags::LoadFlags;
+use output::OutputFlags;
 
 /// Wrong use of the command line.
 pub(super) const EX_USAGE: u8 = 2;
@@ -21,51 +22,64 @@ const EX_TARGET: u8 = 3;
 const EX_INVALID: u8 = 98;
 
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct BenchFlags {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     #[command(flatten)]
     load: LoadFlags,
+    #[command(flatten)]
+    output: OutputFlags,
+    /// Lines instead of a screen while it runs
+    #[arg(long, help_heading = "Output")]
+    no_tui: bool,
     /// What is left out at the begin: auto (found by itself, the default), a time, or 0s
     #[arg(long, value_name = "TIME", value_parser = warmup, help_heading = "Measuring")]
     warmup: Option<WarmupWish>,
     /// The server's process, to measure it with all that descend from it
     #[arg(long, value_name = "PID", help_heading = "Measuring")]
     server_pid: Option<u32>,
-    /// What to print: text or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", help_heading = "Output")]
-    output: Format,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
+#[derive(Subcommand, Clone, Debug)]
+enum BenchCommand {
+    /// Compare two results: what is better, what is worse, what is noise
+    Compare(results::CompareFlags),
+    /// Make one result of those of several generators
+    Merge(results::MergeFlags),
+    /// Show a result again, in whatever format
+    Report(results::ReportFlags),
 }
 
 /// Runs it.
 pub(super) fn run(flags: &BenchFlags) -> Result<(), Failure> {
+    match &flags.command {
+        Some(BenchCommand::Compare(flags)) => results::compare_results(flags),
+        Some(BenchCommand::Merge(flags)) => results::merge(flags),
+        Some(BenchCommand::Report(flags)) => results::report_again(flags),
+        None => load(flags),
+    }
+}
+
+fn load(flags: &BenchFlags) -> Result<(), Failure> {
+    let output = flags.output.prepare()?;
     let plan = Plan::new(&flags.load.wanted()?).map_err(|error| Failure::new(EX_USAGE, error))?;
     let options = Options {
         server: flags.server_pid,
         warmup: flags.warmup.unwrap_or_default(),
         command: std::env::args().collect(),
     };
-    let outcome = uring_pool::bench::run(&plan, &options, |_: &Live<'_>, _: Duration| true)
+    let wish = if flags.no_tui { Wish::Lines } else { Wish::Screen };
+    let mut view = View::new(wish, &plan).map_err(|error| Failure::new(EX_USAGE, error))?;
+    let outcome = uring_pool::bench::run(&plan, &options, |live, elapsed| view.show(live, elapsed))
         .map_err(run_failure)?;
-    match flags.output {
-        Format::Text => print(&outcome),
-        Format::Json => println!("{}", outcome.summary.to_json()),
+    drop(view); // the terminal is itself again
+    let delivered = output.deliver(&outcome.summary);
+    for (_, example) in &outcome.examples {
+        eprintln!("  {example}");
     }
-    verdict(&outcome.summary)
-}
-
-fn print(outcome: &Outcome) {
-    let Outcome { summary, examples } = outcome;
-    println!("{:.0} requests/s, {:?}", summary.rate, summary.counts);
-    for (name, value) in summary.latency.response.percentiles() {
-        println!("{name}: {value:?} ns");
-    }
-    println!("{:?}", summary.cpu);
-    println!("{:?} {:?}", summary.verdict, examples);
+    verdict(&outcome.summary)?;
+    delivered
 }
 
 /// The exit status of a run: the target's failures first, then the run's own.
