@@ -165,8 +165,7 @@ fn a_pause_is_told_to_the_digit_in_virtual_time() {
 
 #[test]
 fn a_server_that_never_wakes_leaves_all_as_unfinished() {
-    let (record, _) =
-        run(Faults::NONE, 1, SECOND..u64::MAX, |peer| task(peer, 4, Some(1000.0), 2));
+    let (record, _) = run(Faults::NONE, 1, SECOND..u64::MAX, |peer| task(peer, 4, Some(1000.0), 2));
     let counts = record.total();
     assert_eq!(counts.answers, 1000);
     assert_eq!((counts.unanswered, counts.unsent), (4, 996));

@@ -48,7 +48,13 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
         Ok(outcome.summary)
     };
 
-    let closed = Wanted { time: Some(PROBE), arrival: None, session: None, inflight_max: None, ..wanted.clone() };
+    let closed = Wanted {
+        time: Some(PROBE),
+        arrival: None,
+        session: None,
+        inflight_max: None,
+        ..wanted.clone()
+    };
     let most = run(&closed)?.rate;
     if most < 1.0 {
         return Err(Failure::new(EX_TARGET, "the target answers nothing, at no rate at all"));
@@ -82,7 +88,11 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
     let (mut low, mut high) = (0.0, most * 1.05);
     let mut next = most * 0.8;
     for _ in 0..TRIALS_MAX {
-        if holds(next)? { low = next } else { high = next }
+        if holds(next)? {
+            low = next
+        } else {
+            high = next
+        }
         if low > 0.0 && high / low <= CLOSE {
             break;
         }
