@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pool", &["app", "config", "master", "process", "worker", "ring"]),
     ("offline", &["app", "conn", "figures", "proto"]),
     // A client: knows the wire and the ring, and of the server nothing.
-    ("bench", &["proto", "process", "config", "ring"]),
+    ("bench", &["proto", "ring"]),
     ("master", &["figures", "process", "config", "ring"]),
     ("worker", &["conn", "app", "process", "config", "figures", "ring"]),
     ("conn", &["proto", "http", "app", "figures"]),

@@ -58,7 +58,10 @@ pub(super) fn ab(flags: &AbFlags) -> Result<(), Failure> {
             let summary = Server::start(command, &plan)?.measure(&plan)?;
             let counts = &summary.counts;
             if counts.failed > 0 || counts.ok == 0 {
-                let words = format!("{command}: {} requests failed, {} were answered", counts.failed, counts.ok);
+                let words = format!(
+                    "{command}: {} requests failed, {} were answered",
+                    counts.failed, counts.ok
+                );
                 return Err(Failure::new(EX_TARGET, words));
             }
             let figure = Figures::of(&summary);
@@ -78,8 +81,12 @@ pub(super) fn ab(flags: &AbFlags) -> Result<(), Failure> {
         ("server CPU per request", |it| it.server_us),
     ];
     for (name, figure) in rows {
-        let logs: Vec<f64> =
-            a.iter().zip(&b).map(|(a, b)| (figure(b) / figure(a)).ln()).filter(|it| it.is_finite()).collect();
+        let logs: Vec<f64> = a
+            .iter()
+            .zip(&b)
+            .map(|(a, b)| (figure(b) / figure(a)).ln())
+            .filter(|it| it.is_finite())
+            .collect();
         match interval(&logs) {
             Some((middle, low, high)) => {
                 let is_noise = low <= 1.0 && high >= 1.0;
@@ -103,7 +110,11 @@ struct Figures {
 
 impl Figures {
     fn of(summary: &Summary) -> Figures {
-        let time = |name| summary.percentile(name).map_or(f64::NAN, |nanos| nanos as f64);
+        let percentiles = summary.latency.response.percentiles();
+        let time = |name| {
+            let found = percentiles.iter().find(|(it, _)| *it == name);
+            found.and_then(|(_, nanos)| *nanos).map_or(f64::NAN, |nanos| nanos as f64)
+        };
         Figures {
             rate: summary.rate,
             p50: time("p50"),
@@ -127,7 +138,12 @@ impl Figures {
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Figures { rate, p50, p99, server_us } = self;
-        write!(f, "{rate:>10.0} requests/s, p50 {:.0} us, p99 {:.0} us, server {server_us:.2} us a request", p50 / 1e3, p99 / 1e3)
+        write!(
+            f,
+            "{rate:>10.0} requests/s, p50 {:.0} us, p99 {:.0} us, server {server_us:.2} us a request",
+            p50 / 1e3,
+            p99 / 1e3
+        )
     }
 }
 
@@ -135,7 +151,8 @@ impl std::fmt::Display for Figures {
 fn interval(logs: &[f64]) -> Option<(f64, f64, f64)> {
     /// The two-sided 5 % points for 1, 2, … degrees of freedom.
     const STUDENT: [f64; 15] = [
-        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+        2.145, 2.131,
     ];
     let count = logs.len() as f64;
     let t = STUDENT.get(logs.len().checked_sub(2)?).copied().unwrap_or(2.0);
@@ -165,8 +182,12 @@ impl Server {
         while !is_taken(plan)? {
             let ended = server.child.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() >= until {
-                let how = ended.map_or_else(|| "does not listen".to_owned(), |status| status.to_string());
-                return Err(Failure::new(EX_TARGET, format!("{command}: {how}, where the URL leads to")));
+                let how =
+                    ended.map_or_else(|| "does not listen".to_owned(), |status| status.to_string());
+                return Err(Failure::new(
+                    EX_TARGET,
+                    format!("{command}: {how}, where the URL leads to"),
+                ));
             }
             thread::sleep(LOOK);
         }

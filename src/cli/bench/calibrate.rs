@@ -30,7 +30,8 @@ pub(super) fn calibrate(flags: &CalibrateFlags) -> Result<(), Failure> {
     let url = format!("http://{}/", server.address());
     let run = |wanted: Wanted| -> Result<Summary, Failure> {
         let plan = Plan::new(&wanted).map_err(|error| Failure::new(EX_USAGE, error))?;
-        let outcome = uring_pool::bench::run(&plan, &Options::default(), |_, _| true).map_err(run_failure)?;
+        let outcome =
+            uring_pool::bench::run(&plan, &Options::default(), |_, _| true).map_err(run_failure)?;
         Ok(outcome.summary)
     };
     let wanted = || Wanted {
@@ -63,7 +64,9 @@ pub(super) fn calibrate(flags: &CalibrateFlags) -> Result<(), Failure> {
         lag.value_at_quantile(0.99) as f64 / 1e3,
     );
     if on_time < 0.99 {
-        println!("  that is not exact enough for rates: this machine is busy, or has too few cores");
+        println!(
+            "  that is not exact enough for rates: this machine is busy, or has too few cores"
+        );
     }
     Ok(())
 }

@@ -26,7 +26,12 @@ pub(super) struct LifecycleFlags {
     #[arg(long, value_name = "PID")]
     server_pid: u32,
     /// What happens, in this order (an upgrade comes last: another process is the master then)
-    #[arg(long, value_name = "EVENTS", value_delimiter = ',', default_value = "reload,kill,upgrade")]
+    #[arg(
+        long,
+        value_name = "EVENTS",
+        value_delimiter = ',',
+        default_value = "reload,kill,upgrade"
+    )]
     events: Vec<Event>,
     /// An answer later than this is one that somebody notices
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = uring_pool::bench::time)]
@@ -72,8 +77,16 @@ impl Event {
 
 /// Loads, acts, and prints what was noticed of each event.
 pub(super) fn lifecycle(flags: &LifecycleFlags) -> Result<(), Failure> {
-    if flags.events.iter().position(|it| *it == Event::Upgrade).is_some_and(|at| at + 1 < flags.events.len()) {
-        return Err(Failure::new(EX_USAGE, "--events: upgrade comes last, as the master is another one then"));
+    if flags
+        .events
+        .iter()
+        .position(|it| *it == Event::Upgrade)
+        .is_some_and(|at| at + 1 < flags.events.len())
+    {
+        return Err(Failure::new(
+            EX_USAGE,
+            "--events: upgrade comes last, as the master is another one then",
+        ));
     }
     let mut wanted = flags.load.wanted()?;
     if wanted.stages.is_none() && wanted.replay.is_none() {
@@ -105,7 +118,10 @@ pub(super) fn lifecycle(flags: &LifecycleFlags) -> Result<(), Failure> {
     }
     let summary = &outcome.summary;
     let ends = happened.iter().map(|(_, at)| *at).skip(1).chain([Duration::MAX]);
-    println!("  {:<28} {:>8} {:>7} {:>7} {:>7} {:>7} {:>10}", "", "answers", "refused", "reset", "other", "late", "slowest");
+    println!(
+        "  {:<28} {:>8} {:>7} {:>7} {:>7} {:>7} {:>10}",
+        "", "answers", "refused", "reset", "other", "late", "slowest"
+    );
     let first = happened.first().map_or(Duration::MAX, |(_, at)| *at);
     row("before", summary, Duration::ZERO, first, flags.late);
     let mut noticed = 0;
@@ -117,7 +133,9 @@ pub(super) fn lifecycle(flags: &LifecycleFlags) -> Result<(), Failure> {
     }
     let unfinished = summary.counts.unfinished;
     if noticed + unfinished > 0 {
-        let words = format!("{noticed} requests failed or came late around events, {unfinished} had no answer at the end");
+        let words = format!(
+            "{noticed} requests failed or came late around events, {unfinished} had no answer at the end"
+        );
         return Err(Failure::new(EX_TARGET, words));
     }
     println!("\n  nobody noticed anything");
@@ -128,23 +146,28 @@ pub(super) fn lifecycle(flags: &LifecycleFlags) -> Result<(), Failure> {
 fn row(name: &str, summary: &Summary, from: Duration, to: Duration, late: Duration) -> u64 {
     let record = &summary.record;
     let slot = |at: Duration| (at.as_nanos() / u128::from(record.slot_nanos)) as usize;
-    let last = if to == Duration::MAX { record.slots.len() } else { slot(to).min(record.slots.len()) };
+    let last =
+        if to == Duration::MAX { record.slots.len() } else { slot(to).min(record.slots.len()) };
     let (mut answers, mut refused, mut reset, mut others) = (0, 0, 0, 0);
     let (mut late_ones, mut slowest) = (0, 0);
     for slot in record.slots.get(slot(from)..last).unwrap_or_default() {
         let counts = &slot.counts;
         answers += counts.answers;
-        let of = |fault: Fault| counts.faults[fault as usize] + counts.connect_faults[fault as usize];
+        let of =
+            |fault: Fault| counts.faults[fault as usize] + counts.connect_faults[fault as usize];
         refused += of(Fault::Refused);
         reset += of(Fault::Reset) + of(Fault::Closed) + of(Fault::CutShort);
         let all: u64 = Fault::ALL.into_iter().map(of).sum();
-        others += all - of(Fault::Refused) - of(Fault::Reset) - of(Fault::Closed) - of(Fault::CutShort);
+        others +=
+            all - of(Fault::Refused) - of(Fault::Reset) - of(Fault::Closed) - of(Fault::CutShort);
         if let Some(times) = slot.times(Clock::Response) {
             late_ones += times.count_between(late.as_nanos() as u64 + 1, u64::MAX);
             slowest = slowest.max(times.max());
         }
     }
     let slowest = slowest as f64 / 1e6;
-    println!("  {name:<28} {answers:>8} {refused:>7} {reset:>7} {others:>7} {late_ones:>7} {slowest:>7.1} ms");
+    println!(
+        "  {name:<28} {answers:>8} {refused:>7} {reset:>7} {others:>7} {late_ones:>7} {slowest:>7.1} ms"
+    );
     refused + reset + others + late_ones
 }

@@ -1,9 +1,13 @@
 //! `uring-pool bench`: loads a server, and says how it was. Only this command's exit statuses are
 //! those of load generators: 0, 2, 3, 98, 99.
 
+mod ab;
+mod calibrate;
 mod flags;
+mod lifecycle;
 mod output;
 mod results;
+mod search;
 
 use clap::{Args, Subcommand};
 use uring_pool::bench::live::{View, Wish};
@@ -43,6 +47,14 @@ pub(super) struct BenchFlags {
 
 #[derive(Subcommand, Clone, Debug)]
 enum BenchCommand {
+    /// Find the highest rate at which a promise holds
+    Search(search::SearchFlags),
+    /// Start two servers in turn, and tell the ratio of their figures
+    Ab(ab::AbFlags),
+    /// Find out what the generator itself can do on this machine
+    Calibrate(calibrate::CalibrateFlags),
+    /// Tell what clients notice of reloads, lost workers and upgrades of a server of this project
+    Lifecycle(lifecycle::LifecycleFlags),
     /// Compare two results: what is better, what is worse, what is noise
     Compare(results::CompareFlags),
     /// Make one result of those of several generators
@@ -54,6 +66,10 @@ enum BenchCommand {
 /// Runs it.
 pub(super) fn run(flags: &BenchFlags) -> Result<(), Failure> {
     match &flags.command {
+        Some(BenchCommand::Search(flags)) => search::search(flags),
+        Some(BenchCommand::Ab(flags)) => ab::ab(flags),
+        Some(BenchCommand::Calibrate(flags)) => calibrate::calibrate(flags),
+        Some(BenchCommand::Lifecycle(flags)) => lifecycle::lifecycle(flags),
         Some(BenchCommand::Compare(flags)) => results::compare_results(flags),
         Some(BenchCommand::Merge(flags)) => results::merge(flags),
         Some(BenchCommand::Report(flags)) => results::report_again(flags),

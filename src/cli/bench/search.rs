@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use uring_pool::bench::summary::{Assertion, Status, Summary};
+use uring_pool::bench::summary::{Assertion, Check, Status, Summary};
 use uring_pool::bench::{Options, Plan, Rate, Wanted};
 
 use super::super::Failure;
@@ -48,21 +48,27 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
         Ok(outcome.summary)
     };
 
-    let closed = Wanted { time: Some(PROBE), arrival: None, session: None, inflight_max: None, ..wanted.clone() };
+    let closed = Wanted {
+        time: Some(PROBE),
+        arrival: None,
+        session: None,
+        inflight_max: None,
+        ..wanted.clone()
+    };
     let most = run(&closed)?.rate;
     if most < 1.0 {
         return Err(Failure::new(EX_TARGET, "the target answers nothing, at no rate at all"));
     }
     println!("  without a rate  {most:>10.0} requests/s: where the search begins");
-    let mut trials = 0;
+    let (mut trials, mut promises) = (0, Vec::new());
     let mut holds = |rate: f64| -> Result<bool, Failure> {
         trials += 1;
         let wanted = Wanted { rate: Rate::new(rate), time: Some(trial_time), ..wanted.clone() };
         let summary = run(&wanted)?;
-        let mut broken: Vec<String> = flags
-            .slo
+        let checks: Vec<Check> = flags.slo.iter().map(|promise| promise.check(&summary)).collect();
+        promises = checks.iter().map(|check| check.assertion.clone()).collect();
+        let mut broken: Vec<String> = checks
             .iter()
-            .map(|promise| promise.check(&summary))
             .filter(|check| !check.holds)
             .map(|check| format!("{}: {}", check.assertion, check.found))
             .collect();
@@ -82,7 +88,11 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
     let (mut low, mut high) = (0.0, most * 1.05);
     let mut next = most * 0.8;
     for _ in 0..TRIALS_MAX {
-        if holds(next)? { low = next } else { high = next }
+        if holds(next)? {
+            low = next
+        } else {
+            high = next
+        }
         if low > 0.0 && high / low <= CLOSE {
             break;
         }
@@ -107,7 +117,6 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
         let words = "no rate was found at which the promise holds three times in a row";
         return Err(Failure::new(EX_INVALID, words));
     }
-    let promises: Vec<String> = flags.slo.iter().map(ToString::to_string).collect();
     println!(
         "\n  {low:.0} requests/s is the highest rate with {}: it held {} times of {}, {high:.0} did not",
         promises.join(" and "),
