@@ -6,6 +6,7 @@ mod screen;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Stderr, Write, stderr, stdin};
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ impl History {
             time_or_not(percentile.map(|it| it.nanos), false)
         };
         let rate = now.as_ref().map_or("–".to_owned(), |now| rate(now.rate));
-        let mut line = format!(
+        let mut words = format!(
             "{:>6.1} s {rate:>10}/s   p50 {:>8}   p99 {:>8}   failed {}",
             elapsed.as_secs_f64(),
             time(0.5),
@@ -212,9 +213,9 @@ impl History {
             count(failed(live.total)),
         );
         if self.settings.open_loop {
-            line += &format!("   backlog {}", count(live.backlog));
+            let _infallible = write!(words, "   backlog {}", count(live.backlog));
         }
-        line
+        words
     }
 }
 

@@ -20,7 +20,7 @@ const TIMES_WIDTH: u16 = 36;
 
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame<'_>, history: &History, live: &Live<'_>, elapsed: Duration) {
-    let [head, progress, figures, heat, foot] = Layout::vertical([
+    let [title, progress, figures, heat, keys] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(1),
         Constraint::Length(8),
@@ -28,17 +28,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, history: &History, live: &Live<'_>, el
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    let title =
+    let words =
         vec![Line::from(history.title.clone().bold()), Line::from(history.load.clone().dim())];
-    frame.render_widget(Paragraph::new(title), head);
+    frame.render_widget(Paragraph::new(words), title);
     draw_progress(frame, progress, history.expected, elapsed);
     let [left, right] =
         Layout::horizontal([Constraint::Min(20), Constraint::Length(TIMES_WIDTH)]).areas(figures);
     draw_rate(frame, left, history, live);
     draw_times(frame, right, history, live);
     draw_heat(frame, heat, history);
-    let keys = Line::from(" q ends the run; what was measured until then is summed up").dim();
-    frame.render_widget(Paragraph::new(keys), foot);
+    let help = Line::from(" q ends the run; what was measured until then is summed up").dim();
+    frame.render_widget(Paragraph::new(help), keys);
 }
 
 fn draw_progress(frame: &mut Frame<'_>, area: Rect, expected: Option<Duration>, elapsed: Duration) {
@@ -72,18 +72,20 @@ fn draw_rate(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<'
     let mut state =
         format!("{} connections  {} under way", count(live.connections), count(live.in_flight));
     if history.settings.open_loop {
-        state += &format!("  {} due", count(live.backlog));
+        state.push_str(&format!("  {} due", count(live.backlog)));
     }
     let received = format!("{} received", bytes(live.total.bytes_received as f64));
     let lines =
         vec![Line::from(first), Line::from(counts), Line::from(state), Line::from(received).dim()];
-    let [text, line] = Layout::vertical([Constraint::Length(4), Constraint::Min(0)]).areas(inner);
-    frame.render_widget(Paragraph::new(lines), text);
-    let skip = history.slots.len().saturating_sub(line.width.into());
+    let [words, graph] = Layout::vertical([Constraint::Length(4), Constraint::Min(0)]).areas(inner);
+    frame.render_widget(Paragraph::new(lines), words);
+    let skip = history.slots.len().saturating_sub(graph.width.into());
     let rates: Vec<u64> =
         history.slots.iter().skip(skip).map(|slot| slot.rate().round() as u64).collect();
-    frame
-        .render_widget(Sparkline::default().data(&rates).style(Style::new().fg(Color::Blue)), line);
+    frame.render_widget(
+        Sparkline::default().data(&rates).style(Style::new().fg(Color::Blue)),
+        graph,
+    );
 }
 
 fn draw_times(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<'_>) {
@@ -96,11 +98,11 @@ fn draw_times(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<
     let mut lines = vec![Line::from(format!("{:<6}{:>13}{:>13}", "", "so far", "now")).dim()];
     for (number, (name, percentile)) in all.into_iter().enumerate() {
         let now = now.as_ref().and_then(|now| now[number].1);
-        let text = |percentile: Option<crate::bench::summary::Percentile>| {
+        let say = |percentile: Option<crate::bench::summary::Percentile>| {
             time_or_not(percentile.map(|it| it.nanos), false)
         };
-        let line = Line::from(format!("{name:<6}{:>13}{:>13}", text(percentile), text(now)));
-        lines.push(if name == "p99" { line.bold() } else { line });
+        let row = Line::from(format!("{name:<6}{:>13}{:>13}", say(percentile), say(now)));
+        lines.push(if name == "p99" { row.bold() } else { row });
     }
     frame.render_widget(Paragraph::new(lines), inner);
 }

@@ -308,9 +308,9 @@ fn load_threads() -> impl Iterator<Item = (u32, Thread)> {
         }
         let (cpu, waited) = parse::schedstat(&fs::read_to_string(path.join("schedstat")).ok()?)?;
         let status = fs::read_to_string(path.join("status")).ok()?;
-        let (wanted, unwanted) = parse::switches(&status)?;
+        let (own, forced) = parse::switches(&status)?;
         let id = entry.file_name().to_str()?.parse().ok()?;
-        Some((id, Thread { cpu, waited, switches: wanted + unwanted }))
+        Some((id, Thread { cpu, waited, switches: own + forced }))
     };
     tasks.filter_map(of_task)
 }

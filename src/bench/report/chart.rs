@@ -47,9 +47,9 @@ impl Scale {
                 let decade = 10_f64.powf(raw.log10().floor());
                 let step = [1.0, 2.0, 5.0, 10.0].map(|by| by * decade);
                 let step = step.into_iter().find(|step| *step >= raw).unwrap_or(raw);
-                (0..)
+                (0_u8..32)
                     .map(|number| f64::from(number) * step)
-                    .take_while(|tick| *tick <= most)
+                    .take_while(|it| *it <= most)
                     .collect()
             }
             Scale::Log(least, most) => {
@@ -79,8 +79,7 @@ impl Chart {
     /// An empty one with this title for those who hear the page.
     pub(super) fn new(title: &str, height: f64, x: Scale, y: Scale) -> Chart {
         let mut svg = String::new();
-        let _ =
-            write!(svg, "<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='{title}'>",);
+        let _ = write!(svg, "<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='{title}'>");
         Chart { svg, height, x, y }
     }
 

@@ -1,4 +1,4 @@
-//! An HDR interval log (`.hlog`), which HdrHistogram's own tools read: histograms of the response
+//! An HDR interval log (`.hlog`), which `HdrHistogram`'s own tools read: histograms of the response
 //! times, an interval a slot, and of the service times under a tag.
 
 use std::time::{Duration, UNIX_EPOCH};

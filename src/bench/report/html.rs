@@ -18,8 +18,8 @@ pub fn html(summary: &Summary) -> String {
         out,
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>\
          <meta name='viewport' content='width=device-width, initial-scale=1'>\
-         <title>{title} · {}</title><style>{}</style></head><body>\n<header><h1>{title}</h1>\
-         <p class='soft'>{}</p></header>\n",
+         <title>{title} · {}</title><style>{}</style></head><body><header><h1>{title}</h1>\
+         <p class='soft'>{}</p></header>",
         summary.verdict.status.text(),
         include_str!("page.css"),
         Escaped(&load_words(&summary.setup)),
@@ -36,7 +36,7 @@ pub fn html(summary: &Summary) -> String {
     let _ = write!(
         out,
         "<footer>uring-pool bench {} · percentiles that too few samples can’t tell are left out; \
-         unanswered requests count as lower bounds (≥)</footer></body></html>\n",
+         unanswered requests count as lower bounds (≥)</footer></body></html>",
         summary.version
     );
     page
@@ -247,9 +247,9 @@ fn heat_map(out: &mut String, summary: &Summary) {
     let (Some(first), Some(last)) = ((0..rows).find(filled), (0..rows).rev().find(filled)) else {
         return;
     };
-    let least = Heat::row_begin(first).max(1_000) as f64;
-    let most = Heat::row_begin(last + 1) as f64;
-    let y = Scale::Log(least * 0.9, most.max(least * 4.0) * 1.1);
+    let shortest = Heat::row_begin(first).max(1_000) as f64;
+    let longest = Heat::row_begin(last + 1) as f64;
+    let y = Scale::Log(shortest * 0.9, longest.max(shortest * 4.0) * 1.1);
     let mut chart = Chart::new("Response times over time", 300.0, whole(summary), y);
     chart.heat(heat);
     chart.y_axis(time_label);

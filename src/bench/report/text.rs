@@ -62,6 +62,42 @@ pub fn text(summary: &Summary, is_colored: bool) -> String {
         say(format!("  {:<10} {words}", "warm-up"));
     }
     say(String::new());
+    latencies(summary, &paint, &mut say);
+    say(String::new());
+    let loaded = summary.series.iter().take_while(|point| point.at < window.to);
+    let rates: Vec<f64> = loaded.map(|point| point.ok).collect();
+    if rates.len() > 2 {
+        say(format!("  {:<10} {}", "over time", sparkline(&rates, 60)));
+    }
+    for (number, line) in cpu_lines(summary).into_iter().enumerate() {
+        say(format!("  {:<10} {line}", if number == 0 { "CPU" } else { "" }));
+    }
+    if let Some(workers) = &summary.measured.workers {
+        let shares: Vec<String> = workers.iter().map(|requests| count(*requests)).collect();
+        say(format!("  {:<10} {}", "workers", shares.join("  ")));
+    }
+    if summary.targets.len() > 1 {
+        say(String::new());
+        for target in &summary.targets {
+            let mean = time_or_not(target.service_mean, false);
+            let failed = if target.failed > 0 {
+                format!("  {} failed", count(target.failed))
+            } else {
+                String::new()
+            };
+            say(format!(
+                "  {:>12} ok  mean {mean:>8}{failed}  {}",
+                count(target.answers),
+                target.name
+            ));
+        }
+    }
+    text
+}
+
+/// The table of times.
+fn latencies(summary: &Summary, paint: &Paint, say: &mut impl FnMut(String)) {
+    let setup = &summary.setup;
     say(paint.dim(&format!(
         "  {:<10}{:>12}{:>12}{:>12}{:>12}{:>12}",
         "", "p50", "p90", "p99", "p99.9", "max"
@@ -99,36 +135,6 @@ pub fn text(summary: &Summary, is_colored: bool) -> String {
     } else if latency.response.p999.is_none() {
         say(format!("  {:<10} – where {} samples are too few", "", count(latency.response.count)));
     }
-    say(String::new());
-    let loaded = summary.series.iter().take_while(|point| point.at < window.to);
-    let rates: Vec<f64> = loaded.map(|point| point.ok).collect();
-    if rates.len() > 2 {
-        say(format!("  {:<10} {}", "over time", sparkline(&rates, 60)));
-    }
-    for (number, line) in cpu_lines(summary).into_iter().enumerate() {
-        say(format!("  {:<10} {line}", if number == 0 { "CPU" } else { "" }));
-    }
-    if let Some(workers) = &summary.measured.workers {
-        let shares: Vec<String> = workers.iter().map(|requests| count(*requests)).collect();
-        say(format!("  {:<10} {}", "workers", shares.join("  ")));
-    }
-    if summary.targets.len() > 1 {
-        say(String::new());
-        for target in &summary.targets {
-            let mean = time_or_not(target.service_mean, false);
-            let failed = if target.failed > 0 {
-                format!("  {} failed", count(target.failed))
-            } else {
-                String::new()
-            };
-            say(format!(
-                "  {:>12} ok  mean {mean:>8}{failed}  {}",
-                count(target.answers),
-                target.name
-            ));
-        }
-    }
-    text
 }
 
 /// What failed; with the statuses, where these are why.

@@ -1,5 +1,6 @@
 //! Where results go: the screen, files, and a pipeline's conditions.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
@@ -100,8 +101,9 @@ impl Output {
             text += &report::changes(&comparison, stderr().is_terminal());
             for regression in regressions(&comparison, self.flags.max_regress) {
                 broken += 1;
-                text += &format!(
-                    "  FAILS  {} is {:.1} % worse than in the baseline, {:.1} % are allowed\n",
+                let _infallible = writeln!(
+                    text,
+                    "  FAILS  {} is {:.1} % worse than in the baseline, {:.1} % are allowed",
                     regression.change.figure,
                     regression.part * 100.0,
                     self.flags.max_regress * 100.0,
