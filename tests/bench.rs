@@ -237,8 +237,11 @@ fn every_shape_of_load_gets_its_answers() {
     for (flags, requests) in shapes {
         let run = json(&[0, 98], &[flags, &["--expect", "200,bytes=13", &url]].concat());
         let counts = &run["counts"];
-        assert_eq!((&counts["failed"], &counts["unfinished"]), (&0.into(), &0.into()), "{flags:?}");
-        assert_eq!(counts["ok"], requests, "{flags:?}: {counts}");
+        assert_eq!(counts["failed"], 0, "{flags:?}: {counts}");
+        // A busy machine may not get to the last ones before the time is up; they aren't forgotten.
+        let of = |what: &str| counts[what].as_u64().unwrap();
+        assert_eq!(of("ok") + of("unfinished"), requests, "{flags:?}: {counts}");
+        assert!(of("unfinished") == 0 || flags.contains(&"-z"), "{flags:?}: {counts}");
     }
 }
 
