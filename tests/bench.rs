@@ -237,8 +237,11 @@ fn every_shape_of_load_gets_its_answers() {
     for (flags, requests) in shapes {
         let run = json(&[0, 98], &[flags, &["--expect", "200,bytes=13", &url]].concat());
         let counts = &run["counts"];
-        assert_eq!((&counts["failed"], &counts["unfinished"]), (&0.into(), &0.into()), "{flags:?}");
-        assert_eq!(counts["ok"], requests, "{flags:?}: {counts}");
+        assert_eq!(counts["failed"], 0, "{flags:?}: {counts}");
+        // A busy machine may not get to the last ones before the time is up; they aren't forgotten.
+        let of = |what: &str| counts[what].as_u64().unwrap();
+        assert_eq!(of("ok") + of("unfinished"), requests, "{flags:?}: {counts}");
+        assert!(of("unfinished") == 0 || flags.contains(&"-z"), "{flags:?}: {counts}");
     }
 }
 
@@ -305,6 +308,67 @@ fn many_thousand_connections_are_held_and_used() {
     let run = json(&[0, 98], &flags);
     assert_eq!(run["counts"]["connects"].to_string(), count);
     assert_eq!(run["counts"]["ok"].to_string(), count);
+}
+
+#[test]
+fn an_interrupted_load_tells_what_it_has() {
+    let address = server(|_, _| Some(OK.into()));
+    let mut command = program();
+    command.args(["bench", "-c", "1", "-z", "600s", "-o", "json", "--no-tui", &url(address)]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The first line of progress: the load is under way.
+    let mut child = child;
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.next().is_some());
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    thread::spawn(move || lines.for_each(drop));
+    let output = child.wait_with_output().unwrap();
+    let run: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+    assert!(run["counts"]["ok"].as_u64().unwrap() > 0);
+    assert!(output.status.code().is_some(), "{:?}", output.status);
+}
+
+#[test]
+fn a_search_finds_a_rate_and_two_servers_are_told_apart() {
+    let address = server(|_, _| {
+        thread::sleep(Duration::from_millis(2));
+        Some(OK.into())
+    });
+    let flags = ["search", "--slo", "p99<1h", "-c", "2", "-z", "300ms"];
+    let output = bench(&[&flags[..], &[&url(address)]].concat());
+    let told = text(&output.stdout);
+    // Whether it holds is the machine's affair; that it says so or why not is ours.
+    match output.status.code() {
+        Some(0) => assert!(told.contains("is the highest rate with p99<1h"), "{told}"),
+        Some(98) => assert!(text(&output.stderr).contains("no rate was found"), "{output:?}"),
+        _ => panic!("{output:?}"),
+    }
+
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let serve = format!("{} serve --workers 1 --listen {free}", env!("CARGO_BIN_EXE_uring-pool"));
+    let flags = ["ab", "--a", &serve, "--b", &serve, "--rounds", "2", "-z", "200ms", "-c", "2"];
+    let output = bench(&[&flags[..], &[&format!("http://{free}/plaintext")]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = text(&output.stdout);
+    assert_eq!(told.lines().filter(|line| line.contains("requests/s, p50")).count(), 8, "{told}");
+    assert!(told.contains("B / A") && TcpStream::connect(free).is_err(), "{told}");
+    let flags = ["ab", "--a", "false", "--b", "false", "-z", "200ms", &url(free)];
+    let output = bench(&flags);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
+#[test]
+fn nobody_notices_a_reload_and_whoever_does_is_counted() {
+    let server = Server::start(&["--workers", "2"]);
+    let url = format!("http://{}/plaintext", server.address());
+    let pid = server.pid().to_string();
+    let flags =
+        ["lifecycle", "--server-pid", &pid, "--events", "reload", "--late", "10s", "-z", "3s"];
+    let output = bench(&[&flags[..], &["-R", "200", "-c", "8", &url]].concat());
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(told.contains("reload (SIGHUP)") && told.contains("nobody noticed"), "{told}");
 }
 
 /// Memory doesn't grow with the run: a backlog, and ten times the requests, take no more.

@@ -248,6 +248,10 @@ impl<W: World> Loader<W> {
     /// Does what is due; whether all is done.
     fn act(&mut self, now: u64) -> bool {
         if !self.is_over && self.is_spent(now) {
+            // What was due in time and has a connection leaves, though this thread is late.
+            for lane in 0..self.task.lanes.len() {
+                self.send_due(lane, now);
+            }
             self.begin_end(now);
         }
         self.open_queued(now);

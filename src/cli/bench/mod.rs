@@ -10,6 +10,8 @@ mod results;
 mod search;
 
 use clap::{Args, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use uring_pool::bench::live::{View, Wish};
 use uring_pool::bench::summary::{Status, Summary, WarmupWish};
 use uring_pool::bench::{Options, Plan, RunError, StartError, time};
@@ -87,8 +89,12 @@ fn load(flags: &BenchFlags) -> Result<(), Failure> {
     };
     let wish = if flags.no_tui { Wish::Lines } else { Wish::Screen };
     let mut view = View::new(wish, &plan).map_err(|error| Failure::new(EX_USAGE, error))?;
-    let outcome = uring_pool::bench::run(&plan, &options, |live, elapsed| view.show(live, elapsed))
-        .map_err(run_failure)?;
+    let interrupts = interrupts().map_err(|error| Failure::new(EX_TARGET, error))?;
+    let outcome = uring_pool::bench::run(&plan, &options, |live, elapsed| {
+        let is_interrupted = matches!(interrupts.read_signal(), Ok(Some(_)));
+        view.show(live, elapsed) && !is_interrupted
+    });
+    let outcome = outcome.map_err(run_failure)?;
     drop(view); // the terminal is itself again
     let delivered = output.deliver(&outcome.summary);
     for (_, example) in &outcome.examples {
@@ -96,6 +102,14 @@ fn load(flags: &BenchFlags) -> Result<(), Failure> {
     }
     verdict(&outcome.summary)?;
     delivered
+}
+
+/// SIGINT and SIGTERM end the load, not the program: what was measured until then is told. To be
+/// called before there are threads, which inherit that.
+fn interrupts() -> nix::Result<SignalFd> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
 /// The exit status of a run: the target's failures first, then the run's own.
