@@ -69,11 +69,13 @@ fn draw_rate(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<'
     let mut counts = vec![Span::from(format!("{} ok", count(live.total.answers)))];
     let failed = format!("  {} failed", count(failures));
     counts.push(if failures > 0 { failed.red() } else { failed.into() });
-    let mut state =
-        format!("{} connections  {} under way", count(live.connections), count(live.in_flight));
-    if history.settings.open_loop {
-        state.push_str(&format!("  {} due", count(live.backlog)));
-    }
+    let due = format!("  {} due", count(live.backlog));
+    let state = format!(
+        "{} connections  {} under way{}",
+        count(live.connections),
+        count(live.in_flight),
+        if history.settings.open_loop { &due } else { "" },
+    );
     let received = format!("{} received", bytes(live.total.bytes_received as f64));
     let lines =
         vec![Line::from(first), Line::from(counts), Line::from(state), Line::from(received).dim()];
