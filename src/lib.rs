@@ -24,6 +24,9 @@
 //! ARCHITECTURE.md in the repository tells how the parts fit.
 
 pub mod app;
+#[cfg(feature = "bench")]
+#[doc(hidden)] // the program's own
+pub mod bench;
 pub mod config;
 mod conn;
 mod errands;

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // The program is a user of the library: what it may name is what the library exports.
-    ("cli", &["app", "config"]),
+    ("cli", &["app", "bench", "config"]),
     // The way in, the one place that knows both master and worker.
     ("pool", &["app", "config", "guard", "http", "master", "process", "worker", "ring"]),
     ("offline", &["app", "config", "conn", "figures", "guard", "http", "proto"]),
+    // A client: knows the wire and the ring, and of the server nothing.
+    ("bench", &["proto", "ring"]),
     ("master", &["figures", "process", "config", "ring"]),
     (
         "worker",

@@ -31,6 +31,8 @@ impl Errno {
     pub const AGAIN: Errno = Errno(libc::EAGAIN);
     /// The peer reset the connection.
     pub const RESET: Errno = Errno(libc::ECONNRESET);
+    /// Nobody listens there.
+    pub const REFUSED: Errno = Errno(libc::ECONNREFUSED);
     /// The peer won't read any more.
     pub const BROKEN_PIPE: Errno = Errno(libc::EPIPE);
 

@@ -38,8 +38,9 @@ const CURRENT_POSITION: u64 = u64::MAX;
 const WAIT_MAX: Duration = Duration::from_secs(1 << 32);
 
 /// Every opcode that [`Kernel::push`] can write, for the ring's own allow-list.
-const OPCODES: [u8; 11] = [
+const OPCODES: [u8; 12] = [
     opcode::AcceptMulti::CODE,
+    opcode::Connect::CODE,
     opcode::Recv::CODE, // and RecvMulti
     opcode::Send::CODE,
     opcode::SendMsg::CODE,
@@ -145,6 +146,10 @@ impl Kernel {
                 opcode::Accept::new(Fd(*fd), std::ptr::null_mut(), std::ptr::null_mut())
                     .flags(libc::SOCK_CLOEXEC)
                     .build()
+            }
+            Op::Connect { fd, peer } => {
+                let address = peer.as_bytes();
+                opcode::Connect::new(Fd(*fd), address.as_ptr().cast(), address.len() as u32).build()
             }
             Op::Recv { fd, group, multishot: true } => {
                 opcode::RecvMulti::new(Fd(*fd), group.0).build()

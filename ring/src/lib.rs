@@ -41,6 +41,7 @@
 
 #![allow(unsafe_code)] // this crate is one of the two rooms for it; each block has its proof
 
+mod address;
 mod buffers;
 mod errno;
 mod kernel;
@@ -54,6 +55,7 @@ mod send;
 pub mod sim;
 mod slots;
 
+pub use address::Address;
 pub use buffers::{BUFFERS_MAX, GroupId, Lease};
 pub use errno::Errno;
 pub use op::{Op, Outcome};

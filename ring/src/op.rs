@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
 use std::rc::Rc;
 
+use crate::address::Address;
 use crate::buffers::{BufferRing, GroupId, Lease};
 use crate::errno::Errno;
 use crate::kernel::Cqe;
@@ -27,6 +28,14 @@ pub enum Op {
         fd: RawFd,
         /// Stay armed after the first connection: all that wait are accepted at once.
         multishot: bool,
+    },
+    /// Connects a socket, as connect(2).
+    Connect {
+        /// A stream socket that is not connected yet; whether it is set to `O_NONBLOCK` makes no
+        /// difference.
+        fd: RawFd,
+        /// Whom to; shared, as many connections often have the same peer.
+        peer: Rc<Address>,
     },
     /// Receives into buffers of `group`: once, or one completion per arrival until it ends.
     Recv {
@@ -143,6 +152,8 @@ pub enum Op {
 pub enum Outcome {
     /// A new connection, close-on-exec, or why the accepting ended.
     Accepted(Result<OwnedFd, Errno>),
+    /// The connection is established, or why not.
+    Connected(Result<(), Errno>),
     /// Bytes that arrived; `None` when the peer has sent its last.
     Received(Result<Option<Lease>, Errno>),
     /// The buffer, and how many of its bytes went out this time.
@@ -218,6 +229,7 @@ impl Outcome {
     ) -> Outcome {
         match op {
             Op::Accept { .. } => Outcome::accepted(cqe),
+            Op::Connect { .. } => Outcome::Connected(cqe.result().map(drop)),
             Op::Recv { group, .. } => Outcome::received(cqe, group, groups),
             Op::Send { buffer, .. } => Outcome::Sent { buffer, result: cqe.result() },
             Op::Read { mut buffer, .. } => {

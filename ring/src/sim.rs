@@ -44,6 +44,7 @@ use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::buffers::BufferRing;
 use crate::kernel::Cqe;
 use crate::op::Op;
@@ -77,6 +78,27 @@ impl World {
     pub fn connection(&self) -> (OwnedFd, Client) {
         let (fd, at) = self.machine.borrow_mut().add_connection();
         (fd, Client { machine: Rc::clone(&self.machine), at })
+    }
+
+    /// Makes a stream socket that is not connected, for [`Op::Connect`](crate::Op::Connect).
+    pub fn socket(&self) -> OwnedFd {
+        self.machine.borrow_mut().add_socket()
+    }
+
+    /// From now on somebody takes connections at `peer`; before, they are refused.
+    pub fn listen_at(&self, peer: &Address) {
+        self.machine.borrow_mut().listen_at(peer);
+    }
+
+    /// From now on nobody takes connections at `peer`. Those that exist stay.
+    pub fn refuse_at(&self, peer: &Address) {
+        self.machine.borrow_mut().refuse_at(peer);
+    }
+
+    /// The oldest connection to `peer` that has not been taken by this.
+    pub fn take_connection(&self, peer: &Address) -> Option<Client> {
+        let at = self.machine.borrow_mut().take_connection(peer)?;
+        Some(Client { machine: Rc::clone(&self.machine), at })
     }
 
     /// Connections that wait in the listener's queue.
@@ -292,6 +314,9 @@ impl Sim {
         let request = match op {
             Op::Accept { fd, multishot } => {
                 Request::On { fd: *fd, work: Work::Accept { multishot: *multishot } }
+            }
+            Op::Connect { fd, peer } => {
+                Request::On { fd: *fd, work: Work::Connect { peer: Address::clone(peer) } }
             }
             Op::Recv { fd, group, multishot } => {
                 Request::On { fd: *fd, work: Work::Recv { group: *group, multishot: *multishot } }

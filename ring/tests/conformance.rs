@@ -8,18 +8,21 @@ mod common;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::libc::linger;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, setsockopt, socketpair, sockopt,
+    sendmsg, setsockopt, socket, socketpair, sockopt,
 };
 
 use uring_ring::sim::{Client, Faults, Plan, World};
-use uring_ring::{Completion, Errno, GroupId, Lease, Op, OpId, Outcome, Ring, SendBuffer, Setup};
+use uring_ring::{
+    Address, Completion, Errno, GroupId, Lease, Op, OpId, Outcome, Ring, SendBuffer, Setup,
+};
 
 /// Everything on a loopback happens well within it.
 const SETTLED: Duration = Duration::from_millis(15);
@@ -28,6 +31,10 @@ const SETTLED: Duration = Duration::from_millis(15);
 trait Net {
     fn listener(&mut self) -> OwnedFd;
     fn connect(&mut self, listener: &OwnedFd) -> Box<dyn Peer>;
+    fn socket(&mut self) -> OwnedFd;
+    /// Where somebody listens, and who takes the oldest connection there.
+    fn service(&mut self) -> (Rc<Address>, Box<dyn FnMut() -> Box<dyn Peer>>);
+    fn nowhere(&mut self) -> Rc<Address>;
     fn pipe(&mut self) -> (OwnedFd, Box<dyn Feed>);
     fn channel(&mut self) -> (OwnedFd, Box<dyn Master>);
 }
@@ -77,6 +84,26 @@ impl Net for Real {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
         Box::new(RealPeer { stream: Some(stream), saw: "open" })
+    }
+
+    fn socket(&mut self) -> OwnedFd {
+        socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap()
+    }
+
+    fn service(&mut self) -> (Rc<Address>, Box<dyn FnMut() -> Box<dyn Peer>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().into();
+        let take = move || -> Box<dyn Peer> {
+            let stream = listener.accept().unwrap().0;
+            stream.set_nonblocking(true).unwrap();
+            Box::new(RealPeer { stream: Some(stream), saw: "open" })
+        };
+        (Rc::new(address), Box::new(take))
+    }
+
+    fn nowhere(&mut self) -> Rc<Address> {
+        let (address, _) = self.service();
+        address
     }
 
     fn pipe(&mut self) -> (OwnedFd, Box<dyn Feed>) {
@@ -197,6 +224,25 @@ impl Net for World {
 
     fn connect(&mut self, listener: &OwnedFd) -> Box<dyn Peer> {
         Box::new(SimPeer { client: World::connect(self, listener), saw: "open" })
+    }
+
+    fn socket(&mut self) -> OwnedFd {
+        World::socket(self)
+    }
+
+    fn service(&mut self) -> (Rc<Address>, Box<dyn FnMut() -> Box<dyn Peer>>) {
+        let address = Rc::new(Address::from(SocketAddr::from(([192, 0, 2, 1], 80))));
+        self.listen_at(&address);
+        let (world, peer) = (self.clone(), Rc::clone(&address));
+        let take = move || -> Box<dyn Peer> {
+            let client = world.take_connection(&peer).unwrap();
+            Box::new(SimPeer { client, saw: "open" })
+        };
+        (address, Box::new(take))
+    }
+
+    fn nowhere(&mut self) -> Rc<Address> {
+        Rc::new(Address::from(SocketAddr::from(([192, 0, 2, 2], 80))))
     }
 
     fn pipe(&mut self) -> (OwnedFd, Box<dyn Feed>) {
@@ -407,8 +453,11 @@ impl Stage {
                 format!("{text:?} and {count} descriptors: {arrival:?}")
             }
             Outcome::ChildEnded(Ok(status)) => status.to_string(),
-            Outcome::Closed(Ok(())) | Outcome::Cancelled(Ok(())) => "done".to_owned(),
+            Outcome::Connected(Ok(())) | Outcome::Closed(Ok(())) | Outcome::Cancelled(Ok(())) => {
+                "done".to_owned()
+            }
             Outcome::Accepted(Err(errno))
+            | Outcome::Connected(Err(errno))
             | Outcome::Received(Err(errno))
             | Outcome::Sent { result: Err(errno), .. }
             | Outcome::Opened(Err(errno))
@@ -512,6 +561,49 @@ fn a_listener_that_closes_resets_who_waits() {
         stage.close(listener, false);
         stage.settle();
         stage.look(&mut waiting);
+    });
+}
+
+#[test]
+fn connecting() {
+    assert_same(|stage| {
+        let (peer, mut take) = stage.net.service();
+        let (first, second) = (stage.net.socket(), stage.net.socket());
+        for socket in [&first, &second] {
+            let fd = socket.as_raw_fd();
+            stage.push(Op::Connect { fd, peer: Rc::clone(&peer) }, "connect");
+        }
+        stage.settle();
+        let mut clients = [take(), take()];
+        for (socket, client) in [first, second].into_iter().zip(&mut clients) {
+            let fd = socket.as_raw_fd();
+            stage.recv(fd, true);
+            stage.send(fd, "ask");
+            stage.settle();
+            stage.look(client);
+            client.write(b"abc");
+            stage.settle();
+            stage.leases.clear();
+            stage.push(Op::Connect { fd, peer: Rc::clone(&peer) }, "connect again");
+            stage.settle();
+            stage.close(socket, true);
+            stage.settle();
+            stage.look(client);
+        }
+
+        let nowhere = stage.net.nowhere();
+        let socket = stage.net.socket();
+        let fd = socket.as_raw_fd();
+        for _ in 0..2 {
+            stage.push(Op::Connect { fd, peer: Rc::clone(&nowhere) }, "connect");
+            stage.settle();
+        }
+        stage.push(Op::Connect { fd, peer: Rc::clone(&peer) }, "connect");
+        stage.settle();
+        let mut client = take();
+        stage.close(socket, false);
+        stage.settle();
+        stage.look(&mut client);
     });
 }
 
@@ -994,8 +1086,11 @@ fn misusing_descriptors() {
         let (server, _peer) = stage.connection();
         let (reader, _writer) = stage.net.pipe();
         let listener = stage.net.listener();
-        for fd in [-1, 1 << 30, server.as_raw_fd(), reader.as_raw_fd(), listener.as_raw_fd()] {
+        let (socket, (peer, _take)) = (stage.net.socket(), stage.net.service());
+        let sockets = [&server, &reader, &listener].map(AsRawFd::as_raw_fd);
+        for fd in [-1, 1 << 30].into_iter().chain(sockets) {
             let operations = [
+                stage.push(Op::Connect { fd, peer: Rc::clone(&peer) }, "connect"),
                 stage.push(Op::Accept { fd, multishot: true }, "accept"),
                 stage.recv(fd, false),
                 stage.recv(fd, true),
@@ -1009,6 +1104,13 @@ fn misusing_descriptors() {
                 stage.settle();
             }
         }
+        let fd = socket.as_raw_fd();
+        stage.push(Op::Accept { fd, multishot: true }, "accept");
+        stage.recv(fd, false);
+        stage.recv(fd, true);
+        stage.send(fd, "x");
+        stage.read(fd, 1);
+        stage.settle();
     });
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Seek, SeekFrom, Write, pipe};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +20,13 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use common::{
     accepted, assert_quiet, connection, features, next, next_by_tag, promises, read, received,
     ring, ring_of, ring_with_buffers, sent,
 };
-use uring_ring::{Completion, Errno, Op, Outcome, Ring, SendBuffer, Setup};
+use uring_ring::{Address, Completion, Errno, Op, Outcome, Ring, SendBuffer, Setup};
 
 // Accept.
 
@@ -86,6 +87,59 @@ fn a_cancelled_accept_leaves_the_queue_to_its_successor() {
     let successor = next(&mut ring);
     assert_eq!(successor.tag, 3);
     accepted(successor);
+}
+
+// Connect.
+
+fn tcp_socket() -> OwnedFd {
+    socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
+fn connected(completion: &Completion<u32>) -> Result<(), Errno> {
+    assert!(!completion.more);
+    match completion.outcome {
+        Outcome::Connected(result) => result,
+        ref other => panic!("no connection but {other:?}"),
+    }
+}
+
+#[test]
+fn a_socket_connects_over_tcp_and_in_the_file_system_and_carries_bytes() {
+    let mut ring = ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = Rc::new(Address::from(listener.local_addr().unwrap()));
+    let sockets = [(); 3].map(|()| tcp_socket());
+    for (tag, socket) in (0..).zip(&sockets) {
+        ring.push(Op::Connect { fd: socket.as_raw_fd(), peer: Rc::clone(&peer) }, tag);
+    }
+    for completion in next_by_tag(&mut ring, 3) {
+        assert_eq!(connected(&completion), Ok(()));
+    }
+    let buffer = b"hello".to_vec().into();
+    ring.push(Op::Send { fd: sockets[0].as_raw_fd(), buffer }, 9);
+    assert_eq!(sent(next(&mut ring)), 5);
+    let mut got = [0; 5];
+    listener.accept().unwrap().0.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hello");
+
+    let directory = std::env::temp_dir().join(format!("uring-ring-connect-{}", std::process::id()));
+    let named = UnixListener::bind(&directory).unwrap();
+    let unix = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let peer = Rc::new(Address::unix(&directory).unwrap());
+    ring.push(Op::Connect { fd: unix.as_raw_fd(), peer }, 1);
+    let completion = next(&mut ring);
+    std::fs::remove_file(&directory).unwrap();
+    assert_eq!(connected(&completion), Ok(()));
+    drop(named);
+}
+
+#[test]
+fn a_connection_that_nobody_takes_is_refused() {
+    let mut ring = ring();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let socket = tcp_socket();
+    ring.push(Op::Connect { fd: socket.as_raw_fd(), peer: Rc::new(free.into()) }, 1);
+    assert_eq!(connected(&next(&mut ring)), Err(Errno::REFUSED));
 }
 
 // Recv.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -11,9 +12,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use uring_ring::sim::{Client, Fault, Faults, Leaks, Plan, Rng, World};
-use uring_ring::{Arrival, Completion, Errno, GroupId, Op, OpId, Outcome, Ring, SendBuffer};
+use uring_ring::{
+    Address, Arrival, Completion, Errno, GroupId, Op, OpId, Outcome, Ring, SendBuffer,
+};
 
 const EBADF: i32 = 9;
+const EISCONN: i32 = 106;
 
 /// A server that does everything right: it answers with what it gets, whatever goes wrong.
 /// Model for those that are tested on a simulated ring.
@@ -178,7 +182,9 @@ fn summary(outcome: &Outcome) -> Summary {
         Outcome::Received(Ok(None)) => (Ok(0), none()),
         Outcome::Received(Err(errno)) => (Err(*errno), none()),
         Outcome::Sent { result, .. } | Outcome::Read { result, .. } => (*result, none()),
-        Outcome::Closed(result) | Outcome::Cancelled(result) => (result.map(|()| 0), none()),
+        Outcome::Connected(result) | Outcome::Closed(result) | Outcome::Cancelled(result) => {
+            (result.map(|()| 0), none())
+        }
         Outcome::Written { .. }
         | Outcome::SentFds { .. }
         | Outcome::ReceivedFds { .. }
@@ -742,6 +748,42 @@ fn a_descriptor_is_dead_once_it_is_closed() {
     let dead = Errno::new(EBADF);
     assert!(matches!(recv.outcome, Outcome::Received(Err(e)) if e == dead), "{recv:?}");
     assert!(matches!(sent.outcome, Outcome::Sent { result: Err(e), .. } if e == dead), "{sent:?}");
+}
+
+#[test]
+fn a_socket_connects_where_somebody_listens_and_is_refused_elsewhere() {
+    let (mut ring, world) = Ring::<u8>::simulated(Plan { seed: 1, faults: Faults::NONE });
+    let group = ring.add_buffers(2, 64).unwrap();
+    let peer: Rc<Address> = Rc::new("192.0.2.1:80".parse::<SocketAddr>().unwrap().into());
+    let socket = world.socket();
+    let connect = || Op::Connect { fd: socket.as_raw_fd(), peer: Rc::clone(&peer) };
+    ring.push(send(socket.as_raw_fd(), b"too early"), 1);
+    ring.push(connect(), 2);
+    world.listen_at(&peer);
+    let results = settle(&mut ring);
+    assert!(
+        matches!(results[0].outcome, Outcome::Sent { result: Err(Errno::BROKEN_PIPE), .. }),
+        "{results:?}"
+    );
+    assert!(matches!(results[1].outcome, Outcome::Connected(Ok(()))), "{results:?}");
+
+    let client = world.take_connection(&peer).unwrap();
+    assert!(world.take_connection(&peer).is_none());
+    ring.push(send(socket.as_raw_fd(), b"hello"), 3);
+    ring.push(Op::Recv { fd: socket.as_raw_fd(), group, multishot: true }, 4);
+    client.write(b"hi");
+    settle(&mut ring);
+    assert_eq!(client.read(), b"hello");
+    assert_eq!(client.backlog(), 0);
+
+    world.refuse_at(&peer);
+    let other = world.socket();
+    ring.push(Op::Connect { fd: other.as_raw_fd(), peer: Rc::clone(&peer) }, 5);
+    ring.push(connect(), 6);
+    let results = settle(&mut ring);
+    assert!(matches!(results[0].outcome, Outcome::Connected(Err(Errno::REFUSED))), "{results:?}");
+    let Outcome::Connected(Err(already)) = results[1].outcome else { panic!("{results:?}") };
+    assert_eq!(already.raw(), EISCONN);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The command line: flags to settings, errors to words and exit statuses. Serves nothing itself.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod check;
 mod doctor;
 mod file;
@@ -38,6 +40,9 @@ enum Command {
     Check(flags::Flags),
     /// Say what this machine offers, what is in the way, and which accept mode fits.
     Doctor,
+    /// Load a server, and say how it was.
+    #[cfg(feature = "bench")]
+    Bench(bench::BenchFlags),
 }
 
 /// Runs the program.
@@ -47,13 +52,16 @@ pub(crate) fn run() -> ExitCode {
         Ok(cli) => cli.command,
         Err(error) => {
             let _ = error.print(); // nowhere left to complain
-            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 });
+            let usage = if is_bench() { 2 } else { EX_USAGE };
+            return ExitCode::from(if error.use_stderr() { usage } else { 0 });
         }
     };
     let result = match &command {
         Command::Serve(flags) => serve::run(flags),
         Command::Check(flags) => check::run(flags),
         Command::Doctor => doctor::run(),
+        #[cfg(feature = "bench")]
+        Command::Bench(flags) => bench::run(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +70,11 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+/// `bench` has exit statuses of its own.
+fn is_bench() -> bool {
+    std::env::args().nth(1).is_some_and(|command| command == "bench")
 }
 
 /// Why the program ends without success.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::plan::{Fault, Plan, Rng};
 use super::stream::{Arrival, Stream};
+use crate::address::Address;
 use crate::buffers::{BufferRing, GroupId};
 use crate::errno::Errno;
 use crate::kernel::Cqe;
@@ -50,6 +51,9 @@ pub(super) enum Request {
 pub(super) enum Work {
     Accept {
         multishot: bool,
+    },
+    Connect {
+        peer: Address,
     },
     Recv {
         group: GroupId,
@@ -89,7 +93,11 @@ struct Armed {
 
 #[derive(Debug)]
 enum Kind {
-    Listener { queue: VecDeque<FileId> },
+    Listener {
+        queue: VecDeque<FileId>,
+    },
+    /// A stream before it is connected.
+    Socket,
     Stream(Stream),
     Readable(Readable),
     File(Rc<[u8]>),
@@ -193,6 +201,8 @@ pub(super) struct Machine {
 
     submitted: VecDeque<(u64, Request)>,
     homes: BTreeMap<u64, FileId>,
+    /// Who can be connected to, and the connections that nobody has taken there.
+    peers: Vec<(Address, VecDeque<FileId>)>,
     waiting: Vec<(i32, u64)>,
     zombies: BTreeMap<i32, ExitStatus>,
     in_flight: usize,
@@ -221,6 +231,7 @@ impl Machine {
             names: BTreeMap::new(),
             submitted: VecDeque::new(),
             homes: BTreeMap::new(),
+            peers: Vec::new(),
             waiting: Vec::new(),
             zombies: BTreeMap::new(),
             in_flight: 0,
@@ -334,6 +345,29 @@ impl Machine {
     pub(super) fn add_connection(&mut self) -> (OwnedFd, FileId) {
         let at = self.add(Kind::Stream(Stream::default()));
         (self.open(at).expect("a descriptor for a connection"), at)
+    }
+
+    pub(super) fn add_socket(&mut self) -> OwnedFd {
+        let at = self.add(Kind::Socket);
+        self.open(at).expect("a descriptor for a socket")
+    }
+
+    pub(super) fn listen_at(&mut self, peer: &Address) {
+        if self.peer(peer).is_none() {
+            self.peers.push((peer.clone(), VecDeque::new()));
+        }
+    }
+
+    pub(super) fn refuse_at(&mut self, peer: &Address) {
+        self.peers.retain(|(address, _)| address != peer);
+    }
+
+    pub(super) fn take_connection(&mut self, peer: &Address) -> Option<FileId> {
+        self.peer(peer)?.pop_front()
+    }
+
+    fn peer(&mut self, peer: &Address) -> Option<&mut VecDeque<FileId>> {
+        self.peers.iter_mut().find(|(address, _)| address == peer).map(|(_, queue)| queue)
     }
 
     pub(super) fn queued(&self, listener: RawFd) -> usize {
@@ -451,7 +485,9 @@ impl Machine {
         let Machine { alive, nodes, .. } = self;
         alive.retain(|&at| match &nodes[at].kind {
             Kind::Stream(stream) => !stream.is_released(),
-            Kind::Listener { .. } | Kind::Readable(_) | Kind::File(_) => !nodes[at].is_unused(),
+            Kind::Listener { .. } | Kind::Socket | Kind::Readable(_) | Kind::File(_) => {
+                !nodes[at].is_unused()
+            }
         });
         self.publish();
     }
@@ -461,7 +497,7 @@ impl Machine {
         !self.posted.is_empty()
             || self.alive.iter().any(|&at| match &self.nodes[at].kind {
                 Kind::Stream(stream) => stream.in_transit(),
-                Kind::Listener { .. } | Kind::Readable(_) | Kind::File(_) => false,
+                Kind::Listener { .. } | Kind::Socket | Kind::Readable(_) | Kind::File(_) => false,
             })
     }
 
@@ -545,6 +581,7 @@ impl Machine {
         }
         match &mut self.nodes[at].kind {
             Kind::Stream(stream) => stream.release(),
+            Kind::Socket => {}
             Kind::Listener { queue } => {
                 for waiting in std::mem::take(queue) {
                     self.refuse(waiting);
@@ -626,10 +663,20 @@ impl Machine {
                 Work::Recv { .. } | Work::Read { .. } | Work::RecvFds { .. } => {
                     Some(libc::ENOTCONN)
                 }
+                Work::Connect { .. } => Some(libc::EISCONN), // as Linux says it
+                _ => Some(libc::EPIPE),
+            },
+            Some(Kind::Socket) => match work {
+                Work::Connect { peer } => return self.connect_to(user_data, fd, &peer),
+                Work::Accept { .. } => Some(libc::EINVAL),
+                Work::Recv { .. } | Work::Read { .. } | Work::RecvFds { .. } => {
+                    Some(libc::ENOTCONN)
+                }
                 _ => Some(libc::EPIPE),
             },
             Some(Kind::Stream(_)) => match work {
                 Work::Accept { .. } => Some(libc::EINVAL),
+                Work::Connect { .. } => Some(libc::EISCONN),
                 // TCP would lose the descriptors without a word; here that is told.
                 Work::RecvFds { .. } | Work::Write { passes: 1.., .. } => Some(libc::EOPNOTSUPP),
                 Work::Write { bytes, .. } => {
@@ -640,7 +687,10 @@ impl Machine {
             },
             Some(Kind::Readable(Readable { is_line, .. })) => match work {
                 Work::Send { bytes, .. } if *is_line => return self.write(user_data, fd, bytes, 0),
-                Work::Accept { .. } | Work::Recv { .. } | Work::Send { .. } => Some(libc::ENOTSOCK),
+                Work::Accept { .. }
+                | Work::Connect { .. }
+                | Work::Recv { .. }
+                | Work::Send { .. } => Some(libc::ENOTSOCK),
                 Work::Write { bytes, passes } => return self.write(user_data, fd, bytes, passes),
                 _ => None,
             },
@@ -653,6 +703,20 @@ impl Machine {
         self.nodes[at].armed.push(Armed { user_data, work, fresh: true });
         self.homes.insert(user_data, at);
         self.progress(at);
+    }
+
+    /// Whoever listens there has the connection before the answer is read.
+    fn connect_to(&mut self, user_data: u64, fd: RawFd, peer: &Address) {
+        let at = self.fds[&fd];
+        let result = match self.peer(peer) {
+            Some(queue) => {
+                queue.push_back(at);
+                self.nodes[at].kind = Kind::Stream(Stream::default());
+                Ok(0)
+            }
+            None => Err(Errno::REFUSED),
+        };
+        self.post(Lane::Operation(user_data), user_data, result, Payload::None);
     }
 
     /// There is always room, until the end.
@@ -731,7 +795,7 @@ impl Machine {
     fn receive_one(&mut self, at: FileId) -> bool {
         let Node { kind, armed, .. } = &self.nodes[at];
         let arrival = match kind {
-            Kind::Listener { .. } | Kind::File(_) => return false,
+            Kind::Listener { .. } | Kind::Socket | Kind::File(_) => return false,
             Kind::Stream(stream) => stream.arrival(),
             Kind::Readable(readable) if !readable.messages.is_empty() => Arrival::Bytes,
             Kind::Readable(readable) if readable.ended => Arrival::End,
@@ -755,6 +819,7 @@ impl Machine {
                 self.receive_fds(at, position, arrival, capacity, fds_max);
             }
             Work::Accept { .. }
+            | Work::Connect { .. }
             | Work::Send { .. }
             | Work::Write { .. }
             | Work::WaitWritable
@@ -819,7 +884,9 @@ impl Machine {
                 self.lose(connections); // a read has no room for descriptors
                 bytes
             }
-            Kind::Listener { .. } | Kind::File(_) => unreachable!("nothing arrives there"),
+            Kind::Listener { .. } | Kind::Socket | Kind::File(_) => {
+                unreachable!("nothing arrives there")
+            }
         };
         self.finish(at, position, Ok(bytes.len()), Payload::Bytes(bytes));
     }

@@ -1,0 +1,153 @@
+//! `uring-pool bench`: loads a server, and says how it was. Only this command's exit statuses are
+//! those of load generators: 0, 2, 3, 98, 99.
+
+mod ab;
+mod calibrate;
+mod flags;
+mod lifecycle;
+mod output;
+mod results;
+mod search;
+
+use clap::{Args, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use uring_pool::bench::live::{View, Wish};
+use uring_pool::bench::summary::{Status, Summary, WarmupWish};
+use uring_pool::bench::{Options, Plan, RunError, StartError, time};
+
+use super::Failure;
+use flags::LoadFlags;
+use output::OutputFlags;
+
+/// Wrong use of the command line.
+pub(super) const EX_USAGE: u8 = 2;
+/// The target can't be reached, or failed requests.
+const EX_TARGET: u8 = 3;
+/// The run says nothing: its verdict is `INVALID`.
+const EX_INVALID: u8 = 98;
+
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct BenchFlags {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    load: LoadFlags,
+    #[command(flatten)]
+    output: OutputFlags,
+    /// Lines instead of a screen while it runs
+    #[arg(long, help_heading = "Output")]
+    no_tui: bool,
+    /// What is left out at the begin: auto (found by itself, the default), a time, or 0s
+    #[arg(long, value_name = "TIME", value_parser = warmup, help_heading = "Measuring")]
+    warmup: Option<WarmupWish>,
+    /// The server's process, to measure it with all that descend from it
+    #[arg(long, value_name = "PID", help_heading = "Measuring")]
+    server_pid: Option<u32>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum BenchCommand {
+    /// Find the highest rate at which a promise holds
+    Search(search::SearchFlags),
+    /// Start two servers in turn, and tell the ratio of their figures
+    Ab(ab::AbFlags),
+    /// Find out what the generator itself can do on this machine
+    Calibrate(calibrate::CalibrateFlags),
+    /// Tell what clients notice of reloads, lost workers and upgrades of a server of this project
+    Lifecycle(lifecycle::LifecycleFlags),
+    /// Compare two results: what is better, what is worse, what is noise
+    Compare(results::CompareFlags),
+    /// Make one result of those of several generators
+    Merge(results::MergeFlags),
+    /// Show a result again, in whatever format
+    Report(results::ReportFlags),
+}
+
+/// Runs it.
+pub(super) fn run(flags: &BenchFlags) -> Result<(), Failure> {
+    match &flags.command {
+        Some(BenchCommand::Search(flags)) => search::search(flags),
+        Some(BenchCommand::Ab(flags)) => ab::ab(flags),
+        Some(BenchCommand::Calibrate(flags)) => calibrate::calibrate(flags),
+        Some(BenchCommand::Lifecycle(flags)) => lifecycle::lifecycle(flags),
+        Some(BenchCommand::Compare(flags)) => results::compare_results(flags),
+        Some(BenchCommand::Merge(flags)) => results::merge(flags),
+        Some(BenchCommand::Report(flags)) => results::report_again(flags),
+        None => load(flags),
+    }
+}
+
+fn load(flags: &BenchFlags) -> Result<(), Failure> {
+    let output = flags.output.prepare()?;
+    let plan = Plan::new(&flags.load.wanted()?).map_err(|error| Failure::new(EX_USAGE, error))?;
+    let options = Options {
+        server: flags.server_pid,
+        warmup: flags.warmup.unwrap_or_default(),
+        command: std::env::args().collect(),
+    };
+    let wish = if flags.no_tui { Wish::Lines } else { Wish::Screen };
+    let mut view = View::new(wish, &plan).map_err(|error| Failure::new(EX_USAGE, error))?;
+    let interrupts = interrupts().map_err(|error| Failure::new(EX_TARGET, error))?;
+    let outcome = uring_pool::bench::run(&plan, &options, |live, elapsed| {
+        let is_interrupted = matches!(interrupts.read_signal(), Ok(Some(_)));
+        view.show(live, elapsed) && !is_interrupted
+    });
+    let outcome = outcome.map_err(run_failure)?;
+    drop(view); // the terminal is itself again
+    let delivered = output.deliver(&outcome.summary);
+    for (_, example) in &outcome.examples {
+        eprintln!("  {example}");
+    }
+    verdict(&outcome.summary)?;
+    delivered
+}
+
+/// SIGINT and SIGTERM end the load, not the program: what was measured until then is told. To be
+/// called before there are threads, which inherit that.
+fn interrupts() -> nix::Result<SignalFd> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// The exit status of a run: the target's failures first, then the run's own.
+fn verdict(summary: &Summary) -> Result<(), Failure> {
+    let counts = &summary.counts;
+    if counts.failed > 0 || counts.connect_failures > 0 {
+        let words = format!(
+            "the target failed: {} requests, and {} connections that could not be opened",
+            counts.failed, counts.connect_failures
+        );
+        return Err(Failure::new(EX_TARGET, words));
+    }
+    if counts.ok == 0 {
+        let words = format!(
+            "the target answered nothing: {} requests were sent, {} had no answer at the end",
+            counts.sent, counts.unfinished
+        );
+        return Err(Failure::new(EX_TARGET, words));
+    }
+    match summary.verdict.status {
+        Status::Invalid => Err(Failure::new(EX_INVALID, "the run is invalid: see its reasons")),
+        _ => Ok(()),
+    }
+}
+
+fn run_failure(error: RunError) -> Failure {
+    let code = match &error {
+        RunError::Start(StartError::Budget(_)) | RunError::NoServer(_) => EX_USAGE,
+        _ => EX_TARGET,
+    };
+    Failure::new(code, error)
+}
+
+fn warmup(text: &str) -> Result<WarmupWish, String> {
+    match text {
+        "auto" => Ok(WarmupWish::Auto),
+        text => time(text)
+            .map(|time| WarmupWish::Fixed(time.as_nanos() as u64))
+            .map_err(|error| error.to_string()),
+    }
+}
