@@ -45,11 +45,11 @@ const CASES: [Case; 11] = [
     ("answer it when it repeats", 1200, |rounds| answer(&[WRK], rounds)),
     ("answer a browser's request", 4800, |rounds| answer(&[BROWSER, OTHER_BROWSER], rounds)),
     ("answer 16 pipelined requests", 11900, |rounds| answer(&[&WRK.repeat(16)], rounds)),
-    ("short, with a record", 9000, |rounds| guarded(&[WRK, OTHER], false, false, rounds)),
-    ("short, and the access log", 9000, |rounds| guarded(&[WRK, OTHER], true, false, rounds)),
-    ("short, and a rate limit", 9000, |rounds| guarded(&[WRK, OTHER], false, true, rounds)),
-    ("short, and both", 9000, |rounds| guarded(&[WRK, OTHER], true, true, rounds)),
-    ("browser's, and both", 9000, |rounds| {
+    ("short, with a record", 2900, |rounds| guarded(&[WRK, OTHER], false, false, rounds)),
+    ("short, and the access log", 5500, |rounds| guarded(&[WRK, OTHER], true, false, rounds)),
+    ("short, and a rate limit", 3800, |rounds| guarded(&[WRK, OTHER], false, true, rounds)),
+    ("short, and both", 6400, |rounds| guarded(&[WRK, OTHER], true, true, rounds)),
+    ("browser's, and both", 10500, |rounds| {
         guarded(&[BROWSER, OTHER_BROWSER], true, true, rounds);
     }),
 ];

@@ -96,7 +96,7 @@ impl FromStr for ForwardedHeader {
 
 impl fmt::Display for ForwardedHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(*self, &ForwardedHeader::NAMES))
+        f.write_str(name(self, &ForwardedHeader::NAMES))
     }
 }
 
@@ -160,7 +160,7 @@ impl FromStr for LogFormat {
 
 impl fmt::Display for LogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(*self, &LogFormat::NAMES))
+        f.write_str(name(self, &LogFormat::NAMES))
     }
 }
 
@@ -176,8 +176,8 @@ fn named<T: Copy>(
     })
 }
 
-fn name<T: PartialEq>(value: T, names: &[(&'static str, T)]) -> &'static str {
-    names.iter().find(|(_, other)| *other == value).expect("every value has a name").0
+fn name<T: PartialEq>(value: &T, names: &[(&'static str, T)]) -> &'static str {
+    names.iter().find(|(_, other)| other == value).expect("every value has a name").0
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) struct Lines {
     bytes_max: usize,
     /// Bytes that were taken out and aren't written yet.
     bytes_out: usize,
-    lines_out: u64,
+    count_out: u64,
     /// Not told yet.
     written: u64,
     dropped: u64,
@@ -35,7 +35,7 @@ impl Lines {
             waiting,
             bytes_max,
             bytes_out: 0,
-            lines_out: 0,
+            count_out: 0,
             written: 0,
             dropped: 0,
         }
@@ -85,14 +85,14 @@ impl Lines {
             self.waiting.drain(..end);
         }
         self.bytes_out = into.len();
-        self.lines_out = memchr::memchr_iter(b'\n', into).count() as u64;
+        self.count_out = memchr::memchr_iter(b'\n', into).count() as u64;
     }
 
     /// What was taken out has been written, but for these lines, which are lost.
     pub(crate) fn on_written(&mut self, lost: &[u8]) {
         self.bytes_out = 0;
         let lost = memchr::memchr_iter(b'\n', lost).count() as u64;
-        self.written += mem::take(&mut self.lines_out).saturating_sub(lost);
+        self.written += mem::take(&mut self.count_out).saturating_sub(lost);
         self.dropped += lost;
     }
 

@@ -152,19 +152,25 @@ impl Set {
     fn add(&self, tag: u64, tat: u64, now: u64) -> bool {
         let key = self.acquire(now);
         let is_new = self.find(tag).is_none();
-        while is_new {
-            let words = self.clients.iter().map(|place| (place, place.load(Ordering::Acquire)));
-            let (place, word) =
-                words.min_by_key(|(_, word)| ahead(*word, now)).expect("a set has places");
-            let client = tag | (tat & TAT_MASK);
-            // Fails when it has just asked.
-            if place.compare_exchange(word, client, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                break;
-            }
+        if is_new {
+            self.replace_least(tag | (tat & TAT_MASK), now);
         }
         // Fails when it was taken over.
         let _ = self.lock.compare_exchange(key, 0, Ordering::Release, Ordering::Relaxed);
         is_new
+    }
+
+    /// Puts a client into the place of the one that is limited least.
+    fn replace_least(&self, client: u64, now: u64) {
+        loop {
+            let words = self.clients.iter().map(|place| (place, place.load(Ordering::Acquire)));
+            let (place, word) =
+                words.min_by_key(|(_, word)| ahead(*word, now)).expect("a set has places");
+            // Fails when that one has just asked.
+            if place.compare_exchange(word, client, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
     }
 
     /// Locks the set against others that add, so that no client is added twice. Returns what

@@ -416,6 +416,7 @@ impl Client {
         let count = match self.stream.read(&mut buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return self.fill(),
             Err(error) => panic!("cannot read from the server: {error}"),
         };
         self.heard.extend_from_slice(&buffer[..count]);

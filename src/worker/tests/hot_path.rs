@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use uring_ring::{Features, Mask, Setup};
@@ -12,7 +14,9 @@ use super::settings;
 use crate::app::service;
 use crate::config;
 use crate::figures::Durations;
+use crate::guard::{Lines, Quota, Rate, RateTable};
 use crate::http::{Request, Response};
+use crate::process::log_file::LogFile;
 use crate::process::scoreboard::Scoreboard;
 
 const REQUEST: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
@@ -27,6 +31,31 @@ struct Bench {
 
 impl Bench {
     fn new(clients: usize) -> Bench {
+        Bench::with(clients, GateConfig::open(1000), Guard::new(1), None)
+    }
+
+    /// With an access log in JSON, which goes to this file, and a limit of the client's rate.
+    fn guarded(clients: usize, log: &Path) -> Bench {
+        let words: Vec<AtomicU64> = (0..1 << 12).map(|_| AtomicU64::new(0)).collect();
+        let quota = Quota::new(1_000_000, Duration::from_secs(1));
+        let mut guard = Guard::new(1);
+        guard.rate = Some(Rate::new(RateTable::new(words.leak(), 0), quota, true));
+        guard.lines = Some(Lines::new(config::LogFormat::Json, 256 << 10, SystemTime::now()));
+        let gate = GateConfig {
+            connections_per_client: Some(1000),
+            keeps_records: true,
+            ..GateConfig::open(1000)
+        };
+        let log = AccessLog::new(LogFile::open(log).unwrap(), Duration::from_millis(1));
+        Bench::with(clients, gate, guard, Some(log))
+    }
+
+    fn with(
+        clients: usize,
+        gate: GateConfig,
+        guard: Guard,
+        access_log: Option<AccessLog>,
+    ) -> Bench {
         let features = Features::probe(Mask::NONE).unwrap();
         let mut ring = Ring::new(Setup { entries: 256, restricted: true, features }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -49,9 +78,9 @@ impl Bench {
             recycle: Recycle::new(config::Recycle::default(), 1, now),
             limit: Limit(4096),
             settings: settings(),
-            gate: GateConfig::open(1000),
-            guard: Guard::new(1),
-            access_log: None,
+            gate,
+            guard,
+            access_log,
             page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
@@ -102,6 +131,24 @@ fn a_keep_alive_request_allocates_nothing() {
         }
     });
     assert_eq!(counted.count_total, 0, "{counted:?} for 400 requests");
+}
+
+#[test]
+fn nor_does_one_that_is_logged_and_limited() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let mut bench = Bench::guarded(4, &path);
+    for _ in 0..500 {
+        bench.round(); // also the buffers of the log grow to their size
+    }
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..100 {
+            bench.round();
+        }
+    });
+    assert_eq!(counted.count_total, 0, "{counted:?} for 400 requests");
+    let logged = std::fs::read_to_string(&path).unwrap();
+    assert!(logged.lines().count() > 100, "{logged}");
 }
 
 #[test]
