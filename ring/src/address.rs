@@ -58,7 +58,8 @@ impl Address {
 
     fn of(family: i32) -> Address {
         let mut address = Address { bytes: [0; _], len: 0 };
-        address.add(&(family as libc::sa_family_t).to_ne_bytes());
+        let family = libc::sa_family_t::try_from(family).expect("families are small numbers");
+        address.add(&family.to_ne_bytes());
         address
     }
 
@@ -95,8 +96,10 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rest = &self.as_bytes()[FAMILY_BYTES..];
         match (self.family(), rest) {
-            (libc::AF_INET, [high, low, a, b, c, d, ..]) => {
-                write!(f, "{a}.{b}.{c}.{d}:{}", u16::from_be_bytes([*high, *low]))
+            (libc::AF_INET, [high, low, ip @ ..]) => {
+                let ip: [u8; 4] = ip[..4].try_into().expect("4 bytes of address");
+                let ip = std::net::Ipv4Addr::from(ip);
+                write!(f, "{ip}:{}", u16::from_be_bytes([*high, *low]))
             }
             (libc::AF_INET6, [high, low, _, _, _, _, ip @ ..]) => {
                 let ip: [u8; 16] = ip[..16].try_into().expect("16 bytes of address");
