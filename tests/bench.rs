@@ -1,6 +1,7 @@
 //! `uring-pool bench` against servers that do what they are told: stall, lie, break off.
 
 #![cfg(feature = "bench")]
+#![expect(clippy::cast_precision_loss, reason = "times are below 2^53 nanoseconds")]
 
 mod common;
 

@@ -118,7 +118,9 @@ impl View {
         if elapsed < last + pause {
             return true;
         }
-        self.shown_at = Some(elapsed);
+        // From the time that was due, so that lines don't drift; from now after a long pause.
+        let due = last + pause;
+        self.shown_at = Some(if elapsed < due + pause { due } else { elapsed });
         match &mut self.medium {
             Medium::Screen(terminal) => {
                 // A terminal that went away is no reason to end the run.

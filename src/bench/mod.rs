@@ -35,6 +35,11 @@ pub mod report;
 #[expect(clippy::cast_precision_loss, reason = "rates and times are below 2^53")]
 mod run;
 mod scan;
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "rates and times are positive and below 2^53"
+)]
 mod schedule;
 #[expect(
     clippy::cast_precision_loss,

@@ -102,7 +102,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> io::Result<()> {
             match (completion.tag, completion.outcome) {
                 (Tag::Accept, Outcome::Accepted(Ok(socket))) => {
                     let fd = socket.as_raw_fd();
-                    let number = fd as usize;
+                    let number = fd.cast_unsigned() as usize;
                     if conns.len() <= number {
                         conns.resize_with(number + 1, || None);
                     }

@@ -416,7 +416,10 @@ mod tests {
         replies.iter().map(|a| (a.status, a.body_bytes, a.keeps_alive)).collect()
     }
 
-    const EACH: &[(&str, &[(u16, u64, bool)])] = &[
+    /// A text, and the status, body bytes and keep-alive of each response in it.
+    type Case = (&'static str, &'static [(u16, u64, bool)]);
+
+    const EACH: &[Case] = &[
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", &[(200, 5, true)]),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &[(200, 0, true)]),
         ("HTTP/1.1 204 No Content\r\n\r\n", &[(204, 0, true)]),
@@ -512,7 +515,7 @@ mod tests {
             let step = 1 + whole.len() / 200; // the long ones not at each byte
             for cut in (0..=whole.len()).step_by(step) {
                 let got = replies(&[&whole[..cut], &whole[cut..]], false);
-                assert_eq!(got, Err(error), "{:.60} at {cut}", text);
+                assert_eq!(got, Err(error), "{text:.60} at {cut}");
             }
         }
     }

@@ -1,6 +1,11 @@
 //! The command line: flags to settings, errors to words and exit statuses. Serves nothing itself.
 
 #[cfg(feature = "bench")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "rates and times are positive and below 2^53"
+)]
 mod bench;
 mod check;
 mod doctor;
@@ -42,7 +47,7 @@ enum Command {
     Doctor,
     /// Load a server, and say how it was.
     #[cfg(feature = "bench")]
-    Bench(bench::BenchFlags),
+    Bench(Box<bench::BenchFlags>),
 }
 
 /// Runs the program.

@@ -98,12 +98,12 @@ pub(super) fn family(pid: u32) -> Vec<u32> {
 }
 
 /// `0-3,7`, as in /proc/PID/status (proc(5)).
-fn parse(list: &str) -> Vec<usize> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
+fn parse(cores: &str) -> Vec<usize> {
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
         Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
     };
-    list.trim().split(',').filter_map(range).flatten().collect()
+    cores.trim().split(',').filter_map(range).flatten().collect()
 }
 
 #[cfg(test)]

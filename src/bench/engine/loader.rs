@@ -712,9 +712,10 @@ impl<W: World> Loader<W> {
                 let bytes = if is_last { &request.close } else { &request.keep };
                 SendBuffer::with_body(Vec::new(), Bytes::clone(bytes))
             }
-            _ => match menu.batch(batch.len()).filter(|_| !is_last) {
-                Some(bytes) => SendBuffer::with_body(Vec::new(), bytes),
-                None => {
+            _ => {
+                if let Some(bytes) = menu.batch(batch.len()).filter(|_| !is_last) {
+                    SendBuffer::with_body(Vec::new(), bytes)
+                } else {
                     let mut bytes = Vec::new();
                     for (index, asked) in batch.iter().enumerate() {
                         let request = &menu.requests[asked.request as usize];
@@ -723,7 +724,7 @@ impl<W: World> Loader<W> {
                     }
                     SendBuffer::new(bytes)
                 }
-            },
+            }
         };
         let size = (buffer.left() / batch.len()) as u64;
         for asked in batch {
@@ -755,7 +756,7 @@ impl<W: World> Loader<W> {
             (Tag::Send(conn), Outcome::Sent { buffer, result }) => {
                 self.on_sent(conn, buffer, result, now);
             }
-            (Tag::Receive(conn), Outcome::Received(end)) => self.on_end(conn, end, now),
+            (Tag::Receive(conn), Outcome::Received(end)) => self.on_end(conn, &end, now),
             (Tag::Connect(conn), Outcome::Connected(result)) => {
                 self.on_connected(conn, result, now);
             }
@@ -903,7 +904,7 @@ impl<W: World> Loader<W> {
     }
 
     /// A receive has ended without bytes.
-    fn on_end(&mut self, conn: u32, end: Result<Option<Lease>, Errno>, now: u64) {
+    fn on_end(&mut self, conn: u32, end: &Result<Option<Lease>, Errno>, now: u64) {
         let it = &mut self.conns[conn as usize];
         it.receiving = false;
         let phase = it.phase;
@@ -911,8 +912,8 @@ impl<W: World> Loader<W> {
             return self.settle(conn, now);
         }
         match end {
-            Err(Errno::NO_BUFFERS) => self.receive(conn),
-            Err(errno) => self.lose(conn, fault_of(errno), fault_of(errno), now),
+            Err(errno) if *errno == Errno::NO_BUFFERS => self.receive(conn),
+            Err(errno) => self.lose(conn, fault_of(*errno), fault_of(*errno), now),
             Ok(_) => {
                 if let Phase::Ending { since } = phase {
                     return self.close(conn, since);

@@ -208,12 +208,11 @@ impl Plan {
             if wanted.no_keepalive { Some(1) } else { wanted.requests_per_connection };
         let kitchen = Kitchen { wanted, closes: requests_per_connection.is_some() };
         let orders = wanted.orders()?;
-        let (authorities, targets, times) = match &wanted.replay {
-            Some(file) => kitchen.replay(file, &orders, &mut notes)?,
-            None => {
-                let (authorities, targets) = kitchen.cook(&orders)?;
-                (authorities, targets, None)
-            }
+        let (authorities, targets, times) = if let Some(file) = &wanted.replay {
+            kitchen.replay(file, &orders, &mut notes)?
+        } else {
+            let (authorities, targets) = kitchen.cook(&orders)?;
+            (authorities, targets, None)
         };
         if (connections as usize) < authorities.len() {
             let count = authorities.len();

@@ -49,8 +49,8 @@ fn a_rate_is_an_open_loop_and_sessions_share_it() {
     assert_eq!((counted.time(), counted.requests), (None, Some(5)));
     assert_eq!(counted.drain, counted.timeout, "a counted run waits for its answers");
     let stages = "1s:10,2s:10..20".parse().ok();
-    let staged = Plan::new(&Wanted { stages, ..wanted() }).unwrap();
-    assert_eq!(staged.time(), Some(Duration::from_secs(3)));
+    let plan = Plan::new(&Wanted { stages, ..wanted() }).unwrap();
+    assert_eq!(plan.time(), Some(Duration::from_secs(3)));
 }
 
 #[test]

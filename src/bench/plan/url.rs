@@ -63,21 +63,17 @@ impl FromStr for Url {
             Some((userinfo, authority)) => (Some(userinfo), authority),
             None => (None, authority),
         };
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(rest) => {
-                let Some((address, port)) = rest.split_once(']') else {
-                    return Err(refusal("a `[` without its `]`"));
-                };
-                if address.parse::<Ipv6Addr>().is_err() {
-                    return Err(refusal("no IPv6 address is in the brackets"));
-                }
-                (format!("[{address}]"), port)
+        let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+            let Some((address, port)) = rest.split_once(']') else {
+                return Err(refusal("a `[` without its `]`"));
+            };
+            if address.parse::<Ipv6Addr>().is_err() {
+                return Err(refusal("no IPv6 address is in the brackets"));
             }
-            None => {
-                let (host, port) =
-                    authority.split_at(authority.find(':').unwrap_or(authority.len()));
-                (host.to_owned(), port)
-            }
+            (format!("[{address}]"), port)
+        } else {
+            let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            (host.to_owned(), port)
         };
         if host.is_empty() {
             return Err(refusal("it has no host"));
@@ -173,7 +169,7 @@ impl FromStr for Resolve {
         let address: std::net::IpAddr = bare.parse().map_err(|_| refusal())?;
         let address = match address {
             std::net::IpAddr::V6(address) => format!("[{address}]"),
-            address => address.to_string(),
+            std::net::IpAddr::V4(address) => address.to_string(),
         };
         Ok(Resolve { host: host.into(), port: port.parse().map_err(|_| refusal())?, address })
     }

@@ -74,7 +74,8 @@ pub(super) fn ab(flags: &AbFlags) -> Result<(), Failure> {
     }
     let [a, b] = figures;
     println!("\n  B / A, with the interval that holds it in 19 of 20 such experiments:");
-    let rows: [(&str, fn(&Figures) -> f64); 4] = [
+    type Row = (&'static str, fn(&Figures) -> f64);
+    let rows: [Row; 4] = [
         ("requests per second", |it| it.rate),
         ("p50", |it| it.p50),
         ("p99", |it| it.p99),

@@ -128,8 +128,8 @@ pub(super) fn lifecycle(flags: &LifecycleFlags) -> Result<(), Failure> {
     for ((event, from), to) in happened.iter().zip(ends) {
         noticed += row(event.name(), summary, *from, to, flags.late);
     }
-    for (_, example) in &outcome.examples {
-        println!("  for example: {example}");
+    for (fault, example) in &outcome.examples {
+        println!("  {}: {example}, for example", fault.text());
     }
     let unfinished = summary.counts.unfinished;
     if noticed + unfinished > 0 {

@@ -97,8 +97,8 @@ fn load(flags: &BenchFlags) -> Result<(), Failure> {
     let outcome = outcome.map_err(run_failure)?;
     drop(view); // the terminal is itself again
     let delivered = output.deliver(&outcome.summary);
-    for (_, example) in &outcome.examples {
-        eprintln!("  {example}");
+    for (fault, example) in &outcome.examples {
+        eprintln!("  {}: {example}, for example", fault.text());
     }
     verdict(&outcome.summary)?;
     delivered

@@ -89,9 +89,9 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
     let mut next = most * 0.8;
     for _ in 0..TRIALS_MAX {
         if holds(next)? {
-            low = next
+            low = next;
         } else {
-            high = next
+            high = next;
         }
         if low > 0.0 && high / low <= CLOSE {
             break;
