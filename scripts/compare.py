@@ -47,6 +47,8 @@ class Workload:
     close: bool = False  # one request a connection
     pipelined: bool = False
     varied: bool = False  # no head repeats the one before
+    file: int = 0  # bytes of the file that is asked for
+    bytes_only: bool = False  # too few requests in a window: they are counted by their bytes
 
 
 HELLO = b"Hello, World!"
@@ -64,9 +66,20 @@ WORKLOADS = {
     "body-10k": Workload("/body/10240", b"x" * 10240, "10240"),
     "body-100k": Workload("/body/102400", b"x" * 102400, "102400"),
 }
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+for name, size, connections in (
+    ("file-10k", 10 * KIB, 64),
+    ("file-100k", 100 * KIB, 64),
+    ("file-10m", 10 * MIB, 4),
+    ("file-1g", GIB, 1),
+):
+    WORKLOADS[name] = Workload(
+        f"/files/{name}", b"", "", connections, file=size, bytes_only=size > MIB
+    )
 DEFAULT_WORKLOADS = ["plaintext", "pipelined", "json"]
-SERVERS = ["ceiling", "uring-pool", "nginx", "hyper", "may"]
-COMPLETE_PEERS = ["nginx", "hyper", "may"]
+SERVERS = ["ceiling", "uring-pool", "nginx", "h2o", "hyper", "may"]
+COMPLETE_PEERS = ["nginx", "h2o", "hyper", "may"]
+FILE_SERVERS = ["uring-pool", "nginx", "h2o"]
 EQUAL_HEADERS = {"content-type", "content-length", "date"}
 
 
@@ -99,6 +112,13 @@ class Server:
     def command(self, workload, run):
         """What to run, and the port if it is known before."""
         listen = ["--listen", "127.0.0.1:0"]
+        if workload.file and self.name not in FILE_SERVERS:
+            raise Unfit("it serves no files")
+        if self.name == "h2o" and not workload.file:
+            raise Unfit("it is here for its files")
+        if self.name == "h2o":
+            port = free_port()
+            return ["h2o", "-c", h2o_conf(run, port)], port
         if self.name == "nginx":
             port = free_port()
             return ["nginx", "-e", "stderr", "-p", run, "-c", nginx_conf(run, port)], port
@@ -106,7 +126,8 @@ class Server:
             churn = ["--churn"] if workload.close else []
             return [PEERS / "ceiling", *listen, "--body", workload.ceiling, *churn], None
         if self.name == "uring-pool":
-            return [*URING_POOL, "--workers", "1", *listen], None
+            root = ["--root", run] if workload.file else []
+            return [*URING_POOL, "--workers", "1", *root, *listen], None
         return [PEERS / f"peer-{self.name}", *listen], None
 
     def wait_for_port_line(self):
@@ -194,8 +215,40 @@ def nginx_conf(run, port):
     return conf
 
 
+def h2o_conf(run, port):
+    template = (ROOT / "benches/peers/h2o.conf.in").read_text()
+    conf = run / "h2o.conf"
+    conf.write_text(template.replace("@PORT@", str(port)).replace("@RUN@", str(run)))
+    return conf
+
+
+def make_file(workload, run):
+    """The file of a workload; in the page cache, as it was just written."""
+    path = run / workload.path.lstrip("/")
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        for _ in range(0, workload.file, MIB):
+            file.write(b"x" * min(MIB, workload.file))
+        file.truncate(workload.file)
+    old = time.time() - 3600
+    os.utime(path, (old, old))
+    time.sleep(2)  # what has just changed isn't kept by uring-pool
+
+
+def probe_file(server, workload):
+    """The head alone, which has to tell the length."""
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=2)
+    client.request("HEAD", workload.path, headers={"Connection": "close"})
+    answer = client.getresponse()
+    if answer.status != 200 or answer.getheader("Content-Length") != str(workload.file):
+        raise Unfit(f"{workload.path} answers {answer.status}, {answer.getheader('Content-Length')} bytes")
+    return {name.lower() for name in answer.headers.keys()} - {"connection"}
+
+
 def probe(server, workload):
     """One request by hand: the expected answer? Returns the names of its headers."""
+    if workload.file:
+        return probe_file(server, workload)
     close = "Connection: close\r\n" if workload.close else ""
     request = f"GET {workload.path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{close}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=2) as client:
@@ -251,10 +304,10 @@ def wrk_command(server, workload, seconds):
 
 def window(server, workload, seconds):
     """Loads one server for some seconds; everything known about that window."""
-    return observe(server, [wrk_command(server, workload, seconds)], seconds)
+    return observe(server, [wrk_command(server, workload, seconds)], seconds, workload)
 
 
-def observe(server, commands, seconds):
+def observe(server, commands, seconds, workload=None):
     """Runs these wrk at once. Requests are those of all; latencies those of the first."""
     tree, status, cpu = set(server.pids()), server.status(), server.cpu_ns()
     busy, load, began = busy_seconds(), load_cpu_seconds(), time.monotonic()
@@ -271,6 +324,10 @@ def observe(server, commands, seconds):
     if any(wrk.returncode != 0 for wrk in running):
         raise SystemExit(f"compare: wrk failed: {''.join(outputs)}")
     wrks = [wrk_figures(output) for output in outputs]
+    if workload is not None and workload.bytes_only:
+        for wrk in wrks:
+            wrk["requests"] = wrk["bytes"] / workload.file
+            wrk["errors"] = []  # a response that outlasts the window is cut off
     requests, wrk_seconds = sum(wrk["requests"] for wrk in wrks), wrks[0]["seconds"]
     errors = [error for wrk in wrks for error in wrk["errors"]]
     if not tree <= set(server.pids()):
@@ -293,16 +350,19 @@ def observe(server, commands, seconds):
 
 
 def wrk_figures(output):
-    requests, seconds = re.search(r"(\d+) requests in ([\d.]+\w+),", output).groups()
-    p50, p99 = (re.search(rf"^ +{p}% +(\S+)$", output, re.M)[1] for p in (50, 99))
+    requests, seconds, read = re.search(
+        r"(\d+) requests in ([\d.]+\w+), ([\d.]+\w+) read", output
+    ).groups()
+    p50, p99 = (re.search(rf"^ +{p}% +(\S+)$", output, re.M) for p in (50, 99))
     errors = [line.strip() for line in re.findall(r"^ *(?:Non-2xx|Socket err).*", output, re.M)]
     if requests == "0":
         errors.append("no request was answered")
     return {
         "requests": int(requests),
+        "bytes": byte_count(read),
         "seconds": microseconds(seconds) / 1e6,
-        "p50_us": microseconds(p50),
-        "p99_us": microseconds(p99),
+        "p50_us": microseconds(p50[1]) if p50 else 0.0,  # not one response was whole
+        "p99_us": microseconds(p99[1]) if p99 else 0.0,
         "errors": errors,
     }
 
@@ -334,15 +394,23 @@ def microseconds(text):
     return float(value) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 60e6}[unit]
 
 
+def byte_count(text):
+    """wrk's way to write a size: 12.34KB, 1.05GB (of 1,024 each)."""
+    value, unit = re.fullmatch(r"([\d.]+)([KMGT]?)B", text).groups()
+    return float(value) * 1024 ** " KMGT".index(unit or " ")
+
+
 def measure(name, options, run):
     """All rounds of one workload. Returns windows by server, and who is left out and why."""
     workload = WORKLOADS[name]
     windows, unfit = {}, {}
     with contextlib.ExitStack() as running:
         servers = []
+        if workload.file:
+            make_file(workload, run)
         for server_name in options.servers:
-            server = running.enter_context(Server(server_name, workload, run))
             try:
+                server = running.enter_context(Server(server_name, workload, run))
                 report_headers(server_name, probe(server, workload), workload)
             except Unfit as reason:
                 unfit[server_name] = str(reason)
@@ -360,6 +428,8 @@ def measure(name, options, run):
 
 def report_headers(server, headers, workload):
     expected = EQUAL_HEADERS | ({"connection"} if workload.close else set())
+    if workload.file:
+        expected = expected | {"etag", "last-modified", "accept-ranges"}
     more, less = sorted(headers - expected), sorted(expected - headers)
     if more or less:
         words = (["also sends " + ", ".join(more)] if more else []) + (
@@ -471,6 +541,8 @@ def versions(servers):
             found[package] = re.search(rf'name = "{package}"\nversion = "(.+)"', lock)[1]
     if "nginx" in servers:
         found["nginx"] = first_version(["nginx", "-v"])
+    if "h2o" in servers:
+        found["h2o"] = first_version(["h2o", "-v"])
     return found
 
 

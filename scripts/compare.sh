@@ -61,6 +61,7 @@ build() {
 need wrk wrk
 need taskset util-linux
 if wanted nginx; then need nginx nginx-light; fi
+if wanted h2o; then need h2o h2o; fi
 if wanted ceiling; then build benches/ceiling/Cargo.toml target/peers; fi
 if wanted hyper; then build benches/peers/hyper/Cargo.toml target/peers; fi
 if wanted may; then build benches/peers/may/Cargo.toml target/peers; fi

@@ -16,8 +16,8 @@ if ! command -v valgrind >/dev/null; then
     fi
 fi
 
-echo "== dependencies of the engine, default features"
-tree=$(cargo tree --locked --package uring-pool --edges normal --prefix none |
+echo "== dependencies of the engine and its program"
+tree=$(cargo tree --locked --package uring-pool --no-default-features --features cli --edges normal --prefix none |
     sed 's/ (.*//' | sort -u | grep -vE '^uring-(pool|ring) ')
 count=$(wc -l <<<"$tree")
 echo "$count crates, at most $dependencies_max"

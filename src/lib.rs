@@ -25,6 +25,7 @@
 pub mod app;
 pub mod config;
 mod conn;
+mod errands;
 mod figures;
 mod http;
 mod master;
@@ -38,8 +39,8 @@ mod worker;
 
 pub use app::Handler;
 pub use http::{
-    Body, BodyError, BodyStream, IntoResponse, Method, Multipart, Part, Request, Response, Status,
-    TempFile, Version,
+    Body, BodyError, BodyStream, Event, Frame, IntoResponse, Method, Multipart, Part, Request,
+    Response, Status, TempFile, Version,
 };
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{Error, MessageError, Pool, Ready, Result, Worker};

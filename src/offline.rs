@@ -2,14 +2,19 @@
 //! benches and fuzzers; no promise is made about it.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::app::files::range::{Ranges, parse};
 use crate::app::{Handler, Service, service};
 use crate::conn::{
-    Action, BodyLimits, Connection, DateField, Draining, Env, Outgoing, Pools, Settings,
+    Action, BodyLimits, Connection, DateField, Draining, Env, FileRead, Outgoing, Pools, Settings,
 };
 use crate::figures::Figures;
 use crate::proto::h1::HeadLimits;
@@ -147,6 +152,11 @@ impl Conversation {
                     Action::Send(outgoing) => {
                         assert!(self.unread.replace(outgoing).is_none(), "one send at a time");
                     }
+                    Action::Read(read) => {
+                        let (buffer, result) = run(read);
+                        self.connection.handle_read(buffer, result, &mut env);
+                    }
+                    Action::SendFile(send) => self.connection.handle_file_sent(*send, &mut env),
                     Action::ShutdownWrite => {}
                     Action::Abort | Action::Close => self.is_closed = true,
                 }
@@ -156,6 +166,32 @@ impl Conversation {
             }
             self.connection.handle_wake(&mut env);
         }
+    }
+}
+
+/// Reads a part of a file, and waits for it.
+pub(crate) fn run(
+    FileRead { file, offset, mut buffer, count }: FileRead,
+) -> (Vec<u8>, io::Result<usize>) {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count as usize];
+        let count = File::from(file.try_clone()?).read_at(&mut bytes, offset)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    };
+    let result = read().map(|bytes| {
+        buffer.extend_from_slice(&bytes);
+        bytes.len()
+    });
+    (buffer, result)
+}
+
+/// The parts that a Range field asks for of a file of this length; none where that is the whole, or
+/// nothing that there is.
+pub fn ranges(field: &[u8], length: u64) -> Vec<Range<u64>> {
+    match parse(field, length) {
+        Ranges::Parts(parts) => parts,
+        Ranges::Whole | Ranges::Unsatisfiable => Vec::new(),
     }
 }
 

@@ -38,7 +38,7 @@ const CURRENT_POSITION: u64 = u64::MAX;
 const WAIT_MAX: Duration = Duration::from_secs(1 << 32);
 
 /// Every opcode that [`Kernel::push`] can write, for the ring's own allow-list.
-const OPCODES: [u8; 10] = [
+const OPCODES: [u8; 11] = [
     opcode::AcceptMulti::CODE,
     opcode::Recv::CODE, // and RecvMulti
     opcode::Send::CODE,
@@ -46,6 +46,7 @@ const OPCODES: [u8; 10] = [
     opcode::RecvMsg::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
+    opcode::OpenAt2::CODE,
     opcode::Close::CODE,
     opcode::AsyncCancel::CODE,
     opcode::PollAdd::CODE,
@@ -172,6 +173,18 @@ impl Kernel {
                     .offset(CURRENT_POSITION)
                     .build()
             }
+            Op::ReadAt { file, offset, buffer, count } => {
+                let room = buffer.spare_capacity_mut();
+                assert!(room.len() >= *count as usize, "no room for {count} bytes");
+                opcode::Read::new(Fd(file.as_raw_fd()), room.as_mut_ptr().cast(), *count)
+                    .offset(*offset)
+                    .build()
+            }
+            Op::Open { directory, path, flags, resolve } => {
+                let scratch = scratch.insert(Box::new(Scratch::open(*flags, *resolve)));
+                opcode::OpenAt2::new(Fd(directory.as_raw_fd()), path.as_ptr(), scratch.how())
+                    .build()
+            }
             Op::Write { fd, buffer } => {
                 // More than fits into the entry is a short write: write(2) itself takes less.
                 let bytes = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
@@ -189,6 +202,7 @@ impl Kernel {
                 let flags = message_flags(libc::MSG_CMSG_CLOEXEC, *wait);
                 opcode::RecvMsg::new(Fd(*fd), header).flags(flags).build()
             }
+            Op::WaitWritable { fd } => opcode::PollAdd::new(Fd(*fd), libc::POLLOUT as u32).build(),
             Op::Close { fd, cancel } => {
                 let fd = fd.as_raw_fd();
                 if *cancel {
@@ -343,6 +357,62 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// send(2) of `head`, then sendfile(2), neither of which waits for the socket.
+pub(crate) fn send_file(
+    socket: BorrowedFd<'_>,
+    head: &[u8],
+    file: BorrowedFd<'_>,
+    offset: u64,
+    count: usize,
+) -> io::Result<usize> {
+    let socket = socket.as_raw_fd();
+    if !head.is_empty() {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE;
+        // SAFETY: reads `head.len()` bytes from where the slice lies.
+        let sent = unsafe { libc::send(socket, head.as_ptr().cast(), head.len(), flags) };
+        let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+        if sent < head.len() {
+            return Ok(sent);
+        }
+    }
+    // sendfile(2) has no flag for it. Nobody else uses the socket meanwhile: operations of the
+    // ring look at it when they are begun, which is in this thread.
+    set_nonblocking(socket, true)?;
+    let mut place = offset.cast_signed();
+    // SAFETY: `place` is valid for reading and writing; no other memory of ours is touched.
+    let sent = unsafe { libc::sendfile(socket, file.as_raw_fd(), &raw mut place, count) };
+    let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error());
+    set_nonblocking(socket, false)?;
+    match sent {
+        Ok(sent) => Ok(head.len() + sent),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && !head.is_empty() => {
+            Ok(head.len())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Of its status flags, a socket that came by an accept has no other.
+fn set_nonblocking(socket: i32, nonblocking: bool) -> io::Result<()> {
+    let flags = if nonblocking { libc::O_NONBLOCK } else { 0 };
+    // SAFETY: takes three integers and touches no memory of ours.
+    match unsafe { libc::fcntl(socket, libc::F_SETFL, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a byte of a file can be had without waiting for a disk: preadv2(2), `RWF_NOWAIT`.
+pub(crate) fn is_resident(file: BorrowedFd<'_>, offset: u64) -> bool {
+    let mut byte = 0_u8;
+    let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: `part` names one writable byte, and both live until the call is over.
+    let count = unsafe {
+        libc::preadv2(file.as_raw_fd(), &raw const part, 1, offset.cast_signed(), libc::RWF_NOWAIT)
+    };
+    count == 1
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What can be asked of the ring, and what comes back: the only matches on operations.
 //! Each `Op` owns what the kernel borrows until its last completion.
 
+use std::ffi::CString;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
 use std::rc::Rc;
@@ -50,6 +51,30 @@ pub enum Op {
         /// Its capacity is the size of the read; old content is dropped.
         buffer: Vec<u8>,
     },
+    /// Reads once from a place of a file, behind what the buffer holds. A disk is waited for by the
+    /// kernel, never by the caller.
+    ReadAt {
+        /// Shared, so that it stays open for as long as it is read from. What has no places (a
+        /// pipe, a socket) is read from as by [`Op::Read`].
+        file: Rc<OwnedFd>,
+        /// Where in the file, in bytes from its beginning.
+        offset: u64,
+        /// Has room for `count` bytes more; what it holds stays.
+        buffer: Vec<u8>,
+        /// How many bytes at most, and not zero.
+        count: u32,
+    },
+    /// Opens a file by its path below a directory (openat2(2)), close-on-exec.
+    Open {
+        /// Where a relative path starts.
+        directory: Rc<OwnedFd>,
+        /// The path.
+        path: CString,
+        /// `O_RDONLY` and its like; `O_CLOEXEC` is added.
+        flags: i32,
+        /// `RESOLVE_BENEATH` and its like.
+        resolve: u64,
+    },
     /// Writes once, to the file's current position. Waits for room; whether also on a file that is
     /// set to `O_NONBLOCK` depends on the kernel. A pipe that nobody reads from any more sends
     /// SIGPIPE, which Rust programs ignore unless told otherwise.
@@ -86,6 +111,12 @@ pub enum Op {
         /// While there is no message, wait; else that is [`Errno::AGAIN`] at once. Whether the
         /// socket is set to `O_NONBLOCK` makes no difference.
         wait: bool,
+    },
+    /// Waits until a socket takes bytes, or has failed: for those who send without the ring
+    /// ([`Ring::send_file`](crate::Ring::send_file)).
+    WaitWritable {
+        /// A connected socket.
+        fd: RawFd,
     },
     /// Closes the descriptor.
     Close {
@@ -128,6 +159,16 @@ pub enum Outcome {
         /// Bytes read; zero at the end.
         result: Result<usize, Errno>,
     },
+    /// The buffer, with the bytes that were read behind those that it had.
+    ReadAt {
+        /// Longer by the result's count.
+        buffer: Vec<u8>,
+        /// Bytes read: fewer than asked for at the end of the file, and when the kernel has to
+        /// fetch the rest; zero behind the end.
+        result: Result<usize, Errno>,
+    },
+    /// A new descriptor, close-on-exec, or why there is none.
+    Opened(Result<OwnedFd, Errno>),
     /// The buffer, and how many of its bytes were written.
     Written {
         /// As it was given.
@@ -154,6 +195,8 @@ pub enum Outcome {
         /// Whether that is all of it.
         result: Result<Arrival, Errno>,
     },
+    /// Bytes are taken again, or the socket has failed, which sending will tell.
+    Writable(Result<(), Errno>),
     /// The descriptor is closed, whatever the result.
     Closed(Result<(), Errno>),
     /// `NOT_FOUND` when the target was complete already.
@@ -184,6 +227,14 @@ impl Outcome {
                 unsafe { buffer.set_len(result.unwrap_or(0)) };
                 Outcome::Read { buffer, result }
             }
+            Op::ReadAt { mut buffer, .. } => {
+                let result = cqe.result();
+                // SAFETY: the kernel wrote `result` bytes behind what the buffer held, and was
+                // given no more room than its capacity.
+                unsafe { buffer.set_len(buffer.len() + result.unwrap_or(0)) };
+                Outcome::ReadAt { buffer, result }
+            }
+            Op::Open { .. } => Outcome::Opened(Outcome::descriptor(cqe)),
             Op::Write { buffer, .. } => Outcome::Written { buffer, result: cqe.result() },
             Op::SendFds { payload, fds, .. } => {
                 Outcome::SentFds { payload, fds, result: cqe.result().map(drop) }
@@ -192,6 +243,7 @@ impl Outcome {
                 let scratch = scratch.expect("a receiving operation has its scratch");
                 Outcome::received_fds(payload, *scratch, cqe)
             }
+            Op::WaitWritable { .. } => Outcome::Writable(cqe.result().map(drop)),
             Op::Close { fd, .. } => {
                 if cqe.result() == Err(Errno::CANCELED) {
                     drop(fd); // the close never ran, so the descriptor is still ours
@@ -218,10 +270,15 @@ impl Outcome {
     }
 
     fn accepted(cqe: Cqe) -> Outcome {
-        Outcome::Accepted(cqe.result().map(|fd| {
-            // SAFETY: a successful accept returns a new descriptor that nobody else owns.
+        Outcome::Accepted(Outcome::descriptor(cqe))
+    }
+
+    /// The result of an accept or an open.
+    fn descriptor(cqe: Cqe) -> Result<OwnedFd, Errno> {
+        cqe.result().map(|fd| {
+            // SAFETY: a successful accept or open returns a new descriptor that nobody else owns.
             unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
-        }))
+        })
     }
 
     fn received_fds(mut payload: Vec<u8>, scratch: Scratch, cqe: Cqe) -> Outcome {

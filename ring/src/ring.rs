@@ -220,6 +220,48 @@ impl<T: Copy> Ring<T> {
         }
     }
 
+    /// Sends `head`, then bytes of a file, as far as the socket takes them at once, and without
+    /// the ring: sendfile(2) spares both copies of the file's bytes, and as a ring operation
+    /// (`IORING_OP_SPLICE`) it would always take a detour through a kernel thread. Returns how many
+    /// bytes went out in all; fewer than there are means that [`Op::WaitWritable`] is next, or that
+    /// the file ends there.
+    ///
+    /// It waits for a disk when the bytes aren't in the page cache: see
+    /// [`is_resident`](Ring::is_resident).
+    ///
+    /// # Errors
+    ///
+    /// As send(2) and sendfile(2) have them, but for `EAGAIN` behind the head; `EAGAIN` itself says
+    /// that nothing was taken.
+    pub fn send_file(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        head: &[u8],
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+    ) -> io::Result<usize> {
+        match &mut self.backend {
+            Backend::Kernel(_) => crate::kernel::send_file(socket, head, file, offset, count),
+            #[cfg(feature = "sim")]
+            Backend::Sim(sim) => sim.send_file(socket, head, file, offset, count),
+        }
+    }
+
+    /// Whether these bytes of a file lie in the page cache, as far as samples tell: the first byte,
+    /// one of every 128 KiB (what the kernel reads ahead at once), and the last.
+    pub fn is_resident(&self, file: BorrowedFd<'_>, offset: u64, count: usize) -> bool {
+        const STEP: usize = 128 * 1024;
+        let mut places = (0..count).step_by(STEP).chain(count.checked_sub(1));
+        match &self.backend {
+            Backend::Kernel(_) => {
+                places.all(|place| crate::kernel::is_resident(file, offset + place as u64))
+            }
+            #[cfg(feature = "sim")]
+            Backend::Sim(sim) => sim.is_resident(),
+        }
+    }
+
     /// Operations that have not had their last completion.
     pub fn in_flight(&self) -> usize {
         self.slots.len()

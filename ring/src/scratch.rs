@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use io_uring::types::OpenHow;
+
 use crate::errno::Errno;
 use crate::passing::{Arrival, Passing};
 use crate::send::SendBuffer;
@@ -14,6 +16,8 @@ use crate::send::SendBuffer;
 pub(crate) enum Scratch {
     /// sendmsg(2): the header and the two vectors that it points to.
     Message { header: libc::msghdr, parts: [libc::iovec; 2] },
+    /// How openat2(2) opens.
+    Open(OpenHow),
     /// A message with descriptors, either way.
     Passing(Passing),
     /// waitid(2) through the ring (6.7) tells that the child has ended; waitpid(2) then returns at
@@ -52,6 +56,19 @@ impl Scratch {
             header.msg_iovlen = parts.len();
         }
         scratch
+    }
+
+    pub(crate) fn open(flags: i32, resolve: u64) -> Scratch {
+        let flags = (flags | libc::O_CLOEXEC).cast_unsigned();
+        Scratch::Open(OpenHow::new().flags(flags.into()).resolve(resolve))
+    }
+
+    /// How to open, for the kernel.
+    pub(crate) fn how(&self) -> *const OpenHow {
+        match self {
+            Scratch::Open(how) => how,
+            _ => unreachable!("only an open has it"),
+        }
     }
 
     pub(crate) fn pid_fd(pid: i32) -> Scratch {

@@ -95,6 +95,11 @@ impl World {
         self.machine.borrow_mut().add_readable(true)
     }
 
+    /// Makes a file that can be read at any place, and opened by its name when it has one.
+    pub fn file(&self, name: Option<&str>, bytes: &[u8]) -> OwnedFd {
+        self.machine.borrow_mut().add_file(name, bytes)
+    }
+
     /// Gives a readable one message. A read gets one message, or as much of it as it has room for.
     pub fn feed(&self, readable: &impl AsRawFd, message: &[u8]) {
         self.machine.borrow_mut().feed(readable.as_raw_fd(), Some(message));
@@ -300,6 +305,13 @@ impl Sim {
                 buffer.clear();
                 Request::On { fd: *fd, work: Work::Read { capacity: buffer.capacity() } }
             }
+            Op::ReadAt { file, offset, buffer, count } => {
+                let room = buffer.capacity() - buffer.len();
+                assert!(room >= *count as usize, "no room for {count} bytes");
+                let work = Work::ReadAt { offset: *offset, count: *count as usize };
+                Request::On { fd: file.as_raw_fd(), work }
+            }
+            Op::Open { path, .. } => Request::Open { path: path.as_bytes().to_vec() },
             Op::Write { fd, buffer } => {
                 Request::On { fd: *fd, work: Work::Write { bytes: buffer.clone(), passes: 0 } }
             }
@@ -315,6 +327,7 @@ impl Sim {
                 let work = Work::RecvFds { capacity, fds_max: *fds_max, wait: *wait };
                 Request::On { fd: *fd, work }
             }
+            Op::WaitWritable { fd } => Request::On { fd: *fd, work: Work::WaitWritable },
             Op::Close { fd, cancel } => Request::Close { fd: fd.as_raw_fd(), cancel: *cancel },
             Op::Cancel { target } => Request::Cancel { target: target.to_user_data() },
             Op::WaitChild { pid } => Request::WaitChild { pid: *pid },
@@ -329,8 +342,8 @@ impl Sim {
     pub(crate) fn poll(&mut self) -> Option<Cqe> {
         let mut posted = self.machine.borrow_mut().poll()?;
         self.payload = mem::replace(&mut posted.payload, Payload::None);
-        if let Payload::Accepted(_) = self.payload {
-            let Payload::Accepted(fd) = mem::replace(&mut self.payload, Payload::None) else {
+        if let Payload::Descriptor(_) = self.payload {
+            let Payload::Descriptor(fd) = mem::replace(&mut self.payload, Payload::None) else {
                 unreachable!()
             };
             posted.result = fd.into_raw_fd(); // from here on its number stands for it
@@ -342,6 +355,12 @@ impl Sim {
     pub(crate) fn deliver(&mut self, op: &mut Op, scratch: &mut Option<Box<Scratch>>) {
         match (op, mem::replace(&mut self.payload, Payload::None)) {
             (Op::Read { buffer, .. }, Payload::Bytes(bytes)) => buffer.extend_from_slice(&bytes),
+            (Op::ReadAt { buffer, .. }, Payload::Bytes(bytes)) => {
+                // The outcome makes the buffer longer, since a kernel writes and no more.
+                let held = buffer.len();
+                buffer.extend_from_slice(&bytes);
+                buffer.truncate(held);
+            }
             (Op::RecvFds { payload, .. }, brought) => {
                 let (fds, arrival) = match brought {
                     Payload::Message { bytes, fds, arrival } => {
@@ -370,6 +389,22 @@ impl Sim {
 
     pub(crate) fn add_buffers(&mut self, ring: Rc<BufferRing>) {
         self.machine.borrow_mut().add_group(ring);
+    }
+
+    pub(crate) fn send_file(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        head: &[u8],
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+    ) -> io::Result<usize> {
+        let (socket, file) = (socket.as_raw_fd(), file.as_raw_fd());
+        Ok(self.machine.borrow_mut().send_file(socket, head, file, offset, count)?)
+    }
+
+    pub(crate) fn is_resident(&self) -> bool {
+        self.machine.borrow_mut().is_resident()
     }
 
     pub(crate) fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {

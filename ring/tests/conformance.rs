@@ -393,7 +393,10 @@ impl Stage {
             Outcome::Sent { result: Ok(count), buffer } if count < buffer.left() => "part".into(),
             Outcome::Sent { result: Ok(count), .. }
             | Outcome::Written { result: Ok(count), .. } => format!("{count} bytes"),
-            Outcome::Read { buffer, result: Ok(count) } => {
+            Outcome::Opened(Ok(_)) => "opened".to_owned(),
+            Outcome::Writable(Ok(())) => "writable".to_owned(),
+            Outcome::Read { buffer, result: Ok(count) }
+            | Outcome::ReadAt { buffer, result: Ok(count) } => {
                 format!("{count} bytes: {}", String::from_utf8_lossy(&buffer))
             }
             Outcome::SentFds { result: Ok(()), fds, .. } => format!("{} descriptors", fds.len()),
@@ -408,7 +411,10 @@ impl Stage {
             Outcome::Accepted(Err(errno))
             | Outcome::Received(Err(errno))
             | Outcome::Sent { result: Err(errno), .. }
+            | Outcome::Opened(Err(errno))
+            | Outcome::Writable(Err(errno))
             | Outcome::Read { result: Err(errno), .. }
+            | Outcome::ReadAt { result: Err(errno), .. }
             | Outcome::Written { result: Err(errno), .. }
             | Outcome::SentFds { result: Err(errno), .. }
             | Outcome::ReceivedFds { result: Err(errno), .. }

@@ -2,18 +2,20 @@
 
 mod common;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Seek, SeekFrom, Write, pipe};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, ResolveFlag, fcntl};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
@@ -334,6 +336,78 @@ fn a_read_of_what_is_no_descriptor_gives_the_buffer_back() {
     let Outcome::Read { buffer, result } = next(&mut ring).outcome else { panic!() };
     assert_eq!(result, Err(Errno::new(nix::errno::Errno::EBADF as i32)));
     assert_eq!((buffer.len(), buffer.capacity()), (0, 4));
+}
+
+// ReadAt.
+
+#[test]
+fn a_read_at_a_place_adds_to_the_buffer_and_leaves_the_position_alone() {
+    let mut ring = ring();
+    let mut file = File::from(memfd_create("read-at", MFdFlags::empty()).unwrap());
+    file.write_all(b"0123456789").unwrap();
+    let file = Rc::new(OwnedFd::from(file));
+    for (offset, count, expected) in
+        [(0, 4, "head:0123"), (7, 8, "head:789"), (10, 1, "head:"), (1 << 40, 1, "head:")]
+    {
+        let mut buffer = Vec::with_capacity(16);
+        buffer.extend_from_slice(b"head:");
+        ring.push(Op::ReadAt { file: Rc::clone(&file), offset, buffer, count }, 1);
+        let Outcome::ReadAt { buffer, result } = next(&mut ring).outcome else { panic!() };
+        assert_eq!((buffer.as_slice(), result), (expected.as_bytes(), Ok(expected.len() - 5)));
+    }
+    assert_eq!(Rc::strong_count(&file), 1, "what is complete holds nothing");
+}
+
+#[test]
+fn a_read_at_a_place_that_fails_gives_the_buffer_back() {
+    let mut ring = ring();
+    let file = File::options().write(true).open("/dev/null").unwrap();
+    let buffer = Vec::with_capacity(4);
+    ring.push(Op::ReadAt { file: Rc::new(file.into()), offset: 1, buffer, count: 4 }, 1);
+    let Outcome::ReadAt { buffer, result } = next(&mut ring).outcome else { panic!() };
+    assert_eq!((buffer.len(), buffer.capacity()), (0, 4));
+    assert_eq!(result, Err(Errno::new(nix::errno::Errno::EBADF as i32)));
+}
+
+#[test]
+#[should_panic(expected = "no room for 5 bytes")]
+fn a_read_at_a_place_needs_room_behind_what_the_buffer_holds() {
+    let file = Rc::new(File::open("/dev/null").unwrap().into());
+    let mut buffer = Vec::with_capacity(8);
+    buffer.extend_from_slice(b"held");
+    ring().push(Op::ReadAt { file, offset: 0, buffer, count: 5 }, 1);
+}
+
+// Open.
+
+#[test]
+fn an_open_finds_what_lies_beneath_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("root")).unwrap();
+    std::fs::write(directory.path().join("root/file"), "inside").unwrap();
+    std::fs::write(directory.path().join("secret"), "outside").unwrap();
+    let root = Rc::new(OwnedFd::from(File::open(directory.path().join("root")).unwrap()));
+    let mut ring = ring();
+    let mut open = |path: &str| {
+        let op = Op::Open {
+            directory: Rc::clone(&root),
+            path: CString::new(path).unwrap(),
+            flags: OFlag::O_RDONLY.bits(),
+            resolve: ResolveFlag::RESOLVE_BENEATH.bits(),
+        };
+        ring.push(op, 1);
+        let Outcome::Opened(result) = next(&mut ring).outcome else { panic!() };
+        result
+    };
+    let file = open("file").unwrap();
+    let flags = FdFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFD).unwrap());
+    assert!(flags.contains(FdFlag::FD_CLOEXEC));
+    let mut text = String::new();
+    File::from(file).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "inside");
+    for (path, errno) in [("none", libc::ENOENT), ("../secret", libc::EXDEV)] {
+        assert_eq!(open(path).unwrap_err(), Errno::new(errno), "{path}");
+    }
 }
 
 // Close.

@@ -3,9 +3,11 @@
 #![cfg(feature = "sim")]
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::rc::Rc;
 use std::time::Duration;
 
 use uring_ring::sim::{Client, Fault, Faults, Leaks, Plan, Rng, World};
@@ -177,9 +179,12 @@ fn summary(outcome: &Outcome) -> Summary {
         Outcome::Received(Err(errno)) => (Err(*errno), none()),
         Outcome::Sent { result, .. } | Outcome::Read { result, .. } => (*result, none()),
         Outcome::Closed(result) | Outcome::Cancelled(result) => (result.map(|()| 0), none()),
-        Outcome::Written { .. } | Outcome::SentFds { .. } | Outcome::ReceivedFds { .. } => {
-            unreachable!("an echo server passes nothing")
-        }
+        Outcome::Written { .. }
+        | Outcome::SentFds { .. }
+        | Outcome::ReceivedFds { .. }
+        | Outcome::ReadAt { .. }
+        | Outcome::Writable(_)
+        | Outcome::Opened(_) => unreachable!("an echo server has no files and passes nothing"),
         Outcome::ChildEnded(result) => (result.map(|_| 0), none()),
     }
 }
@@ -790,4 +795,44 @@ fn a_dropped_ring_ends_what_is_in_flight_and_runs_what_was_pushed() {
     assert_eq!(world.in_flight(), 0);
     let Outcome::Received(Ok(Some(lease))) = read.pop().unwrap().outcome else { panic!() };
     assert_eq!(&lease[..], b"kept");
+}
+
+#[test]
+fn a_file_is_read_at_its_places_and_opened_by_its_name() {
+    for seed in 0..100 {
+        let (mut ring, world) =
+            Ring::<u32>::simulated(Plan { seed, faults: Faults::NONE.with(Fault::Split, 500) });
+        let directory = Rc::new(world.file(None, b""));
+        drop(world.file(Some("name"), b"0123456789"));
+        let open = |path: &str| Op::Open {
+            directory: Rc::clone(&directory),
+            path: CString::new(path).unwrap(),
+            flags: 0,
+            resolve: 0,
+        };
+        ring.push(open("none"), 1);
+        ring.turn(None).unwrap();
+        let Outcome::Opened(Err(Errno::NOT_FOUND)) = ring.poll_completion().unwrap().outcome else {
+            panic!("there is no such file")
+        };
+        ring.push(open("name"), 1);
+        ring.turn(None).unwrap();
+        let Outcome::Opened(Ok(file)) = ring.poll_completion().unwrap().outcome else {
+            panic!("there is one")
+        };
+        let file = Rc::new(file);
+        let mut buffer = Vec::with_capacity(16);
+        while buffer.len() < 10 {
+            let (file, offset) = (Rc::clone(&file), buffer.len() as u64);
+            ring.push(Op::ReadAt { file, offset, buffer, count: 6 }, 1);
+            ring.turn(None).unwrap();
+            let Outcome::ReadAt { buffer: read, result } = ring.poll_completion().unwrap().outcome
+            else {
+                panic!("a read was asked for")
+            };
+            assert!((1..=6).contains(&result.unwrap()));
+            buffer = read;
+        }
+        assert_eq!(buffer, b"0123456789");
+    }
 }

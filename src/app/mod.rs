@@ -1,5 +1,8 @@
 //! Handlers, how they are run, and the apps that come with the server. Knows no connections.
 
+pub mod coding;
+#[cfg(feature = "compression")]
+pub mod compress;
 pub mod demo;
 pub mod files;
 mod service;

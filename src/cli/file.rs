@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use uring_pool::app::coding::Coding;
+use uring_pool::app::files::CacheRule;
 use uring_pool::config::{Accept, Address, Balance, ConfigError, WorkerCount};
 
 use super::identity::identity;
@@ -50,6 +52,14 @@ pub(super) struct Document {
 struct Site {
     root: Option<PathBuf>,
     demo: Option<bool>,
+    index: Option<Vec<String>>,
+    listing: Option<bool>,
+    precompressed: Option<Vec<Of<Plain<Coding>>>>,
+    cache_control: Option<Vec<Of<Plain<CacheRule>>>>,
+    downloads: Option<Vec<String>>,
+    cache_bytes_max: Option<Of<Bytes<usize>>>,
+    cache_file_bytes_max: Option<Of<Bytes<u64>>>,
+    cache_fresh: Option<Of<Time>>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -133,6 +143,19 @@ impl Document {
         let site = &mut settings.site;
         site.root = self.site.root.or(site.root.take());
         site.demo = self.site.demo.unwrap_or(site.demo);
+        let files = &mut site.files;
+        files.index = self.site.index.unwrap_or(std::mem::take(&mut files.index));
+        files.listing = self.site.listing.unwrap_or(files.listing);
+        files.downloads = self.site.downloads.unwrap_or(std::mem::take(&mut files.downloads));
+        if let Some(codings) = self.site.precompressed {
+            files.precompressed = codings.into_iter().map(|coding| coding.0).collect();
+        }
+        if let Some(rules) = self.site.cache_control {
+            files.cache_control = rules.into_iter().map(|rule| rule.0).collect();
+        }
+        set(&mut files.cache.bytes_max, self.site.cache_bytes_max);
+        set(&mut files.cache.file_bytes_max, self.site.cache_file_bytes_max);
+        set(&mut files.cache.fresh, self.site.cache_fresh);
 
         let worker = &mut settings.worker;
         set(&mut worker.limits.head_bytes_max, self.limits.head_bytes_max);
@@ -276,12 +299,16 @@ mod tests {
         assert_eq!((pool.descriptors_max, pool.core_bytes_max), (Some(65_536), Some(0)));
         assert_eq!(pool.pid_file.take(), Some("/run/uring-pool.pid".into()));
         assert_eq!(site.root.take(), Some("/var/www".into()));
+        let rules: Vec<String> =
+            site.files.cache_control.drain(..).map(|r| r.to_string()).collect();
+        assert_eq!(rules, ["/assets/*: public, max-age=31536000, immutable", "*: max-age=60"]);
+        assert_eq!(std::mem::take(&mut site.files.downloads), ["/downloads/*", "*.iso"]);
         assert_eq!(worker.limits.connections_max, Some(10_000));
         assert_eq!(worker.recycle.requests, Some(1_000_000));
         assert_eq!(worker.recycle.lifetime, Some(Duration::from_secs(86_400)));
         assert_eq!(worker.recycle.memory_bytes, Some(512 << 20));
         let without = EXAMPLE.lines().filter(|line| line.contains("; no default")).count();
-        assert_eq!(without, 11, "as many as there are keys above");
+        assert_eq!(without, 13, "as many as there are keys above");
         pool.weights.clear();
         (pool.identity, pool.descriptors_max, pool.core_bytes_max) = (None, None, None);
         worker.limits.connections_max = None;
@@ -332,6 +359,14 @@ mod tests {
             [site]
             root = "."
             demo = true
+            index = ["a.html", "b.html"]
+            listing = true
+            precompressed = ["gzip"]
+            cache_control = ["*.css: max-age=\"1\""]
+            downloads = ["*.pdf"]
+            cache_bytes_max = "1MiB"
+            cache_file_bytes_max = 1000
+            cache_fresh = "2s"
             [limits]
             head_bytes_max = "8KiB"
             fields_max = 9
@@ -375,6 +410,8 @@ mod tests {
             ("backlog = 1.5", &["`1.5`", "whole number", "`backlog`"]),
             ("backlog = 1\nbacklog = 2", &["duplicate key: `backlog`"]),
             ("backlog", &["line 1"]),
+            ("[site]\nprecompressed = [\"lzma\"]", &["`lzma`", "br, zstd or gzip"]),
+            ("[site]\ncache_control = [\"*.css\"]", &["`*.css` is no rule such as"]),
         ] {
             let refusal = refusal(text);
             for word in words {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use uring_pool::app::coding::Coding;
+use uring_pool::app::files::CacheRule;
 use uring_pool::config::{Accept, Address, Balance, ConfigError, WorkerConfig, WorkerCount};
 
 use super::identity::identity;
@@ -27,6 +29,24 @@ pub(super) struct Flags {
     /// Serve the files of this directory
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
+    /// A file that stands for its directory (default: index.html); repeatable
+    #[arg(long, value_name = "NAME")]
+    pub(super) index: Vec<String>,
+    /// Answer with a list of what is in a directory that has no such file
+    #[arg(long)]
+    pub(super) listing: bool,
+    /// Precompressed files to look for beside the others: br, zstd, gzip (all by default) or none
+    #[arg(long, value_name = "CODING,…", value_delimiter = ',')]
+    pub(super) precompressed: Vec<String>,
+    /// What Cache-Control says for some files, such as `*.css: max-age=3600`; repeatable
+    #[arg(long, value_name = "PATTERN: VALUE")]
+    pub(super) cache_control: Vec<CacheRule>,
+    /// Files that clients are to save, such as `*.iso`; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) download: Vec<String>,
+    /// Memory for small files, of each worker; 0 keeps none (default: 50MiB)
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes::<usize>)]
+    pub(super) cache_size: Option<usize>,
     /// Serve the demo's endpoints, too (without a root they are all there is)
     #[arg(long)]
     pub(super) demo: bool,
@@ -85,6 +105,18 @@ impl Flags {
         fn set<T: Copy>(place: &mut T, flag: Option<T>) {
             *place = flag.unwrap_or(*place);
         }
+        fn set_list<T: Clone>(place: &mut Vec<T>, flags: &[T]) {
+            if !flags.is_empty() {
+                *place = flags.to_vec();
+            }
+        }
+        fn coding(name: &str) -> Result<Coding, ConfigError> {
+            name.parse().map_err(|_| ConfigError::OutOfRange {
+                key: "site.precompressed",
+                value: name.to_owned(),
+                range: "br, zstd, gzip or none".to_owned(),
+            })
+        }
         let Settings { pool, worker: WorkerConfig { limits, recycle, .. }, site } = settings;
         if !self.listen.is_empty() {
             pool.listen.clone_from(&self.listen);
@@ -107,6 +139,22 @@ impl Flags {
         recycle.memory_bytes = self.recycle_memory.or(recycle.memory_bytes);
         site.root = self.root.clone().or(site.root.take());
         site.demo |= self.demo;
+        let files = &mut site.files;
+        set_list(&mut files.index, &self.index);
+        set_list(&mut files.cache_control, &self.cache_control);
+        set_list(&mut files.downloads, &self.download);
+        files.listing |= self.listing;
+        set(&mut files.cache.bytes_max, self.cache_size);
+        if let Some(bytes) = self.cache_size {
+            // A flag alone must not be wrong because of a default.
+            files.cache.file_bytes_max = files.cache.file_bytes_max.min(bytes as u64);
+        }
+        if self.precompressed == ["none"] {
+            files.precompressed.clear();
+        } else {
+            let codings = self.precompressed.iter().map(|name| coding(name));
+            set_list(&mut files.precompressed, &codings.collect::<Result<Vec<_>, _>>()?);
+        }
         Ok(())
     }
 }

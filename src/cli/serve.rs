@@ -59,9 +59,17 @@ impl Content {
 /// It isn't there, or is no directory.
 pub(super) fn open_root(site: &SiteSettings) -> Result<Option<Files>, Failure> {
     let open = |root: &Path| {
-        Files::open(root).map_err(|error| {
+        let files = Files::open(root).map_err(|error| {
             Failure::new(EX_NOINPUT, format_args!("cannot serve {}: {error}", root.display()))
-        })
+        })?;
+        let settings = site.files.clone();
+        Ok(files
+            .with_index(settings.index)
+            .with_listing(settings.listing)
+            .with_precompressed(settings.precompressed)
+            .with_cache_control(settings.cache_control)
+            .with_downloads(&settings.downloads)
+            .with_cache(settings.cache))
     };
     site.root.as_deref().map(open).transpose()
 }
@@ -93,7 +101,7 @@ impl Handler for Site {
             return response;
         }
         match &self.files {
-            Some(files) => files.answer(request),
+            Some(files) => files.answer(request).await,
             None => Response::plain(Status::NOT_FOUND),
         }
     }

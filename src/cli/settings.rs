@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use uring_pool::app::coding::Coding;
+use uring_pool::app::files::{CacheLimits, CacheRule};
 use uring_pool::config::{
     Buffers, ConfigError, Limits, PoolConfig, Recycle, Timeouts, WorkerConfig,
 };
@@ -33,7 +35,70 @@ pub(super) struct SiteSettings {
     pub(super) root: Option<PathBuf>,
     /// Whether the demo's endpoints come before the files.
     pub(super) demo: bool,
+    pub(super) files: FileSettings,
 }
+
+/// How files are served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct FileSettings {
+    pub(super) index: Vec<String>,
+    pub(super) listing: bool,
+    pub(super) precompressed: Vec<Coding>,
+    pub(super) cache_control: Vec<CacheRule>,
+    pub(super) downloads: Vec<String>,
+    pub(super) cache: CacheLimits,
+}
+
+impl Default for FileSettings {
+    fn default() -> FileSettings {
+        FileSettings {
+            index: vec!["index.html".to_owned()],
+            listing: false,
+            precompressed: Coding::ALL.to_vec(),
+            cache_control: Vec::new(),
+            downloads: Vec::new(),
+            cache: CacheLimits::default(),
+        }
+    }
+}
+
+impl FileSettings {
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, value: &dyn Display, range: &str| {
+            let (value, range) = (value.to_string(), range.to_owned());
+            Err(ConfigError::OutOfRange { key, value, range })
+        };
+        for name in &self.index {
+            if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+                return refuse("site.index", &quoted(name), "names of files, such as index.html");
+            }
+        }
+        for pattern in &self.downloads {
+            if pattern.is_empty() || pattern.contains(char::is_control) {
+                return refuse("site.downloads", &quoted(pattern), "patterns such as *.iso");
+            }
+        }
+        let CacheLimits { bytes_max, file_bytes_max, fresh } = self.cache;
+        if file_bytes_max > FILE_BYTES_MAX {
+            return refuse("site.cache_file_bytes_max", &file_bytes_max, "at most 64 MiB");
+        }
+        if bytes_max > 0 && file_bytes_max > bytes_max as u64 {
+            let range = "at most site.cache_bytes_max, or a file would push out all others";
+            return refuse("site.cache_file_bytes_max", &file_bytes_max, range);
+        }
+        if fresh > FRESH_MAX {
+            return refuse("site.cache_fresh", &time_text(fresh), "at most 1h");
+        }
+        Ok(())
+    }
+}
+
+/// A file is read in one go when it is cached, and copied nowhere: as much as is sent in a second
+/// by a worker that does nothing else would be too much.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// What was served for so long without a look at the disk is a surprise.
+const FRESH_MAX: Duration = Duration::from_secs(3600);
 
 impl Settings {
     /// The defaults, over them what the file sets, over that what the flags set. May be called
@@ -73,7 +138,7 @@ impl Settings {
     fn check(&self) -> Result<(), ConfigError> {
         self.pool.clone().validate()?;
         self.worker.validate()?;
-        Ok(())
+        self.site.files.check()
     }
 }
 
@@ -105,8 +170,7 @@ impl Display for Settings {
             pid_file,
             mask: _,
         } = &self.pool;
-        let listen: Vec<String> = listen.iter().map(quoted).collect();
-        line(f, "listen", format_args!("[{}]", listen.join(", ")))?;
+        line(f, "listen", list(listen))?;
         line(f, "workers", quoted(workers))?;
         line(f, "backlog", backlog)?;
         line(f, "accept", quoted(accept))?;
@@ -128,10 +192,20 @@ impl Display for Settings {
         optional(f, "core_bytes_max", core_bytes_max.map(bytes))?;
         optional(f, "pid_file", pid_file.as_deref().map(path))?;
 
-        let SiteSettings { root, demo } = &self.site;
+        let SiteSettings { root, demo, files } = &self.site;
         writeln!(f, "\n[site]")?;
         optional(f, "root", root.as_deref().map(path))?;
         line(f, "demo", demo)?;
+        let FileSettings { index, listing, precompressed, cache_control, downloads, cache } = files;
+        let CacheLimits { bytes_max, file_bytes_max, fresh } = cache;
+        line(f, "index", list(index))?;
+        line(f, "listing", listing)?;
+        line(f, "precompressed", list(precompressed))?;
+        line(f, "cache_control", list(cache_control))?;
+        line(f, "downloads", list(downloads))?;
+        line(f, "cache_bytes_max", bytes(*bytes_max as u64))?;
+        line(f, "cache_file_bytes_max", bytes(*file_bytes_max))?;
+        line(f, "cache_fresh", time(fresh))?;
 
         let WorkerConfig { limits, timeouts, buffers, recycle } = &self.worker;
         let Limits {
@@ -179,6 +253,11 @@ fn optional(f: &mut fmt::Formatter<'_>, key: &str, value: Option<impl Display>) 
 /// A basic string of TOML, whose escapes are those of JSON.
 fn quoted(value: impl Display) -> String {
     serde_json::Value::from(value.to_string()).to_string()
+}
+
+fn list(values: &[impl Display]) -> String {
+    let values: Vec<String> = values.iter().map(quoted).collect();
+    format!("[{}]", values.join(", "))
 }
 
 fn time(time: &Duration) -> String {

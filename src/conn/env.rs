@@ -1,6 +1,8 @@
 //! What a connection borrows from its worker for the length of one call: settings, the time,
 //! memory. Owns nothing of any connection.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -65,6 +67,30 @@ impl Env<'_> {
 pub(crate) struct Pools {
     pub(crate) requests: RequestPool,
     buffers: Vec<Vec<u8>>,
+    /// Of [`Pools::LARGE_BYTES`] each.
+    large_buffers: Vec<Vec<u8>>,
+    /// Bytes that windows may take now.
+    windows: Rc<Cell<usize>>,
+}
+
+/// A connection's right to memory for a part of a file, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Window {
+    size: usize,
+    windows: Rc<Cell<usize>>,
+}
+
+impl Window {
+    /// Bytes.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.windows.set(self.windows.get() - self.size);
+    }
 }
 
 impl Pools {
@@ -75,12 +101,48 @@ impl Pools {
     /// A buffer that has grown beyond this isn't kept: 256 of them are 16 MiB.
     const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
+    /// What is read of a file at once: fewer enters than with half of it, and it stays in the
+    /// second-level cache between being read and being sent.
+    const WINDOW_BYTES: usize = 128 * 1024;
+    /// What is read at once when all connections together have taken [`Self::WINDOWS_BYTES_MAX`].
+    const WINDOW_BYTES_MIN: usize = 16 * 1024;
+    /// 256 connections with a full window. Beyond it, each costs the smallest.
+    const WINDOWS_BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// A window behind the head of a response.
+    const LARGE_BYTES: usize = Self::WINDOW_BYTES + 4 * 1024;
+    /// 2 MiB of them.
+    const LARGE_BUFFERS_MAX: usize = 16;
+
+    /// A window for a connection that begins to send a file.
+    pub(super) fn open_window(&mut self) -> Window {
+        let taken = self.windows.get();
+        let is_much = taken + Self::WINDOW_BYTES > Self::WINDOWS_BYTES_MAX;
+        let size = if is_much { Self::WINDOW_BYTES_MIN } else { Self::WINDOW_BYTES };
+        self.windows.set(taken + size);
+        Window { size, windows: Rc::clone(&self.windows) }
+    }
+
+    /// An empty buffer with room for `bytes`.
+    pub(super) fn take_large_buffer(&mut self, bytes: usize) -> Vec<u8> {
+        if bytes > Self::LARGE_BYTES || bytes <= Self::LARGE_BYTES / 4 {
+            return Vec::with_capacity(bytes);
+        }
+        self.large_buffers.pop().unwrap_or_else(|| Vec::with_capacity(Self::LARGE_BYTES))
+    }
+
     /// An empty buffer with some capacity.
     pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(Self::BUFFER_BYTES))
     }
 
     pub(crate) fn give_back_buffer(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == Self::LARGE_BYTES {
+            if self.large_buffers.len() < Self::LARGE_BUFFERS_MAX {
+                buffer.clear();
+                self.large_buffers.push(buffer);
+            }
+            return;
+        }
         let is_worth_keeping = (1..=Self::BUFFER_BYTES_KEPT).contains(&buffer.capacity());
         if is_worth_keeping && self.buffers.len() < Self::BUFFERS_MAX {
             buffer.clear();

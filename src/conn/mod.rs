@@ -9,6 +9,7 @@
 //! answered in order: while one is being handled, those behind it wait in `input`. A body is
 //! received as far as its handler asks for it (`upload`).
 
+mod download;
 mod env;
 mod output;
 mod respond;
@@ -16,6 +17,7 @@ mod respond;
 mod tests;
 mod upload;
 
+use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -24,14 +26,16 @@ use std::time::{Duration, Instant};
 
 use crate::app::{Progress, Task};
 use crate::figures::{Fault, Parked};
+use crate::http::interim;
 use crate::http::{BodyError, Inlet, Request, Response, Status};
 use crate::proto::h1::{HeadError, HeadParser, Method, Version};
 
 pub(crate) use crate::http::BodyLimits;
+use download::{Download, Pumped};
+pub(crate) use download::{FileRead, FileSend};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
-use respond::{Download, Pumped};
 
 /// Bytes of later requests kept while an earlier one is handled. As much as a head may take: a
 /// client that pipelines more than this has to wait for answers.
@@ -51,6 +55,11 @@ pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(200);
 pub(crate) enum Action {
     /// Send this, then call `handle_sent`. There is one at a time.
     Send(Outgoing),
+    /// Read this, then call `handle_read`. There is one at a time, and no send beside it.
+    Read(FileRead),
+    /// Send this head and then this part of a file, then call `handle_file_sent`; also when the file
+    /// isn't in memory. As a `Send`, it is the only one.
+    SendFile(Box<FileSend>),
     /// Tell the peer that nothing more will come, and go on reading.
     ShutdownWrite,
     /// Close so that the peer sees that something is missing. Nothing follows.
@@ -93,7 +102,7 @@ enum Phase {
     /// The handler waits for something.
     Handling { task: Task, exchange: Exchange },
     /// The response's body comes in pieces.
-    Streaming { download: Download, exchange: Exchange },
+    Streaming { download: Box<Download>, exchange: Exchange },
     /// The request was answered, and the rest of its body is thrown away.
     Discarding,
     /// The last response is on its way.
@@ -196,6 +205,45 @@ impl Connection {
         }
     }
 
+    /// What the last `SendFile` asked for, advanced by what was sent of it: all, or as much as was in
+    /// memory.
+    pub(crate) fn handle_file_sent(&mut self, send: FileSend, env: &mut Env<'_>) {
+        let Phase::Streaming { download, .. } = &mut self.phase else { return }; // it is over
+        self.send_deadline = None;
+        download.handle_file_sent(send, &mut self.output, env);
+        self.pump(env);
+        let (responses, nanos) = self.output.finish_file(env.nanos);
+        if responses > 0 {
+            env.figures.durations.record(nanos, responses);
+        }
+        self.advance_input(env);
+    }
+
+    /// What the last `Read` asked for: its buffer, longer by the count, or why there is nothing.
+    pub(crate) fn handle_read(
+        &mut self,
+        buffer: Vec<u8>,
+        result: Result<usize, io::Error>,
+        env: &mut Env<'_>,
+    ) {
+        let Phase::Streaming { download, .. } = &mut self.phase else {
+            return env.pools.give_back_buffer(buffer); // it is over
+        };
+        match &result {
+            Ok(0) => log::error!("a file became shorter while it was sent"),
+            Ok(_) => {}
+            Err(error) => log::error!("cannot read a file that is being sent: {error}"),
+        }
+        let count = result.unwrap_or(0) as u64;
+        if download.handle_read(buffer, count, &mut self.output) {
+            self.pump(env);
+        } else {
+            env.figures.on_fault(Fault::CutOff);
+            self.begin_close(Ending::Close);
+        }
+        self.advance_input(env);
+    }
+
     /// A part of the last `Send` went out, so the peer does read.
     pub(crate) fn handle_send_progress(&mut self, env: &Env<'_>) {
         self.send_deadline = Some(env.now + env.settings.write_timeout);
@@ -240,6 +288,7 @@ impl Connection {
                 Phase::Handling { .. } | Phase::Streaming { .. } if self.waits_for_upload() => {
                     self.fail_upload(BodyError::TimedOut, env);
                 }
+                Phase::Streaming { .. } if !self.peer_ended => self.show_life(env),
                 Phase::Handling { .. } | Phase::Streaming { .. } => {
                     self.give_up(Fault::WriteTimeout, env);
                 }
@@ -288,6 +337,15 @@ impl Connection {
         if let Phase::Closed { told } = &mut self.phase {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
             return (!mem::replace(told, true)).then_some(Action::Close);
+        }
+        if let Phase::Streaming { download, .. } = &mut self.phase {
+            if let Some(send) = download.poll_send(&mut self.output) {
+                self.send_deadline = Some(env.now + env.settings.write_timeout);
+                return Some(Action::SendFile(send));
+            }
+            if let Some(read) = download.poll_read(&mut self.output, env) {
+                return Some(Action::Read(read));
+            }
         }
         if let Some(outgoing) = self.output.poll() {
             self.send_deadline = Some(env.now + env.settings.write_timeout);
@@ -449,6 +507,9 @@ impl Connection {
     }
 
     fn follow(&mut self, progress: Progress, exchange: Exchange, env: &mut Env<'_>) {
+        if interim::is_pending() {
+            self.output.head(env.pools).extend_from_slice(&interim::take());
+        }
         match progress {
             Progress::Answered(mut request) => {
                 let response = request.take_response().expect("laid in by the service");
@@ -486,7 +547,20 @@ impl Connection {
     /// How long a handler or a stream may wait. That is its own business, unless the peer has
     /// closed its side: most of those that do are gone, and nothing else will tell.
     fn patience(&self, env: &Env<'_>) -> Option<Instant> {
-        self.peer_ended.then(|| env.now + env.settings.write_timeout)
+        let idle = match &self.phase {
+            Phase::Streaming { download, .. } if !self.peer_ended => download.idle(),
+            _ => None,
+        };
+        let time = if self.peer_ended { Some(env.settings.write_timeout) } else { idle };
+        time.map(|time| env.now + time)
+    }
+
+    /// A stream has had nothing to send for so long that its peer may wonder.
+    fn show_life(&mut self, env: &mut Env<'_>) {
+        if let Phase::Streaming { download, .. } = &mut self.phase {
+            download.write_idle(&mut self.output, env);
+        }
+        self.phase_deadline = self.patience(env);
     }
 
     /// Moves what the response's stream has into the output, as far as there is room.
@@ -497,7 +571,11 @@ impl Connection {
         let pumped = download.pump(&mut self.output, env);
         env.figures.black_box.pause();
         match pumped {
-            Pumped::Waiting => {}
+            Pumped::Waiting => {
+                if !self.waits_for_upload() {
+                    self.phase_deadline = self.patience(env);
+                }
+            }
             Pumped::Finished => self.finish_exchange(exchange, env),
             // What was promised can't be kept. Where the framing shows that, an end tells the peer.
             Pumped::Failed => {

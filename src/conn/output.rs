@@ -31,6 +31,8 @@ pub(super) struct Output {
     waiting: Batch,
     /// Whose ends lie in the send that is in flight.
     in_flight: Option<Batch>,
+    /// A file is being sent behind what waited, and nothing else may be.
+    is_sending_file: bool,
 }
 
 /// Responses whose ends leave in one send, and when the first of their requests had come.
@@ -104,6 +106,57 @@ impl Output {
         &mut self.head
     }
 
+    /// Whether a part of a file may be read behind what waits: nothing is in flight, so that the
+    /// peer has taken the part before, and there is no body to come first.
+    pub(super) fn is_free(&self) -> bool {
+        self.in_flight.is_none()
+            && !self.is_sending_file
+            && self.body.is_empty()
+            && self.head.len() < HEAD_BYTES_MAX
+    }
+
+    /// Takes what waits out, to be sent with a file behind it.
+    pub(super) fn begin_file(&mut self) -> Vec<u8> {
+        self.is_sending_file = true;
+        mem::take(&mut self.head)
+    }
+
+    /// Something else may be sent.
+    pub(super) fn end_file(&mut self) {
+        self.is_sending_file = false;
+    }
+
+    /// Unless more waits, all that was ended has left: how many responses, and how long ago the
+    /// first began.
+    pub(super) fn finish_file(&mut self, nanos: u64) -> (u64, u64) {
+        if self.is_busy() {
+            return (0, 0);
+        }
+        let later = self.waiting.without_count();
+        let sent = mem::replace(&mut self.waiting, later);
+        (sent.count(), sent.age(nanos))
+    }
+
+    /// Takes what waits out, in a buffer with room for `count` bytes behind it. Until it is
+    /// [given back](Output::give_head), nothing may be written here.
+    pub(super) fn take_head(&mut self, count: usize, pools: &mut Pools) -> Vec<u8> {
+        let head = mem::take(&mut self.head);
+        let room = head.len() + count;
+        if head.capacity() >= room {
+            return head;
+        }
+        let mut buffer = pools.take_large_buffer(room);
+        buffer.extend_from_slice(&head);
+        pools.give_back_buffer(head);
+        buffer
+    }
+
+    /// Gives back what was taken out, with more behind it.
+    pub(super) fn give_head(&mut self, head: Vec<u8>) {
+        assert!(self.head.is_empty(), "what was written meanwhile would be lost");
+        self.head = head;
+    }
+
     /// Lets shared bytes follow what was written.
     pub(super) fn set_body(&mut self, body: Bytes) {
         assert!(self.body.is_empty(), "one body at a time");
@@ -117,12 +170,16 @@ impl Output {
 
     /// Whether something waits or is in flight.
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight.is_some() || !self.head.is_empty() || !self.body.is_empty()
+        self.in_flight.is_some()
+            || self.is_sending_file
+            || !self.head.is_empty()
+            || !self.body.is_empty()
     }
 
     /// Gives out what waits, unless a send is in flight.
     pub(super) fn poll(&mut self) -> Option<Outgoing> {
-        if self.in_flight.is_some() || (self.head.is_empty() && self.body.is_empty()) {
+        let is_taken = self.in_flight.is_some() || self.is_sending_file;
+        if is_taken || (self.head.is_empty() && self.body.is_empty()) {
             return None;
         }
         let head = mem::take(&mut self.head);

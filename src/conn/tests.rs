@@ -1,7 +1,11 @@
 //! Conversations with a connection in virtual time.
 
+mod downloads;
+
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +19,7 @@ use super::*;
 use crate::app::{Handler, Service, service};
 use crate::figures::{Durations, Fault, Figures};
 use crate::http::Body;
+use crate::offline;
 use crate::proto::h1::HeadLimits;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +41,10 @@ struct Talk {
     draining: Draining,
     /// What was given out to be sent and isn't acknowledged yet.
     in_flight: Option<Outgoing>,
+    reads_done: usize,
+    /// Files are in memory.
+    sends_files: bool,
+    files_sent: usize,
     received: Vec<u8>,
     write_ended: bool,
     closed: bool,
@@ -81,6 +90,9 @@ impl Talk {
             wakes: Arc::default(),
             draining: Draining::No,
             in_flight: None,
+            reads_done: 0,
+            sends_files: false,
+            files_sent: 0,
             received: Vec::new(),
             write_ended: false,
             closed: false,
@@ -122,6 +134,26 @@ impl Talk {
                     self.received.extend_from_slice(&outgoing.head);
                     self.received.extend_from_slice(&outgoing.body);
                     self.in_flight = Some(outgoing);
+                }
+                Action::Read(read) => {
+                    assert!(self.in_flight.is_none(), "nothing is read ahead");
+                    self.reads_done += 1;
+                    let (buffer, result) = offline::run(read);
+                    self.connection.handle_read(buffer, result, &mut env);
+                }
+                Action::SendFile(mut send) => {
+                    assert!(self.in_flight.is_none(), "one send at a time");
+                    self.files_sent += 1;
+                    if self.sends_files {
+                        let mut file = vec![0; send.left() as usize];
+                        let clone = File::from(send.file().try_clone_to_owned().unwrap());
+                        let count = clone.read_at(&mut file, send.offset()).unwrap();
+                        file.truncate(count);
+                        self.received.extend_from_slice(send.head());
+                        self.received.extend_from_slice(&file);
+                        send.advance(send.head().len() + count);
+                    }
+                    self.connection.handle_file_sent(*send, &mut env);
                 }
                 Action::ShutdownWrite => self.write_ended = true,
                 Action::Abort => (self.closed, self.aborted) = (true, true),

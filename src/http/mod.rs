@@ -3,21 +3,26 @@
 
 pub(crate) mod body;
 mod body_error;
+pub(crate) mod disposition;
+mod events;
 mod form;
 mod inlet;
+pub(crate) mod interim;
 mod multipart;
 mod request;
 mod response;
 mod status;
 
-pub use body::Body;
+pub use body::{Body, Frame};
 pub use body_error::BodyError;
+pub use events::Event;
 pub use inlet::BodyStream;
 pub(crate) use inlet::{BodyLimits, Inlet};
 pub use multipart::{Multipart, Part, TempFile};
 pub use request::Request;
 pub(crate) use request::RequestPool;
 pub(crate) use response::ContentType;
+pub(crate) use response::ReadyFields;
 pub use response::{IntoResponse, Response};
 pub use status::Status;
 

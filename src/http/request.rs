@@ -13,7 +13,7 @@ use nix::sys::socket::{SockaddrStorage, getpeername};
 use serde::de::DeserializeOwned;
 
 use super::inlet::{BodyStream, Inlet};
-use super::{BodyError, Multipart, Response, form};
+use super::{BodyError, Multipart, Response, form, interim};
 use crate::proto::h1::{Field, Framing, Head, Method, Span, Version};
 
 /// A request, whose body may still be on its way.
@@ -98,6 +98,24 @@ impl Request {
             .fields
             .iter()
             .map(|field| (self.text_of(field.name), field.value.of(&self.parts.head_bytes)))
+    }
+
+    /// Sends an interim response 103 (RFC 8297) with these fields right away, so that the client can
+    /// load what the final response will need while that is being made. Clients of HTTP/1.0 don't
+    /// get it; a field that isn't valid makes it be left out, with an error in the log.
+    ///
+    /// ```
+    /// # use uring_pool::Request;
+    /// # async fn page(request: &Request) {
+    /// request.early_hints([("Link", "</style.css>; rel=preload; as=style")]);
+    /// # }
+    /// ```
+    pub fn early_hints<'a>(&self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        if self.version() == Version::Http11
+            && let Err(error) = interim::push(fields)
+        {
+            log::error!("a handler's early hints are invalid: {error}");
+        }
     }
 
     /// The value of the first field of this name, as text; `None` also when it is no text.

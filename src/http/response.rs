@@ -1,11 +1,13 @@
 //! Responses: a status, fields, a body. Framing and connection fields are the server's to add.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Body, Status};
+use super::{Body, Status, disposition};
+use crate::proto::h1::{EncodeError, encode_field};
 
 /// A response, built by a handler.
 ///
@@ -27,7 +29,35 @@ pub struct Response {
     /// is moved some times on its way out.
     #[expect(clippy::box_collection, reason = "a word instead of three")]
     pub(crate) fields: Option<Box<Vec<Field>>>,
+    /// Fields that were written before, and come first.
+    pub(crate) ready: Option<Rc<ReadyFields>>,
     pub(crate) body: Body,
+}
+
+/// Field lines as they are sent, for responses that repeat.
+#[derive(Debug)]
+pub(crate) struct ReadyFields(Vec<u8>);
+
+impl ReadyFields {
+    /// Writes the lines of these fields.
+    ///
+    /// # Errors
+    ///
+    /// A name or value isn't valid.
+    pub(crate) fn encode<'a>(
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<ReadyFields, EncodeError> {
+        let mut lines = Vec::with_capacity(256);
+        for (name, value) in fields {
+            encode_field(&mut lines, name.as_bytes(), value.as_bytes())?;
+        }
+        lines.shrink_to_fit();
+        Ok(ReadyFields(lines))
+    }
+
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 type Field = (Cow<'static, str>, Cow<'static, str>);
@@ -39,8 +69,14 @@ impl Response {
             status: Status::OK,
             content_type: ContentType::Unknown,
             fields: None,
+            ready: None,
             body: body.into(),
         }
+    }
+
+    /// 200 with fields that were written before.
+    pub(crate) fn ready(body: impl Into<Body>, fields: Rc<ReadyFields>) -> Response {
+        Response { ready: Some(fields), ..Response::new(body) }
     }
 
     /// 200 with `text/plain; charset=utf-8`.
@@ -77,7 +113,7 @@ impl Response {
 
     #[inline]
     pub(crate) fn typed(body: impl Into<Body>, content_type: ContentType) -> Response {
-        Response { status: Status::OK, content_type, fields: None, body: body.into() }
+        Response { content_type, ..Response::new(body) }
     }
 
     /// Sets the status.
@@ -121,6 +157,42 @@ impl Response {
 
     fn push(&mut self, name: Cow<'static, str>, value: Cow<'static, str>) {
         self.fields.get_or_insert_default().push((name, value));
+    }
+
+    /// Has the client save the response under this name instead of showing it (RFC 6266). Any text
+    /// is a name: what isn't ASCII is sent as RFC 8187 has it, and slashes become `_`.
+    #[must_use]
+    pub fn with_download_name(self, name: impl AsRef<str>) -> Response {
+        self.with_header("Content-Disposition", disposition::attachment(name.as_ref()))
+    }
+
+    /// The value of the first field of this name that was set, without regard to case.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.fields.iter().flat_map(|fields| fields.iter());
+        let (_, value) = fields.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
+        Some(value)
+    }
+
+    /// What the body is, if that is said.
+    pub fn content_type(&self) -> Option<&str> {
+        match self.content_type {
+            ContentType::Unknown => self.field("Content-Type"),
+            ContentType::Plain => Some("text/plain"),
+            ContentType::Text => Some("text/plain; charset=utf-8"),
+            ContentType::Html => Some("text/html; charset=utf-8"),
+            ContentType::Json => Some("application/json"),
+        }
+    }
+
+    /// The bytes aren't those that a strong ETag was made for (RFC 9110 section 8.8.1).
+    #[cfg(feature = "compression")]
+    pub(crate) fn weaken_etag(&mut self) {
+        let fields = self.fields.iter_mut().flat_map(|fields| fields.iter_mut());
+        for (_, value) in fields.filter(|(name, _)| name.eq_ignore_ascii_case("etag")) {
+            if !value.starts_with("W/") {
+                *value = format!("W/{value}").into();
+            }
+        }
     }
 
     /// Its status.

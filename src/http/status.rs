@@ -10,6 +10,8 @@ impl Status {
     pub const OK: Status = Status(200);
     /// 204: no body.
     pub const NO_CONTENT: Status = Status(204);
+    /// 206: a part of what was asked for.
+    pub const PARTIAL_CONTENT: Status = Status(206);
     /// 301
     pub const MOVED_PERMANENTLY: Status = Status(301);
     /// 304: no body.
@@ -26,10 +28,14 @@ impl Status {
     pub const METHOD_NOT_ALLOWED: Status = Status(405);
     /// 408
     pub const REQUEST_TIMEOUT: Status = Status(408);
+    /// 412
+    pub const PRECONDITION_FAILED: Status = Status(412);
     /// 413
     pub const CONTENT_TOO_LARGE: Status = Status(413);
     /// 415
     pub const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
+    /// 416
+    pub const RANGE_NOT_SATISFIABLE: Status = Status(416);
     /// 500
     pub const INTERNAL_SERVER_ERROR: Status = Status(500);
     /// 501

@@ -258,6 +258,9 @@ pub(crate) struct Traffic {
     pub(crate) connections_closed: Counter,
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
+    /// Files that were in memory when they were asked for, and those that weren't.
+    pub(crate) cache_hits: Counter,
+    pub(crate) cache_misses: Counter,
     /// Enters of its ring.
     pub(crate) turns: Counter,
     /// The sequence number of the last connection that it took from the master.

@@ -68,6 +68,12 @@ pub struct Status {
     pub bytes_received: u64,
     /// Bytes sent so far.
     pub bytes_sent: u64,
+    /// Requests so far for files that were in memory.
+    pub cache_hits: u64,
+    /// Requests so far for files that had to be looked for, or read.
+    pub cache_misses: u64,
+    /// The share of the former, from 0 to 1; 0 before the first.
+    pub cache_hit_rate: f64,
     /// Connections that wait in the master for a worker now.
     pub queue_size: u64,
     /// Connections so far that the master has accepted for its workers.
@@ -174,6 +180,8 @@ impl Scoreboard {
         let errors = Errors::of(|fault| self.used().map(|page| page.figures.faults(fault)).sum());
         let uptime_seconds = now.saturating_sub(self.started_at());
         let total_requests = sum(|page| page.figures.requests.read());
+        let cache_hits = sum(|page| page.traffic.cache_hits.read());
+        let cache_misses = sum(|page| page.traffic.cache_misses.read());
         Status {
             is_running: self.used().any(|page| page.state().is_running()),
             architecture: self.architecture(),
@@ -199,6 +207,9 @@ impl Scoreboard {
             timed_out_connections: errors.timeouts(),
             bytes_received: sum(|page| page.traffic.bytes_received.read()),
             bytes_sent: sum(|page| page.traffic.bytes_sent.read()),
+            cache_hits,
+            cache_misses,
+            cache_hit_rate: share(cache_hits, cache_hits + cache_misses),
             queue_size: self.pool().queue_size.read(),
             dispatched: self.pool().accepted.read(),
             refused: self.pool().refused.read(),
@@ -278,6 +289,12 @@ fn per_second(count: u64, seconds: u64) -> f64 {
     rounded(count as f64 / seconds.max(1) as f64)
 }
 
+/// A part of a whole; 0 of nothing.
+#[expect(clippy::cast_precision_loss, reason = "three decimals of it are shown")]
+fn share(part: u64, whole: u64) -> f64 {
+    rounded(part as f64 / whole.max(1) as f64)
+}
+
 /// Milliseconds to the microsecond; 0 for none.
 fn milliseconds(duration: Option<Duration>) -> f64 {
     rounded(duration.unwrap_or_default().as_secs_f64() * 1000.0)
@@ -308,6 +325,8 @@ mod tests {
         page.traffic.connections_closed.add(7);
         page.traffic.bytes_received.add(123);
         page.traffic.bytes_sent.add(456);
+        page.traffic.cache_hits.add(2);
+        page.traffic.cache_misses.add(1);
         page.traffic.turns.add(99);
         page.traffic.loop_delay_max.set(2_000_000);
         page.traffic.busy_since.set(1_000_000);
@@ -338,6 +357,7 @@ mod tests {
                 r#""p999_request_duration_ms":1.081,"#,
                 r#""active_connections":3,"total_connections":10,"closed_connections":7,"#,
                 r#""timed_out_connections":18,"bytes_received":123,"bytes_sent":456,"#,
+                r#""cache_hits":2,"cache_misses":1,"cache_hit_rate":0.667,"#,
                 r#""queue_size":6,"dispatched":1,"refused":2,"handed_over":3,"reloads":4,"#,
                 r#""upgrades":5,"errors":{"malformed":1,"too_large":2,"head_timeouts":3,"#,
                 r#""idle_timeouts":4,"body_timeouts":5,"write_timeouts":6,"#,

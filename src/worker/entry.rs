@@ -1,6 +1,7 @@
 //! One connection with its socket and what is in flight on it. Closing is a join: the entry goes
 //! when every operation on it is complete.
 
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -11,19 +12,26 @@ use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
 
 use super::Tag;
 use super::table::ConnId;
-use crate::conn::{Connection, Env, Outgoing};
+use crate::conn::{Connection, Env, FileRead, FileSend, Outgoing};
+
+/// What is sent of a file before others have their turn: some tenths of a millisecond.
+const FILE_BYTES_PER_TURN: usize = 2 * 1024 * 1024;
 
 /// A connection of this worker.
 pub(super) struct Entry {
     pub(super) connection: Connection,
     pub(super) receive: Receive,
     pub(super) sending: bool,
+    /// A part of a file is being read for it.
+    pub(super) reading: bool,
     /// The close is complete.
     pub(super) closed: bool,
     /// When the last alarm set for it goes off.
     pub(super) alarm: Option<Instant>,
     /// Gone once it has moved into the operation that closes it.
     socket: Option<OwnedFd>,
+    /// What is sent of a file without the ring.
+    file: Option<Box<FileSend>>,
     /// The number under which the master passed it; zero when it was accepted here.
     passed_as: u64,
 }
@@ -45,9 +53,11 @@ impl Entry {
             connection,
             receive: Receive::Off,
             sending: false,
+            reading: false,
             closed: false,
             alarm: None,
             socket: Some(socket),
+            file: None,
             passed_as,
         }
     }
@@ -57,7 +67,7 @@ impl Entry {
     }
 
     pub(super) fn may_remove(&self) -> bool {
-        self.closed && !self.sending && self.receive == Receive::Off
+        self.closed && !self.sending && !self.reading && self.receive == Receive::Off
     }
 
     pub(super) fn send(&mut self, id: ConnId, buffer: SendBuffer, ring: &mut Ring<Tag>) {
@@ -65,6 +75,66 @@ impl Entry {
         let Some(socket) = &self.socket else { return };
         self.sending = true;
         ring.push(Op::Send { fd: socket.as_raw_fd(), buffer }, Tag::Send(id));
+    }
+
+    /// Sends a part of a file, as far as it goes now; returns how many bytes went out.
+    pub(super) fn send_file(
+        &mut self,
+        id: ConnId,
+        send: Box<FileSend>,
+        ring: &mut Ring<Tag>,
+        env: &mut Env<'_>,
+    ) -> u64 {
+        assert!(!self.sending, "two sends at once may be reordered");
+        self.file = Some(send);
+        self.advance_file(id, ring, env)
+    }
+
+    /// Goes on with it.
+    pub(super) fn advance_file(
+        &mut self,
+        id: ConnId,
+        ring: &mut Ring<Tag>,
+        env: &mut Env<'_>,
+    ) -> u64 {
+        let (Some(socket), Some(mut send)) = (&self.socket, self.file.take()) else { return 0 };
+        let mut sent = 0;
+        loop {
+            let count = send.left().min(FILE_BYTES_PER_TURN as u64) as usize;
+            let (file, offset) = (send.file(), send.offset());
+            if !ring.is_resident(file, offset, count) {
+                break self.connection.handle_file_sent(*send, env);
+            }
+            let whole = send.head().len() + count;
+            let result = ring.send_file(socket.as_fd(), send.head(), file, offset, count);
+            let now = match result {
+                Ok(0) => break self.connection.handle_file_sent(*send, env), // it became shorter
+                Ok(now) => now,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => break self.connection.handle_failure(env),
+            };
+            send.advance(now);
+            sent += now;
+            if send.left() == 0 {
+                break self.connection.handle_file_sent(*send, env);
+            }
+            if now < whole || sent >= FILE_BYTES_PER_TURN {
+                if sent > 0 {
+                    self.connection.handle_send_progress(env);
+                }
+                self.sending = true;
+                ring.push(Op::WaitWritable { fd: socket.as_raw_fd() }, Tag::Writable(id));
+                self.file = Some(send);
+                break;
+            }
+        }
+        sent as u64
+    }
+
+    pub(super) fn read(&mut self, id: ConnId, read: FileRead, ring: &mut Ring<Tag>) {
+        let FileRead { file, offset, buffer, count } = read;
+        self.reading = true;
+        ring.push(Op::ReadAt { file, offset, buffer, count }, Tag::Read(id));
     }
 
     pub(super) fn shutdown_write(&mut self, ring: &mut Ring<Tag>) {

@@ -23,6 +23,7 @@ use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
 use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
+use crate::errands::{CacheCounts, Errands};
 use crate::figures::{Fault, Figures};
 use crate::process::accept::Acceptor;
 use crate::process::channel::{Limit, Message};
@@ -53,6 +54,8 @@ enum Tag {
     },
     Receive(ConnId),
     Send(ConnId),
+    Read(ConnId),
+    Writable(ConnId),
     Close(ConnId),
     /// Its target says all that there is to know.
     Cancel,
@@ -65,6 +68,8 @@ enum Tag {
     Arrived,
     /// Descriptors to the master.
     HandedOver,
+    /// What a future asked for, by its number.
+    Errand(usize),
 }
 
 /// How the loop goes on.
@@ -118,6 +123,7 @@ struct Worker {
     owes_listeners_back: bool,
     around: Around,
     runtime: Rc<Runtime>,
+    errands: Rc<Errands>,
     queue: Arc<WakeQueue>,
     /// Lends its memory to the wake queue.
     woken: Vec<Woken>,
@@ -213,6 +219,7 @@ impl Worker {
                 traffic: Traffic::default(),
             },
             runtime,
+            errands: Errands::new(now),
             queue,
             woken: Vec::new(),
             page,
@@ -247,6 +254,7 @@ impl Worker {
         if self.around.date.refresh(now, SystemTime::now) {
             self.measure_memory();
         }
+        self.errands.enter(now, self.around.date.unix_seconds());
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
         }
@@ -256,6 +264,9 @@ impl Worker {
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
         self.publish(clock());
         self.speak(now);
+        while let Some((number, op)) = self.errands.poll() {
+            self.ring.push(op, Tag::Errand(number));
+        }
         self.passing.flush(&mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
@@ -309,6 +320,21 @@ impl Worker {
                 }
                 self.settle(id);
             }
+            (Tag::Read(id), Outcome::ReadAt { buffer, result }) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.reading = false;
+                let mut env = self.around.env(id);
+                entry.connection.handle_read(buffer, result.map_err(io::Error::from), &mut env);
+                self.settle(id);
+            }
+            (Tag::Writable(id), Outcome::Writable(_)) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                entry.sending = false;
+                let mut env = self.around.env(id);
+                let sent = entry.advance_file(id, &mut self.ring, &mut env);
+                self.around.traffic.bytes_sent += sent;
+                self.settle(id);
+            }
             (Tag::Close(id), Outcome::Closed(_)) => {
                 let Some(entry) = self.table.get_mut(id) else { return };
                 entry.closed = true;
@@ -347,6 +373,7 @@ impl Worker {
                     self.follow(order);
                 }
             }
+            (Tag::Errand(number), outcome) => self.errands.handle_outcome(number, outcome),
             (tag, outcome) => unreachable!("{tag:?} completed as {outcome:?}"),
         }
     }
@@ -438,9 +465,14 @@ impl Worker {
     fn settle(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         let mut env = self.around.env(id);
+        let mut sent = 0;
         while let Some(action) = entry.connection.poll_action(&mut env) {
             match action {
                 Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
+                Action::Read(read) => entry.read(id, read, &mut self.ring),
+                Action::SendFile(send) => {
+                    sent += entry.send_file(id, send, &mut self.ring, &mut env);
+                }
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
                 Action::Abort => entry.begin_abort(id, &mut self.ring),
                 Action::Close => {
@@ -449,6 +481,7 @@ impl Worker {
                 }
             }
         }
+        self.around.traffic.bytes_sent += sent;
         if entry.is_closing() {
             if entry.may_remove() {
                 self.table.remove(id);
@@ -561,6 +594,9 @@ impl Worker {
         shown.bytes_received.add(traffic.bytes_received);
         shown.bytes_sent.add(traffic.bytes_sent);
         shown.turns.add(1);
+        let CacheCounts { hits, misses } = self.errands.take_cache_counts();
+        shown.cache_hits.add(hits);
+        shown.cache_misses.add(misses);
         let requests = self.around.figures.requests.read();
         if requests != self.requests_shown {
             self.requests += requests - self.requests_shown;

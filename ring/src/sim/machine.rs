@@ -42,6 +42,7 @@ pub(super) enum Request {
     Close { fd: RawFd, cancel: bool },
     Cancel { target: u64 },
     WaitChild { pid: i32 },
+    Open { path: Vec<u8> },
 }
 
 /// What an operation armed on a file has to do.
@@ -61,6 +62,10 @@ pub(super) enum Work {
     Read {
         capacity: usize,
     },
+    ReadAt {
+        offset: u64,
+        count: usize,
+    },
     /// A write, or a message that passes so many descriptors.
     Write {
         bytes: Vec<u8>,
@@ -71,6 +76,7 @@ pub(super) enum Work {
         fds_max: usize,
         wait: bool,
     },
+    WaitWritable,
 }
 
 #[derive(Debug)]
@@ -86,6 +92,7 @@ enum Kind {
     Listener { queue: VecDeque<FileId> },
     Stream(Stream),
     Readable(Readable),
+    File(Rc<[u8]>),
 }
 
 #[derive(Debug, Default)]
@@ -125,7 +132,7 @@ impl Node {
 #[derive(Debug)]
 pub(super) enum Payload {
     None,
-    Accepted(OwnedFd),
+    Descriptor(OwnedFd),
     Bytes(Vec<u8>),
     Message { bytes: Vec<u8>, fds: Vec<OwnedFd>, arrival: passing::Arrival },
     Exit(ExitStatus),
@@ -181,6 +188,8 @@ pub(super) struct Machine {
     /// Looked up, never walked: numbers differ between runs.
     fds: BTreeMap<RawFd, FileId>,
     groups: Vec<Group>,
+    /// What an open finds.
+    names: BTreeMap<Vec<u8>, Rc<[u8]>>,
 
     submitted: VecDeque<(u64, Request)>,
     homes: BTreeMap<u64, FileId>,
@@ -209,6 +218,7 @@ impl Machine {
             alive: Vec::new(),
             fds: BTreeMap::new(),
             groups: Vec::new(),
+            names: BTreeMap::new(),
             submitted: VecDeque::new(),
             homes: BTreeMap::new(),
             waiting: Vec::new(),
@@ -276,7 +286,7 @@ impl Machine {
         self.in_flight = 0;
         for posted in self.posted.drain(..).chain(self.queue.drain(..)).collect::<Vec<_>>() {
             match &posted.payload {
-                Payload::Accepted(fd) => self.forget_fd(fd.as_raw_fd()),
+                Payload::Descriptor(fd) => self.forget_fd(fd.as_raw_fd()),
                 Payload::Message { fds, .. } => {
                     fds.iter().for_each(|fd| self.forget_fd(fd.as_raw_fd()));
                 }
@@ -300,6 +310,15 @@ impl Machine {
     pub(super) fn add_readable(&mut self, is_line: bool) -> OwnedFd {
         let at = self.add(Kind::Readable(Readable { is_line, ..Readable::default() }));
         self.open(at).expect("a descriptor for a readable file")
+    }
+
+    pub(super) fn add_file(&mut self, name: Option<&str>, bytes: &[u8]) -> OwnedFd {
+        let bytes: Rc<[u8]> = bytes.into();
+        if let Some(name) = name {
+            self.names.insert(name.into(), Rc::clone(&bytes));
+        }
+        let at = self.add(Kind::File(bytes));
+        self.open(at).expect("a descriptor for a file")
     }
 
     /// A connection that waits to be accepted; refused when nobody listens there any more.
@@ -432,7 +451,7 @@ impl Machine {
         let Machine { alive, nodes, .. } = self;
         alive.retain(|&at| match &nodes[at].kind {
             Kind::Stream(stream) => !stream.is_released(),
-            Kind::Listener { .. } | Kind::Readable(_) => !nodes[at].is_unused(),
+            Kind::Listener { .. } | Kind::Readable(_) | Kind::File(_) => !nodes[at].is_unused(),
         });
         self.publish();
     }
@@ -442,7 +461,7 @@ impl Machine {
         !self.posted.is_empty()
             || self.alive.iter().any(|&at| match &self.nodes[at].kind {
                 Kind::Stream(stream) => stream.in_transit(),
-                Kind::Listener { .. } | Kind::Readable(_) => false,
+                Kind::Listener { .. } | Kind::Readable(_) | Kind::File(_) => false,
             })
     }
 
@@ -536,6 +555,7 @@ impl Machine {
                     self.lose(message.connections);
                 }
             }
+            Kind::File(_) => {}
         }
     }
 
@@ -568,6 +588,21 @@ impl Machine {
                 let result = self.cancel(target);
                 self.post(own, user_data, result.map(|()| 0), Payload::None);
             }
+            Request::Open { path } => {
+                let bytes = self.names.get(&path).cloned();
+                let opened = match bytes {
+                    None => Err(Errno::new(libc::ENOENT)),
+                    Some(_) if self.chance(Fault::NoDescriptors) => Err(Errno::PROCESS_FILES),
+                    Some(bytes) => {
+                        let at = self.add(Kind::File(bytes));
+                        self.open(at).map_err(|_| Errno::PROCESS_FILES)
+                    }
+                };
+                match opened {
+                    Ok(fd) => self.post(own, user_data, Ok(0), Payload::Descriptor(fd)),
+                    Err(errno) => self.post(own, user_data, Err(errno), Payload::None),
+                }
+            }
             Request::WaitChild { pid } => match self.zombies.remove(&pid) {
                 Some(status) => self.post(own, user_data, Ok(0), Payload::Exit(status)),
                 None => self.waiting.push((pid, user_data)),
@@ -578,12 +613,20 @@ impl Machine {
     fn arm(&mut self, user_data: u64, fd: RawFd, mut work: Work) {
         let refusal = match self.fds.get(&fd).map(|&at| &self.nodes[at].kind) {
             None => Some(libc::EBADF),
+            Some(Kind::File(bytes)) => match work {
+                Work::ReadAt { offset, count } => {
+                    let bytes = Rc::clone(bytes);
+                    return self.read_at(user_data, &bytes, offset, count);
+                }
+                _ => Some(libc::EINVAL),
+            },
+            Some(_) if matches!(work, Work::ReadAt { .. }) => Some(libc::ESPIPE),
             Some(Kind::Listener { .. }) => match work {
                 Work::Accept { .. } => None,
                 Work::Recv { .. } | Work::Read { .. } | Work::RecvFds { .. } => {
                     Some(libc::ENOTCONN)
                 }
-                Work::Send { .. } | Work::Write { .. } => Some(libc::EPIPE),
+                _ => Some(libc::EPIPE),
             },
             Some(Kind::Stream(_)) => match work {
                 Work::Accept { .. } => Some(libc::EINVAL),
@@ -593,13 +636,13 @@ impl Machine {
                     work = Work::Send { bytes, sent: 0 };
                     None
                 }
-                Work::Recv { .. } | Work::Send { .. } | Work::Read { .. } => None,
+                _ => None,
             },
             Some(Kind::Readable(Readable { is_line, .. })) => match work {
                 Work::Send { bytes, .. } if *is_line => return self.write(user_data, fd, bytes, 0),
                 Work::Accept { .. } | Work::Recv { .. } | Work::Send { .. } => Some(libc::ENOTSOCK),
                 Work::Write { bytes, passes } => return self.write(user_data, fd, bytes, passes),
-                Work::Read { .. } | Work::RecvFds { .. } => None,
+                _ => None,
             },
         };
         if let Some(errno) = refusal {
@@ -623,12 +666,28 @@ impl Machine {
         self.post(Lane::Operation(user_data), user_data, result, Payload::None);
     }
 
+    /// What a file has there, or a part of it: a kernel that has to fetch the rest may return what
+    /// it has.
+    fn read_at(&mut self, user_data: u64, bytes: &[u8], offset: u64, count: usize) {
+        let from = bytes.len().min(offset as usize);
+        let mut bytes = &bytes[from..][..count.min(bytes.len() - from)];
+        if bytes.len() > 1 && self.chance(Fault::Split) {
+            bytes = &bytes[..1 + self.rng.below(bytes.len() - 1)];
+        }
+        let own = Lane::Operation(user_data);
+        self.post(own, user_data, Ok(bytes.len()), Payload::Bytes(bytes.to_vec()));
+    }
+
     /// Does what can be done now on a file; what can't stays armed.
     fn progress(&mut self, at: FileId) {
         if self.nodes[at].armed.is_empty() {
             return;
         }
-        while self.accept_one(at) || self.receive_one(at) || self.send_one(at) {}
+        while self.accept_one(at)
+            || self.receive_one(at)
+            || self.send_one(at)
+            || self.tell_writable(at)
+        {}
         self.nodes[at].armed.iter_mut().for_each(|armed| armed.fresh = false);
         self.release_if_unused(at);
     }
@@ -655,7 +714,7 @@ impl Machine {
                 let Kind::Listener { queue } = &mut self.nodes[at].kind else { unreachable!() };
                 queue.pop_front();
                 let result = fd.as_raw_fd();
-                let payload = Payload::Accepted(fd);
+                let payload = Payload::Descriptor(fd);
                 if multishot {
                     let flags = self.stays_armed(at, 0);
                     self.post_flagged(Lane::File(at), user_data, result, flags, payload);
@@ -672,7 +731,7 @@ impl Machine {
     fn receive_one(&mut self, at: FileId) -> bool {
         let Node { kind, armed, .. } = &self.nodes[at];
         let arrival = match kind {
-            Kind::Listener { .. } => return false,
+            Kind::Listener { .. } | Kind::File(_) => return false,
             Kind::Stream(stream) => stream.arrival(),
             Kind::Readable(readable) if !readable.messages.is_empty() => Arrival::Bytes,
             Kind::Readable(readable) if readable.ended => Arrival::End,
@@ -695,9 +754,11 @@ impl Machine {
             Work::RecvFds { capacity, fds_max, .. } => {
                 self.receive_fds(at, position, arrival, capacity, fds_max);
             }
-            Work::Accept { .. } | Work::Send { .. } | Work::Write { .. } => {
-                unreachable!("none of them receives")
-            }
+            Work::Accept { .. }
+            | Work::Send { .. }
+            | Work::Write { .. }
+            | Work::WaitWritable
+            | Work::ReadAt { .. } => unreachable!("none of them receives"),
         }
         true
     }
@@ -758,7 +819,7 @@ impl Machine {
                 self.lose(connections); // a read has no room for descriptors
                 bytes
             }
-            Kind::Listener { .. } => unreachable!("a listener has no bytes"),
+            Kind::Listener { .. } | Kind::File(_) => unreachable!("nothing arrives there"),
         };
         self.finish(at, position, Ok(bytes.len()), Payload::Bytes(bytes));
     }
@@ -819,6 +880,58 @@ impl Machine {
             }
             Arrival::Nothing | Arrival::Bytes => {} // it stays armed
         }
+    }
+
+    /// Sends without an operation what a stream has room for, or a part of it.
+    pub(super) fn send_file(
+        &mut self,
+        socket: RawFd,
+        head: &[u8],
+        file: RawFd,
+        offset: u64,
+        count: usize,
+    ) -> Result<usize, Errno> {
+        let Some(Kind::File(bytes)) = self.fds.get(&file).map(|&at| &self.nodes[at].kind) else {
+            return Err(Errno::new(libc::EINVAL));
+        };
+        let from = bytes.len().min(offset as usize);
+        let part = &bytes[from..][..count.min(bytes.len() - from)];
+        let bytes = [head, part].concat();
+        let at = *self.fds.get(&socket).ok_or(Errno::new(libc::EBADF))?;
+        let Kind::Stream(stream) = &mut self.nodes[at].kind else {
+            return Err(Errno::new(libc::EINVAL));
+        };
+        if let Some(errno) = stream.send_error() {
+            return Err(errno);
+        }
+        let mut room = stream.room().min(bytes.len());
+        if room > 1 && self.chance(Fault::ShortSend) {
+            room = 1 + self.rng.below(room - 1);
+        }
+        if room == 0 {
+            return Err(Errno::AGAIN);
+        }
+        self.stream(at).send(&bytes[..room]);
+        Ok(room)
+    }
+
+    /// Files are in memory, unless the kernel has to fetch them now and then.
+    pub(super) fn is_resident(&mut self) -> bool {
+        !self.chance(Fault::Split)
+    }
+
+    fn tell_writable(&mut self, at: FileId) -> bool {
+        let Node { kind: Kind::Stream(stream), armed, .. } = &mut self.nodes[at] else {
+            return false;
+        };
+        let waits = |armed: &Armed| matches!(armed.work, Work::WaitWritable);
+        let Some(position) = armed.iter().position(waits) else { return false };
+        let is_writable = stream.room() > 0 || stream.send_error().is_some();
+        if is_writable {
+            let user_data = self.disarm(at, position);
+            self.post(Lane::Operation(user_data), user_data, Ok(4), Payload::None);
+        }
+        is_writable
     }
 
     /// One step of the newest armed send: the kernel wakes the last who waits first, which is how

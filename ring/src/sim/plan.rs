@@ -28,7 +28,7 @@ pub enum Fault {
     Late,
     /// Completions of independent operations change places.
     Reordered,
-    /// Bytes of a client arrive in pieces, down to single ones.
+    /// Bytes of a client arrive in pieces, down to single ones; a file gives a part of what it has.
     Split,
     /// A cancellation and its target cross: either may seem to have won.
     CancelRace,

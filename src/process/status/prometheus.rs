@@ -38,6 +38,8 @@ impl Status {
         text.counter("connections_closed_total", "Connections that were closed.", closed);
         text.counter("received_bytes_total", "Bytes received.", self.bytes_received);
         text.counter("sent_bytes_total", "Bytes sent.", self.bytes_sent);
+        text.counter("cache_hits_total", "Files that were in memory.", self.cache_hits);
+        text.counter("cache_misses_total", "Files that were not.", self.cache_misses);
         text.gauge("queue_size", "Connections that wait for a worker.", self.queue_size);
         text.counter("dispatched_total", "Connections that the master took.", self.dispatched);
         text.counter("refused_total", "Connections that the master refused.", self.refused);

@@ -1,7 +1,8 @@
 //! A whole worker on a simulated kernel: thousands of seeds of clients, faults and time.
 
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,7 @@ use super::super::*;
 use super::settings;
 use crate::app::service;
 use crate::config;
+use crate::errands;
 use crate::http::{Body, Request, Response};
 use crate::process::parcel::Parcel;
 use crate::process::scoreboard::{Scoreboard, State};
@@ -38,6 +40,7 @@ impl Stage {
         let (mut ring, world) = Ring::simulated(plan);
         let (listener, channel, bell) = (world.listener(), world.line(), world.readable());
         let passing = world.readable();
+        DIRECTORY.set(Some(Rc::new(world.file(Some("file"), &[b'.'; FILE_BYTES]))));
         let [listener_number, channel_number, bell_number, passing_number] =
             [&listener, &channel, &bell, &passing].map(AsRawFd::as_raw_fd);
         let (queue, now) = (WakeQueue::new(bell), world.now());
@@ -99,6 +102,14 @@ async fn answer(request: &Request) -> Response {
     match kind {
         "plain" => Response::text(number),
         "large" => Response::new(large(&number)),
+        "file" => {
+            let root =
+                DIRECTORY.with_borrow(|root| Rc::clone(root.as_ref().expect("of the stage")));
+            match errands::open(&root, c"file".into(), 0, 0).await {
+                Ok(file) => Response::new(Body::part_of(Rc::new(file), 0..FILE_BYTES as u64)),
+                Err(_) => Response::new(vec![b'.'; FILE_BYTES]), // no descriptor was left
+            }
+        }
         "echo" => {
             let body = request.bytes().await.expect("a whole body");
             Response::new([number.as_bytes(), &body].concat())
@@ -120,6 +131,14 @@ async fn answer(request: &Request) -> Response {
         })),
         other => unreachable!("{other}"),
     }
+}
+
+/// What a file of the world holds; it is read in several parts when the kernel likes.
+const FILE_BYTES: usize = 20_000;
+
+thread_local! {
+    /// Where a handler finds the world's file.
+    static DIRECTORY: RefCell<Option<Rc<OwnedFd>>> = const { RefCell::new(None) };
 }
 
 fn large(number: &str) -> Vec<u8> {
@@ -184,8 +203,8 @@ impl Actor {
     }
 
     fn add_request(&mut self, number: usize, is_last: bool, rng: &mut Rng) {
-        let kind =
-            ["plain", "plain", "large", "echo", "echo", "sleep", "spawn", "stream"][rng.below(8)];
+        let kind = ["plain", "plain", "large", "echo", "echo", "sleep", "spawn", "stream", "file"]
+            [rng.below(9)];
         let method = if kind == "echo" { "POST" } else { "GET" };
         let mut head = format!("{method} /{kind}/{number} HTTP/1.1\r\nHost: sim\r\n");
         if is_last && rng.chance(300) {
@@ -195,6 +214,7 @@ impl Actor {
         let mut expected = number.to_string().into_bytes();
         match kind {
             "large" => expected = large(&number.to_string()),
+            "file" => expected = vec![b'.'; FILE_BYTES],
             "echo" => expected.extend_from_slice(&body),
             "stream" => expected = [expected, vec![b'.'; 5002]].concat(),
             _ => {}
