@@ -6,18 +6,20 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::task::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::app::files::range::{Ranges, parse};
 use crate::app::{Handler, Service, service};
 use crate::conn::{
-    Action, BodyLimits, Connection, DateField, Draining, Env, FileRead, Pools, Settings,
+    Action, BodyLimits, Connection, DateField, Draining, Env, FileRead, Outgoing, Pools, Settings,
 };
 use crate::figures::Figures;
 use crate::proto::h1::HeadLimits;
 
-/// A client and a server that share a thread.
+/// A client and a server that share a thread, and a clock of their own.
 pub struct Conversation {
     connection: Connection,
     service: Box<dyn Service>,
@@ -26,7 +28,22 @@ pub struct Conversation {
     figures: Box<Figures>,
     date: DateField,
     now: Instant,
+    wakes: Arc<Wakes>,
+    waker: Waker,
+    draining: Draining,
+    /// Given out to be sent, and not read by the client yet.
+    unread: Option<Outgoing>,
     is_closed: bool,
+}
+
+/// Whether somebody asked to be polled.
+#[derive(Default)]
+struct Wakes(AtomicBool);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Conversation {
@@ -41,7 +58,7 @@ impl Conversation {
             body_timeout: minute,
             write_timeout: minute,
         };
-        let now = Instant::now();
+        let (now, wakes) = (Instant::now(), Arc::<Wakes>::default());
         Conversation {
             connection: Connection::new(-1, now + settings.head_timeout),
             service: service(handler),
@@ -50,45 +67,105 @@ impl Conversation {
             figures: Box::new(Figures::new()),
             date: DateField::new(now, SystemTime::UNIX_EPOCH),
             now,
+            waker: Waker::from(Arc::clone(&wakes)),
+            wakes,
+            draining: Draining::No,
+            unread: None,
             is_closed: false,
         }
     }
 
     /// The client says something, and reads what the server answers at once: appended to `heard`.
     pub fn say(&mut self, bytes: &[u8], heard: &mut Vec<u8>) {
-        let mut env = Env {
-            now: self.now,
-            nanos: 0,
-            settings: &self.settings,
-            service: &*self.service,
-            waker: Waker::noop(),
-            date: &self.date,
-            pools: &mut self.pools,
-            figures: &self.figures,
-            draining: Draining::No,
-        };
-        self.connection.handle_bytes(bytes, &mut env);
-        while let Some(action) = self.connection.poll_action(&mut env) {
-            match action {
-                Action::Send(outgoing) => {
-                    heard.extend_from_slice(&outgoing.head);
-                    heard.extend_from_slice(&outgoing.body);
-                    self.connection.handle_sent(outgoing.head, &mut env);
-                }
-                Action::Read(read) => {
-                    let (buffer, result) = run(read);
-                    self.connection.handle_read(buffer, result, &mut env);
-                }
-                Action::SendFile(send) => self.connection.handle_file_sent(*send, &mut env), // read it
-                Action::ShutdownWrite => {}
-                Action::Abort | Action::Close => self.is_closed = true,
-            }
+        self.write(bytes);
+        self.read(heard);
+    }
+
+    /// The client says something and reads nothing. The bytes are handed over as a socket does it:
+    /// none when the server doesn't receive. Returns whether it did.
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        let wants_input = !self.is_closed && self.connection.wants_input();
+        if wants_input {
+            self.tell(|connection, env| connection.handle_bytes(bytes, env));
         }
+        wants_input
+    }
+
+    /// The client reads all that it can.
+    pub fn read(&mut self, heard: &mut Vec<u8>) {
+        while let Some(Outgoing { head, body }) = self.unread.take() {
+            heard.extend_from_slice(&head);
+            heard.extend_from_slice(&body);
+            self.tell(|connection, env| connection.handle_sent(head, env));
+        }
+    }
+
+    /// The client says that it has said all.
+    pub fn end(&mut self) {
+        self.tell(Connection::handle_end);
+    }
+
+    /// The connection breaks.
+    pub fn sever(&mut self) {
+        self.tell(|connection, env| connection.handle_failure(env));
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, time: Duration) {
+        self.now += time;
+        if !self.is_closed && self.connection.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.tell(Connection::handle_timeout);
+        }
+    }
+
+    /// The server begins to stop.
+    pub fn drain(&mut self) {
+        self.draining = Draining::Closing;
+        self.tell(|connection, env| connection.handle_drain(env.now));
     }
 
     /// Whether the server has closed the connection.
     pub fn is_closed(&self) -> bool {
         self.is_closed
+    }
+
+    fn tell(&mut self, fact: impl FnOnce(&mut Connection, &mut Env<'_>)) {
+        if self.is_closed {
+            return;
+        }
+        let mut env = Env {
+            now: self.now,
+            nanos: 0,
+            settings: &self.settings,
+            service: &*self.service,
+            waker: &self.waker,
+            date: &self.date,
+            pools: &mut self.pools,
+            figures: &self.figures,
+            draining: self.draining,
+        };
+        fact(&mut self.connection, &mut env);
+        loop {
+            while let Some(action) = self.connection.poll_action(&mut env) {
+                assert!(!self.is_closed, "nothing follows a close");
+                match action {
+                    Action::Send(outgoing) => {
+                        assert!(self.unread.replace(outgoing).is_none(), "one send at a time");
+                    }
+                    Action::Read(read) => {
+                        let (buffer, result) = run(read);
+                        self.connection.handle_read(buffer, result, &mut env);
+                    }
+                    Action::SendFile(send) => self.connection.handle_file_sent(*send, &mut env),
+                    Action::ShutdownWrite => {}
+                    Action::Abort | Action::Close => self.is_closed = true,
+                }
+            }
+            if self.is_closed || !self.wakes.0.swap(false, Ordering::Relaxed) {
+                break;
+            }
+            self.connection.handle_wake(&mut env);
+        }
     }
 }
 

@@ -23,6 +23,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     let is_limit = |error: HeadError| matches!(error.status(), 414 | 431 | 501);
     match (&whole, &in_pieces) {
         (Err(whole), Err(pieces)) if is_limit(*whole) || is_limit(*pieces) => {}
+        (Err(_), Ok(None)) => {} // pieces are looked at when a line ends
         _ => assert_eq!(whole, in_pieces),
     }
     let Ok(Some(head)) = whole else { return };

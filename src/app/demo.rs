@@ -84,8 +84,8 @@ impl Demo {
 
     fn exists(&self, path: &str) -> bool {
         match path {
-            "/" | "/plaintext" | "/json" | "/healthz" | "/status" | "*" => true,
-            "/echo" | "/inspect" | "/upload" => true,
+            "/" | "/plaintext" | "/json" | "/healthz" | "/status" | "/echo" | "/inspect"
+            | "/upload" | "*" => true,
             "/metrics" => self.metrics.is_some(),
             _ => self.body(path).is_some(),
         }

@@ -409,7 +409,7 @@ impl Connection {
             let rest = &bytes[used..];
             match &mut self.phase {
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
-                Phase::Idle | Phase::Head if rest.is_empty() => break,
+                Phase::Idle | Phase::Head | Phase::Discarding if rest.is_empty() => break,
                 // Left over from a body with a line end too many (RFC 9112 section 2.2).
                 Phase::Idle | Phase::Head if rest.starts_with(b"\r\n") => {
                     used += 2;
@@ -445,7 +445,6 @@ impl Connection {
                         step => used += step,
                     }
                 }
-                Phase::Discarding if rest.is_empty() => break,
                 Phase::Discarding => used += self.discard_upload(rest, env),
                 Phase::Lingering { discarded } => {
                     *discarded += rest.len();

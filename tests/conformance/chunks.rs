@@ -96,6 +96,16 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("9112 7.1.1", "a line end in quotes", post!("5;a=\"\n\"\nhello\n0\n\n"), "400 ."),
     case("9112 7.1.1", "NUL in an extension", post!("5;a\0\nhello\n0\n\n"), "400 ."),
+    case("9112 7.1.1", "an extension without a name", post!("5;\nhello\n0\n\n"), "400 ."),
+    case(
+        "9112 7.1.1",
+        "an extension with nothing behind its equals sign",
+        post!("5;a=\nhello\n0\n\n"),
+        "400 .",
+    ),
+    case("9112 7.1.1", "an escaped quote", post!("5;a=\"\\\"\"\nhello\n0\n\n"), "200 +"),
+    case("9112 7.1.1", "a quote that isn't closed", post!("5;a=\"b\nhello\n0\n\n"), "400 ."),
+    case("9112 7.1.1", "an extension of two words", post!("5;a b\nhello\n0\n\n"), "400 ."),
     case("9112 7.1.1", "no semicolon", post!("5 a=b\nhello\n0\n\n"), "400 ."),
     case("9112 7.1.2", "a trailer", post!("1\nx\n0\nA: b\n\n"), "200 +")
         .with(&[r#""trailers":[["A","b"]]"#]),

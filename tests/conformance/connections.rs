@@ -128,7 +128,7 @@ pub(crate) const CASES: &[Case] = &[
         "9112 11.2",
         "an extension that hides a request",
         "POST /inspect HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n1;\"\nx\n0\n\n",
-        "200 +",
+        "400 .",
     ),
     case(
         "9112 11.1",

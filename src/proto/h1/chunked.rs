@@ -42,15 +42,11 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Whitespace before an extension's semicolon.
-    Space {
-        size: u64,
-        line: u16,
-    },
-    /// Any byte of an extension, or the CR behind it.
+    /// A byte of an extension, or the CR behind it.
     Extension {
         size: u64,
         line: u16,
+        place: Place,
     },
     /// The LF that ends a size.
     SizeLf {
@@ -75,6 +71,57 @@ enum State {
     LastLf,
     /// Nothing.
     Ended,
+}
+
+/// Where in `BWS ";" BWS name [ BWS "=" BWS value ]` (RFC 9112 section 7.1.1) the last byte was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In whitespace before a semicolon.
+    Before,
+    /// Behind the semicolon.
+    Semicolon,
+    Name,
+    /// In whitespace behind the name.
+    NameEnd,
+    /// Behind the equals sign.
+    Equals,
+    Value,
+    Quoted,
+    /// Behind a backslash in quotes.
+    Escape,
+    /// Behind the closing quote.
+    QuoteEnd,
+}
+
+impl Place {
+    /// The place of the next byte. A CR ends the line where `may_end` says so.
+    fn next(self, byte: u8) -> Option<Place> {
+        let is_space = matches!(byte, b' ' | b'\t');
+        match (self, byte) {
+            (Place::Before | Place::Semicolon | Place::Equals | Place::NameEnd, _) if is_space => {
+                Some(self)
+            }
+            (Place::Name, _) if is_space => Some(Place::NameEnd),
+            (Place::Value | Place::QuoteEnd, _) if is_space => Some(Place::Before),
+            (
+                Place::Before | Place::Name | Place::NameEnd | Place::Value | Place::QuoteEnd,
+                b';',
+            ) => Some(Place::Semicolon),
+            (Place::Name | Place::NameEnd, b'=') => Some(Place::Equals),
+            (Place::Equals, b'"') => Some(Place::Quoted),
+            (Place::Quoted, b'"') => Some(Place::QuoteEnd),
+            (Place::Quoted, b'\\') => Some(Place::Escape),
+            (Place::Quoted | Place::Escape, _) => class::is(byte, VALUE).then_some(Place::Quoted),
+            (Place::Semicolon | Place::Name, _) => class::is(byte, TOKEN).then_some(Place::Name),
+            (Place::Equals | Place::Value, _) => class::is(byte, TOKEN).then_some(Place::Value),
+            (Place::Before | Place::NameEnd | Place::QuoteEnd, _) => None,
+        }
+    }
+
+    /// Whether the line may end behind it.
+    fn may_end(self) -> bool {
+        matches!(self, Place::Name | Place::Value | Place::QuoteEnd)
+    }
 }
 
 impl Default for ChunkedDecoder {
@@ -145,31 +192,20 @@ impl ChunkedDecoder {
     #[inline]
     fn after(&mut self, state: State, byte: u8) -> Result<State, ChunkError> {
         match state {
-            State::Size { size, digits: 1.. } if byte == b';' => {
+            State::Size { size, digits: 1.. } if matches!(byte, b';' | b' ' | b'\t') => {
                 self.spend_extension_byte(0)?;
-                Ok(State::Extension { size, line: 1 })
-            }
-            State::Size { size, digits: 1.. } if byte == b' ' || byte == b'\t' => {
-                self.spend_extension_byte(0)?;
-                Ok(State::Space { size, line: 1 })
+                let place = if byte == b';' { Place::Semicolon } else { Place::Before };
+                Ok(State::Extension { size, line: 1, place })
             }
             State::Size { size, digits } => size_after(size, digits, byte),
-            State::Space { size, line } => {
-                self.spend_extension_byte(line)?;
-                match byte {
-                    b' ' | b'\t' => Ok(State::Space { size, line: line + 1 }),
-                    b';' => Ok(State::Extension { size, line: line + 1 }),
-                    _ => Err(ChunkError::SizeInvalid),
-                }
+            State::Extension { size, place, .. } if byte == b'\r' && place.may_end() => {
+                Ok(State::SizeLf { size })
             }
-            State::Extension { size, line } => match byte {
-                b'\r' => Ok(State::SizeLf { size }),
-                byte if class::is(byte, VALUE) => {
-                    self.spend_extension_byte(line)?;
-                    Ok(State::Extension { size, line: line + 1 })
-                }
-                _ => Err(ChunkError::ExtensionInvalid),
-            },
+            State::Extension { size, line, place } => {
+                self.spend_extension_byte(line)?;
+                let place = place.next(byte).ok_or(ChunkError::ExtensionInvalid)?;
+                Ok(State::Extension { size, line: line + 1, place })
+            }
             State::SizeLf { size: 0 } => line_feed(byte, State::Line),
             State::TrailerLf => {
                 self.trailers.push(byte);
@@ -255,7 +291,7 @@ pub enum ChunkError {
     SizeInvalid,
     /// More digits than a `u64` has.
     SizeTooLong,
-    /// A control byte in an extension; a lone LF, for instance.
+    /// An extension that isn't a name with an optional value; a lone LF in it, for instance.
     ExtensionInvalid,
     /// More bytes of extensions than one line, or one body, may have.
     ExtensionsTooLarge,
@@ -283,7 +319,7 @@ impl fmt::Display for ChunkError {
         f.write_str(match self {
             Self::SizeInvalid => "a chunk size is not a hexadecimal number on a line of its own",
             Self::SizeTooLong => "a chunk size has too many digits",
-            Self::ExtensionInvalid => "a control byte in a chunk extension",
+            Self::ExtensionInvalid => "a chunk extension is not a name with an optional value",
             Self::ExtensionsTooLarge => "too many bytes of chunk extensions",
             Self::DataTooLong => "a chunk is longer than its size",
             Self::BareCr => "a carriage return without a line feed in a chunked body",
