@@ -41,6 +41,7 @@ pub(super) struct Document {
     core_bytes_max: Option<Of<Bytes<u64>>>,
     pid_file: Option<PathBuf>,
     site: Site,
+    compression: Compression,
     limits: Limits,
     timeouts: Timeouts,
     buffers: Buffers,
@@ -60,6 +61,15 @@ struct Site {
     cache_bytes_max: Option<Of<Bytes<usize>>>,
     cache_file_bytes_max: Option<Of<Bytes<u64>>>,
     cache_fresh: Option<Of<Time>>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Compression {
+    enabled: Option<bool>,
+    codings: Option<Vec<Of<Plain<Coding>>>>,
+    bytes_min: Option<Of<Bytes<u64>>>,
+    types: Option<Vec<String>>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -156,6 +166,14 @@ impl Document {
         set(&mut files.cache.bytes_max, self.site.cache_bytes_max);
         set(&mut files.cache.file_bytes_max, self.site.cache_file_bytes_max);
         set(&mut files.cache.fresh, self.site.cache_fresh);
+        let compression = &mut site.compression;
+        compression.enabled = self.compression.enabled.unwrap_or(compression.enabled);
+        if let Some(codings) = self.compression.codings {
+            compression.codings = codings.into_iter().map(|coding| coding.0).collect();
+        }
+        set(&mut compression.bytes_min, self.compression.bytes_min);
+        let types = self.compression.types;
+        compression.types = types.unwrap_or(std::mem::take(&mut compression.types));
 
         let worker = &mut settings.worker;
         set(&mut worker.limits.head_bytes_max, self.limits.head_bytes_max);
@@ -319,7 +337,7 @@ mod tests {
     #[test]
     fn the_example_has_every_key() {
         let example = uncommented();
-        for table in ["", "site", "limits", "timeouts", "buffers", "recycle"] {
+        for table in ["", "site", "compression", "limits", "timeouts", "buffers", "recycle"] {
             let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
             let refusal = refusal(&format!("{header}none = 1"));
             let (_, keys) = refusal.split_once("expected").expect("the keys that there are");
@@ -367,6 +385,11 @@ mod tests {
             cache_bytes_max = "1MiB"
             cache_file_bytes_max = 1000
             cache_fresh = "2s"
+            [compression]
+            enabled = true
+            codings = ["zstd"]
+            bytes_min = 5
+            types = ["text/"]
             [limits]
             head_bytes_max = "8KiB"
             fields_max = 9

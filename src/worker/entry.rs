@@ -97,26 +97,26 @@ impl Entry {
         ring: &mut Ring<Tag>,
         env: &mut Env<'_>,
     ) -> u64 {
-        let (Some(socket), Some(mut send)) = (&self.socket, self.file.take()) else { return 0 };
+        let (Some(socket), Some(mut part)) = (&self.socket, self.file.take()) else { return 0 };
         let mut sent = 0;
         loop {
-            let count = send.left().min(FILE_BYTES_PER_TURN as u64) as usize;
-            let (file, offset) = (send.file(), send.offset());
+            let count = part.left().min(FILE_BYTES_PER_TURN as u64) as usize;
+            let (file, offset) = (part.file(), part.offset());
             if !ring.is_resident(file, offset, count) {
-                break self.connection.handle_file_sent(*send, env);
+                break self.connection.handle_file_sent(*part, env);
             }
-            let whole = send.head().len() + count;
-            let result = ring.send_file(socket.as_fd(), send.head(), file, offset, count);
+            let whole = part.head().len() + count;
+            let result = ring.send_file(socket.as_fd(), part.head(), file, offset, count);
             let now = match result {
-                Ok(0) => break self.connection.handle_file_sent(*send, env), // it became shorter
+                Ok(0) => break self.connection.handle_file_sent(*part, env), // it became shorter
                 Ok(now) => now,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => break self.connection.handle_failure(env),
             };
-            send.advance(now);
+            part.advance(now);
             sent += now;
-            if send.left() == 0 {
-                break self.connection.handle_file_sent(*send, env);
+            if part.left() == 0 {
+                break self.connection.handle_file_sent(*part, env);
             }
             if now < whole || sent >= FILE_BYTES_PER_TURN {
                 if sent > 0 {
@@ -124,7 +124,7 @@ impl Entry {
                 }
                 self.sending = true;
                 ring.push(Op::WaitWritable { fd: socket.as_raw_fd() }, Tag::Writable(id));
-                self.file = Some(send);
+                self.file = Some(part);
                 break;
             }
         }
