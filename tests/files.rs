@@ -218,7 +218,7 @@ fn rules_say_how_to_cache_and_what_to_save() {
 #[test]
 fn a_directory_is_its_index_or_a_list_or_not_there() {
     let files =
-        [("index.htm", "home"), ("docs/a & b.txt", "x"), ("docs/.hidden", "x"), ("docs/sub/c", "")];
+        [("index.htm", "home"), ("docs/a & b.txt", "x"), ("docs/.secret", "x"), ("docs/sub/c", "")];
     let (root, server) =
         serve(&files, &["--index", "default.html", "--index", "index.htm", "--listing"]);
     mkfifo(&root.path().join("docs/fifo"), Mode::S_IRWXU).unwrap();
@@ -231,7 +231,7 @@ fn a_directory_is_its_index_or_a_list_or_not_there() {
     assert!(list.header("Content-Security-Policy").unwrap().starts_with("default-src 'none'"));
     let body = list.body();
     assert!(body.contains("href=\"./a%20%26%20b.txt\"") && body.contains("a &amp; b.txt"));
-    assert!(body.contains("href=\"./sub/\"") && !body.contains("hidden") && !body.contains("fifo"));
+    assert!(body.contains("href=\"./sub/\"") && !body.contains("secret") && !body.contains("fifo"));
     assert_eq!(client.get("/docs/a%20%26%20b.txt").body(), "x", "the links work");
     let (_root, without) = serve(&files, &[]);
     assert_eq!(without.connect().get("/docs/").status(), 404);

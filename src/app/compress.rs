@@ -365,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Gives what there is, then waits once, and so on.
+    /// Gives what there is, and waits where there is none: twice, as it is polled again after a flush.
     struct Halting(Vec<Option<&'static str>>);
 
     impl Stream for Halting {
@@ -388,8 +388,15 @@ mod tests {
     #[test]
     fn a_stream_that_halts_or_asks_for_it_is_flushed() {
         for coding in Coding::ALL {
-            let given =
-                vec![Some("one "), Some("two "), None, Some("three "), Some(""), Some("four")];
+            let given = vec![
+                Some("one "),
+                Some("two "),
+                None,
+                None,
+                Some("three "),
+                Some(""),
+                Some("four"),
+            ];
             let body = Encoded::of(Box::pin(Halting(given)), coding).unwrap();
             let Kind::Stream(mut stream) = body.0 else { panic!() };
             let mut context = Context::from_waker(Waker::noop());
