@@ -10,7 +10,7 @@ use common::Server;
 /// A day in 2020, in whole seconds.
 const MODIFIED: u64 = 1_600_000_000;
 
-/// What a request says beside its line and its host; `$E` stands for the ETag, `$W` for a weak one
+/// What a request says beside its line and its host; `$E` stands for the `ETag`, `$W` for a weak one
 /// of the same text, `$M` for the date of the last modification, `$L` and `$S` for dates a second
 /// later and sooner.
 const CASES: &[(&str, &str, u16)] = &[
