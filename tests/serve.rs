@@ -25,7 +25,7 @@ fn the_demo_answers_all_that_it_offers() {
     let echo = client.ask("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(echo.body(), "hello");
     let wrong = client.get("/echo");
-    assert_eq!((wrong.status(), wrong.header("Allow")), (405, Some("POST")));
+    assert_eq!((wrong.status(), wrong.header("Allow")), (405, Some("POST, OPTIONS")));
     let status = server.status();
     assert_eq!(status["total_workers"], 1);
     assert_eq!(status["active_connections"], 2);

@@ -364,7 +364,7 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     }
 }
 
-/// send(2) of `head`, then sendfile(2), neither of which waits for the socket.
+/// send(2) of `head`, then sendfile(2).
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
     head: &[u8],
@@ -382,15 +382,10 @@ pub(crate) fn send_file(
             return Ok(sent);
         }
     }
-    // sendfile(2) has no flag for it. Nobody else uses the socket meanwhile: operations of the
-    // ring look at it when they are begun, which is in this thread.
-    set_nonblocking(socket, true)?;
     let mut place = offset.cast_signed();
     // SAFETY: `place` is valid for reading and writing; no other memory of ours is touched.
     let sent = unsafe { libc::sendfile(socket, file.as_raw_fd(), &raw mut place, count) };
-    let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error());
-    set_nonblocking(socket, false)?;
-    match sent {
+    match usize::try_from(sent).map_err(|_| io::Error::last_os_error()) {
         Ok(sent) => Ok(head.len() + sent),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock && !head.is_empty() => {
             Ok(head.len())
@@ -400,10 +395,10 @@ pub(crate) fn send_file(
 }
 
 /// Of its status flags, a socket that came by an accept has no other.
-fn set_nonblocking(socket: i32, nonblocking: bool) -> io::Result<()> {
+pub(crate) fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
     let flags = if nonblocking { libc::O_NONBLOCK } else { 0 };
     // SAFETY: takes three integers and touches no memory of ours.
-    match unsafe { libc::fcntl(socket, libc::F_SETFL, flags) } {
+    match unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, flags) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

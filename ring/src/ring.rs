@@ -226,7 +226,8 @@ impl<T: Copy> Ring<T> {
     /// bytes went out in all; fewer than there are means that [`Op::WaitWritable`] is next, or that
     /// the file ends there.
     ///
-    /// It waits for a disk when the bytes aren't in the page cache: see
+    /// sendfile(2) has no flag not to wait for the socket, so that must be
+    /// [set to it](Ring::set_nonblocking). It waits for a disk when the bytes aren't in the page cache: see
     /// [`is_resident`](Ring::is_resident).
     ///
     /// # Errors
@@ -248,11 +249,25 @@ impl<T: Copy> Ring<T> {
         }
     }
 
-    /// Whether these bytes of a file lie in the page cache, as far as samples tell: the first byte,
-    /// one of every 128 KiB (what the kernel reads ahead at once), and the last.
+    /// Sets or clears `O_NONBLOCK`. An operation that is pushed for a socket that has it fails
+    /// instead of waiting; one that is armed already goes on as it was.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub fn set_nonblocking(&mut self, socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+        match &mut self.backend {
+            Backend::Kernel(_) => crate::kernel::set_nonblocking(socket, nonblocking),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => Ok(()), // nothing there waits
+        }
+    }
+
+    /// Whether these bytes of a file lie in the page cache, as far as samples tell: the last byte
+    /// of every 128 KiB, which is what the kernel reads ahead at once.
     pub fn is_resident(&self, file: BorrowedFd<'_>, offset: u64, count: usize) -> bool {
         const STEP: usize = 128 * 1024;
-        let mut places = (0..count).step_by(STEP).chain(count.checked_sub(1));
+        let mut places = (STEP - 1..count).step_by(STEP).chain(count.checked_sub(1));
         match &self.backend {
             Backend::Kernel(_) => {
                 places.all(|place| crate::kernel::is_resident(file, offset + place as u64))

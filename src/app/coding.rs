@@ -72,7 +72,7 @@ impl std::error::Error for UnknownCoding {}
 /// weight, of several such the first that is offered. None when the client would rather have it
 /// plain, or says nothing at all.
 pub(crate) fn negotiate<'a>(
-    values: impl Iterator<Item = &'a [u8]> + Clone,
+    values: &(impl Iterator<Item = &'a [u8]> + Clone),
     offered: impl IntoIterator<Item = Coding>,
 ) -> Option<Coding> {
     let members = || values.clone().flat_map(|value| value.split(|byte| *byte == b','));
@@ -99,10 +99,7 @@ fn weighted(member: &[u8]) -> Option<(&[u8], u16)> {
     let mut parts = member.splitn(2, |byte| *byte == b';');
     let name = parts.next()?.trim_ascii();
     let Some(parameter) = parts.next() else { return Some((name, 1000)) };
-    let weight = match parameter.trim_ascii() {
-        [b'q' | b'Q', b'=', weight @ ..] => weight,
-        _ => return None,
-    };
+    let [b'q' | b'Q', b'=', weight @ ..] = parameter.trim_ascii() else { return None };
     let (one, digits) = match weight {
         [b'0'] | [b'0', b'.'] => return Some((name, 0)),
         [b'1'] | [b'1', b'.'] => return Some((name, 1000)),
@@ -128,7 +125,7 @@ mod tests {
     use super::*;
 
     fn chosen(values: &[&str]) -> Option<Coding> {
-        negotiate(values.iter().map(|value| value.as_bytes()), Coding::ALL)
+        negotiate(&values.iter().map(|value| value.as_bytes()), Coding::ALL)
     }
 
     #[test]
@@ -165,7 +162,7 @@ mod tests {
         assert_eq!(chosen(&[]), None);
         assert_eq!(chosen(&["gzip;q=0.1", "zstd;q=0.2"]), Some(Zstd), "two lines are one list");
         let offered = [Gzip, Brotli];
-        assert_eq!(negotiate([b"br, gzip".as_slice()].into_iter(), offered), Some(Gzip));
+        assert_eq!(negotiate(&[b"br, gzip".as_slice()].into_iter(), offered), Some(Gzip));
     }
 
     #[test]

@@ -45,7 +45,7 @@ const BROTLI_BUFFER_BYTES: usize = 4096;
 /// ```
 ///
 /// A stream is flushed whenever its handler has nothing more to give now, or gives an empty chunk.
-/// A strong ETag becomes a weak one, as the bytes are no longer those that it was made for.
+/// A strong `ETag` becomes a weak one, as the bytes are no longer those that it was made for.
 #[derive(Debug)]
 pub struct Compress<H> {
     handler: H,
@@ -128,7 +128,7 @@ impl<H: Handler> Handler for Compress<H> {
         let is_asked = |(name, _): &(&str, &[u8])| name.eq_ignore_ascii_case("accept-encoding");
         let accepted: Vec<&[u8]> =
             request.headers().filter(is_asked).map(|(_, value)| value).collect();
-        let coding = negotiate(accepted.into_iter(), self.codings.iter().copied());
+        let coding = negotiate(&accepted.into_iter(), self.codings.iter().copied());
         let response = response.with_header("Vary", "Accept-Encoding");
         match coding {
             Some(coding) => compress(response, coding),
@@ -207,8 +207,7 @@ struct Encoded {
 impl Encoded {
     fn of(frames: Frames, coding: Coding) -> io::Result<Body> {
         let encoder = Some(Encoder::new(coding)?);
-        let encoded = Encoded { frames, encoder, owes_flush: false, trailers: None };
-        Ok(Body::frames(encoded))
+        Ok(Body::frames(Encoded { frames, encoder, owes_flush: false, trailers: None }))
     }
 
     fn finish(&mut self) -> Option<io::Result<Frame>> {
@@ -229,7 +228,7 @@ impl Stream for Encoded {
         let this = &mut *self;
         loop {
             let Some(encoder) = &mut this.encoder else { return Poll::Ready(this.finish()) };
-            let (written, flushes) = match this.frames.as_mut().poll_next(context) {
+            let (written, is_due) = match this.frames.as_mut().poll_next(context) {
                 Poll::Pending if !this.owes_flush => return Poll::Pending,
                 Poll::Pending => (Ok(()), true),
                 Poll::Ready(None) => return Poll::Ready(this.finish()),
@@ -245,7 +244,7 @@ impl Stream for Encoded {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             };
             let flushed =
-                if flushes && mem::take(&mut this.owes_flush) { encoder.flush() } else { Ok(()) };
+                if is_due && mem::take(&mut this.owes_flush) { encoder.flush() } else { Ok(()) };
             match written.and(flushed).map(|()| encoder.take()) {
                 Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => return Poll::Ready(Some(Ok(Frame::Data(bytes.into())))),
@@ -366,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Gives what there is, then waits once, and so on.
+    /// Gives what there is, and waits where there is none: twice, as it is polled again after a flush.
     struct Halting(Vec<Option<&'static str>>);
 
     impl Stream for Halting {
@@ -389,8 +388,15 @@ mod tests {
     #[test]
     fn a_stream_that_halts_or_asks_for_it_is_flushed() {
         for coding in Coding::ALL {
-            let given =
-                vec![Some("one "), Some("two "), None, Some("three "), Some(""), Some("four")];
+            let given = vec![
+                Some("one "),
+                Some("two "),
+                None,
+                None,
+                Some("three "),
+                Some(""),
+                Some("four"),
+            ];
             let body = Encoded::of(Box::pin(Halting(given)), coding).unwrap();
             let Kind::Stream(mut stream) = body.0 else { panic!() };
             let mut context = Context::from_waker(Waker::noop());
@@ -400,7 +406,7 @@ mod tests {
                     Poll::Ready(Some(Ok(Frame::Data(more)))) => bytes.extend_from_slice(&more),
                     Poll::Ready(None) => break,
                     Poll::Pending => seen.push(partly_decoded(&bytes, coding)),
-                    other => panic!("{other:?}"),
+                    other @ Poll::Ready(_) => panic!("{other:?}"),
                 }
             }
             assert_eq!(seen, ["one two "], "{coding}");

@@ -84,8 +84,8 @@ impl Demo {
 
     fn exists(&self, path: &str) -> bool {
         match path {
-            "/" | "/plaintext" | "/json" | "/healthz" | "/status" | "*" => true,
-            "/echo" | "/inspect" | "/upload" => true,
+            "/" | "/plaintext" | "/json" | "/healthz" | "/status" | "/echo" | "/inspect"
+            | "/upload" | "*" => true,
             "/metrics" => self.metrics.is_some(),
             _ => self.body(path).is_some(),
         }
@@ -137,6 +137,7 @@ struct Inspection<'a> {
     query: Option<&'a str>,
     version: &'static str,
     host: Option<&'a str>,
+    upgrades: Vec<&'a str>,
     headers: Vec<(&'a str, Cow<'a, str>)>,
     body_bytes: usize,
     body: Cow<'a, str>,
@@ -154,6 +155,7 @@ async fn inspect(request: &Request) -> Result<Response, BodyError> {
         query: request.query(),
         version: if request.version() == Version::Http10 { "1.0" } else { "1.1" },
         host: request.host(),
+        upgrades: request.upgrades().collect(),
         headers: request.headers().map(|(name, value)| (name, lossy(value))).collect(),
         body_bytes: body.len(),
         body: lossy(&body),

@@ -44,6 +44,7 @@ pub(super) struct Document {
     pid_file: Option<PathBuf>,
     debug: Option<bool>,
     site: Site,
+    compression: Compression,
     limits: Limits,
     timeouts: Timeouts,
     buffers: Buffers,
@@ -70,6 +71,16 @@ struct Site {
 
 #[derive(serde::Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
+struct Compression {
+    enabled: Option<bool>,
+    codings: Option<Vec<Of<Plain<Coding>>>>,
+    bytes_min: Option<Of<Bytes<u64>>>,
+    types: Option<Vec<String>>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the keys are named so")]
 struct Limits {
     head_bytes_max: Option<Of<Bytes<u16>>>,
     target_bytes_max: Option<Of<Bytes<u16>>>,
@@ -198,6 +209,14 @@ impl Document {
         set(&mut files.cache.bytes_max, self.site.cache_bytes_max);
         set(&mut files.cache.file_bytes_max, self.site.cache_file_bytes_max);
         set(&mut files.cache.fresh, self.site.cache_fresh);
+        let compression = &mut site.compression;
+        compression.enabled = self.compression.enabled.unwrap_or(compression.enabled);
+        if let Some(codings) = self.compression.codings {
+            compression.codings = codings.into_iter().map(|coding| coding.0).collect();
+        }
+        set(&mut compression.bytes_min, self.compression.bytes_min);
+        let types = self.compression.types;
+        compression.types = types.unwrap_or(std::mem::take(&mut compression.types));
 
         let worker = &mut settings.worker;
         set(&mut worker.limits.head_bytes_max, self.limits.head_bytes_max);
@@ -400,6 +419,7 @@ mod tests {
         for table in [
             "",
             "site",
+            "compression",
             "limits",
             "timeouts",
             "buffers",
@@ -456,6 +476,11 @@ mod tests {
             cache_bytes_max = "1MiB"
             cache_file_bytes_max = 1000
             cache_fresh = "2s"
+            [compression]
+            enabled = true
+            codings = ["zstd"]
+            bytes_min = 5
+            types = ["text/"]
             [limits]
             head_bytes_max = "8KiB"
             target_bytes_max = "1KiB"

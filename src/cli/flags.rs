@@ -49,6 +49,9 @@ pub(super) struct Flags {
     /// Memory for small files, of each worker; 0 keeps none (default: 50MiB)
     #[arg(long, value_name = "SIZE", value_parser = units::bytes::<usize>)]
     pub(super) cache_size: Option<usize>,
+    /// Compress what isn't a file, for clients that want it
+    #[arg(long)]
+    pub(super) compress: bool,
     /// Serve the demo's endpoints, too (without a root they are all there is)
     #[arg(long)]
     pub(super) demo: bool,
@@ -179,6 +182,7 @@ impl Flags {
         recycle.memory_bytes = self.recycle_memory.or(recycle.memory_bytes);
         site.root = self.root.clone().or(site.root.take());
         site.demo |= self.demo;
+        site.compression.enabled |= self.compress;
         let files = &mut site.files;
         set_list(&mut files.index, &self.index);
         set_list(&mut files.cache_control, &self.cache_control);

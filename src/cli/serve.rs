@@ -10,7 +10,7 @@ use uring_pool::config::Address;
 use uring_pool::{Handler, Pool, Ready, Reload, Request, Response, Status};
 
 use super::flags::Flags;
-use super::settings::{Settings, SiteSettings};
+use super::settings::{CompressionSettings, Settings, SiteSettings};
 use super::{EX_NOINPUT, Failure};
 
 /// The exposition format that scrapers get.
@@ -34,21 +34,38 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             Response::new(worker.pool_status().to_prometheus()).with_content_type(PROMETHEUS_TYPE)
         };
         let demo = || Demo::new(status).with_metrics(metrics);
-        let Content { has_demo, files } = worker.reloaded().unwrap_or(&content);
-        Site { demo: has_demo.then(demo), files: files.clone() }
+        let Content { has_demo, files, compression } = worker.reloaded().unwrap_or(&content);
+        let site = Site { demo: has_demo.then(demo), files: files.clone() };
+        compressed(site, compression)
     })?;
     Ok(())
+}
+
+#[cfg(feature = "compression")]
+fn compressed(site: Site, settings: &CompressionSettings) -> impl Handler + use<> {
+    let CompressionSettings { enabled, codings, bytes_min, types } = settings.clone();
+    uring_pool::app::compress::Compress::new(site)
+        .with_codings(codings)
+        .with_bytes_min(if enabled { bytes_min } else { u64::MAX })
+        .with_types(if enabled { types } else { Vec::new() })
+}
+
+#[cfg(not(feature = "compression"))]
+fn compressed(site: Site, _: &CompressionSettings) -> Site {
+    site
 }
 
 /// What new workers serve.
 struct Content {
     has_demo: bool,
     files: Option<Rc<Files>>,
+    compression: CompressionSettings,
 }
 
 impl Content {
     fn open(site: &SiteSettings) -> Result<Content, Failure> {
-        Ok(Content { has_demo: site.demo, files: open_root(site)?.map(Rc::new) })
+        let files = open_root(site)?.map(Rc::new);
+        Ok(Content { has_demo: site.demo, files, compression: site.compression.clone() })
     }
 }
 

@@ -40,6 +40,28 @@ pub(super) struct SiteSettings {
     /// Whether the demo's endpoints come before the files.
     pub(super) demo: bool,
     pub(super) files: FileSettings,
+    pub(super) compression: CompressionSettings,
+}
+
+/// What is compressed of what isn't a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct CompressionSettings {
+    pub(super) enabled: bool,
+    pub(super) codings: Vec<Coding>,
+    pub(super) bytes_min: u64,
+    pub(super) types: Vec<String>,
+}
+
+impl Default for CompressionSettings {
+    fn default() -> CompressionSettings {
+        let types = ["text/", "application/json", "application/javascript", "image/svg+xml"];
+        CompressionSettings {
+            enabled: false,
+            codings: Coding::ALL.to_vec(),
+            bytes_min: 1024,
+            types: types.map(str::to_owned).to_vec(),
+        }
+    }
 }
 
 /// The features of the kernel that the environment says to do without.
@@ -150,7 +172,15 @@ impl Settings {
     fn check(&self) -> Result<(), ConfigError> {
         self.pool.clone().validate()?;
         self.worker.clone().validate()?;
-        self.site.files.check()
+        self.site.files.check()?;
+        if self.site.compression.enabled && !cfg!(feature = "compression") {
+            return Err(ConfigError::OutOfRange {
+                key: "compression.enabled",
+                value: "true".to_owned(),
+                range: "false in a program that was built without the feature `compression`".into(),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -205,7 +235,7 @@ impl Display for Settings {
         optional(f, "pid_file", pid_file.as_deref().map(path))?;
         line(f, "debug", self.debug)?;
 
-        let SiteSettings { root, demo, files } = &self.site;
+        let SiteSettings { root, demo, files, compression } = &self.site;
         writeln!(f, "\n[site]")?;
         optional(f, "root", root.as_deref().map(path))?;
         line(f, "demo", demo)?;
@@ -219,6 +249,13 @@ impl Display for Settings {
         line(f, "cache_bytes_max", bytes(*bytes_max as u64))?;
         line(f, "cache_file_bytes_max", bytes(*file_bytes_max))?;
         line(f, "cache_fresh", time(fresh))?;
+        let CompressionSettings { enabled, codings, bytes_min, types } = compression;
+        writeln!(f, "\n[compression]")?;
+        line(f, "enabled", enabled)?;
+        line(f, "codings", list(codings))?;
+        line(f, "bytes_min", bytes(*bytes_min))?;
+        line(f, "types", list(types))?;
+
         self.write_worker(f)
     }
 }

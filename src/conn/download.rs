@@ -135,16 +135,16 @@ impl Drop for Download {
 }
 
 impl Download {
-    pub(super) fn of_stream(stream: Streamed, framing: Framing) -> Box<Download> {
+    pub(super) fn of_stream(stream: Streamed, framing: Framing) -> Download {
         let Streamed { frames, idle, .. } = stream;
         let source = Source::Stream { frames: Some(frames), is_asleep: false, idle };
-        Box::new(Download { source, framing, is_in_chunk: false, sent: 0 })
+        Download { source, framing, is_in_chunk: false, sent: 0 }
     }
 
-    pub(super) fn of_pieces(pieces: Pieces) -> Box<Download> {
+    pub(super) fn of_pieces(pieces: Pieces) -> Download {
         let framing = Framing::Length(pieces.length);
         let source = Source::Pieces { pieces, window: None, is_reading: false, is_cold: false };
-        Box::new(Download { source, framing, is_in_chunk: false, sent: 0 })
+        Download { source, framing, is_in_chunk: false, sent: 0 }
     }
 
     /// The stream asked to be polled again.

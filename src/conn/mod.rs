@@ -447,7 +447,7 @@ impl Connection {
                     None => break,
                 },
                 Phase::Idle | Phase::Head if self.output.is_full() => return used,
-                Phase::Idle | Phase::Head if rest.is_empty() => break,
+                Phase::Idle | Phase::Head | Phase::Discarding if rest.is_empty() => break,
                 // Left over from a body with a line end too many (RFC 9112 section 2.2).
                 Phase::Idle | Phase::Head if rest.starts_with(b"\r\n") => {
                     used += 2;
@@ -484,7 +484,6 @@ impl Connection {
                         step => used += step,
                     }
                 }
-                Phase::Discarding if rest.is_empty() => break,
                 Phase::Discarding => used += self.discard_upload(rest, env),
                 Phase::Lingering { discarded } => {
                     *discarded += rest.len();

@@ -104,10 +104,10 @@ pub(super) fn write(
         // Where it is silent, too: a stream is dropped with care.
         Kind::Stream(stream) => {
             let download = Download::of_stream(*stream, framing);
-            return (!is_silent).then_some(download);
+            return (!is_silent).then(|| Box::new(download));
         }
         _ if is_silent => {}
-        Kind::Pieces(pieces) => return Some(Download::of_pieces(*pieces)),
+        Kind::Pieces(pieces) => return Some(Box::new(Download::of_pieces(*pieces))),
         Kind::Empty => {}
         Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
         Kind::Owned(bytes) => output.set_body(Bytes::from(bytes)),

@@ -902,9 +902,9 @@ fn what_came_with_the_head_is_there_at_once() {
 
 #[test]
 fn a_continue_is_sent_when_the_body_is_asked_for() {
-    let head = "POST /p HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let asking = "POST /p HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     let mut refusing = Talk::with(async |_: &Request| (Status::FORBIDDEN, "no"));
-    refusing.say(head);
+    refusing.say(asking);
     let heard = refusing.heard();
     assert!(
         heard.starts_with("HTTP/1.1 403 ") && heard.contains("Connection: close\r\n"),
@@ -913,13 +913,13 @@ fn a_continue_is_sent_when_the_body_is_asked_for() {
     assert!(refusing.write_ended, "the client may send the body, or not: nobody can tell");
 
     let mut hasty = Talk::echoing();
-    hasty.say(format!("{head}hello"));
+    hasty.say(format!("{asking}hello"));
     assert_eq!(hasty.heard(), ok("POST /p hello"), "there is nothing to invite");
 
     let mut streaming =
         Talk::with(async |request: &Request| Response::new(Body::stream(request.body_stream())));
     streaming.follows_wakes = true;
-    streaming.say(head);
+    streaming.say(asking);
     let begin =
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(streaming.heard(), begin);
@@ -1073,12 +1073,12 @@ fn a_request_knows_its_types_its_cookies_and_its_trailers() {
             "{line} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
         ));
         let heard = talk.heard();
-        let (head, body) = heard.split_once("\r\n\r\n").unwrap();
-        (head[9..12].to_owned(), body.to_owned())
+        let (begin, rest) = heard.split_once("\r\n\r\n").unwrap();
+        (begin[9..12].to_owned(), rest.to_owned())
     };
     let mut expect = |line, fields, body, status: &str, words: &str| {
-        let (heard, text) = ask(line, fields, body);
-        assert!(heard == status && text.contains(words), "{line} {body}: {heard} {text}");
+        let (code, text) = ask(line, fields, body);
+        assert!(code == status && text.contains(words), "{line} {body}: {code} {text}");
     };
     let json = "Content-Type: application/json; charset=utf-8\r\n";
     let form = "content-type: application/x-www-form-urlencoded\r\n";

@@ -265,6 +265,18 @@ impl Request {
         Ok(inlet.trailers())
     }
 
+    /// The protocols that the client would change to, best first, such as `websocket` (RFC 9110
+    /// section 7.8). None unless Connection says so as well.
+    pub fn upgrades(&self) -> impl Iterator<Item = &str> {
+        let is_offered = self.parts.head.upgrade;
+        self.headers()
+            .filter(move |(name, _)| is_offered && name.eq_ignore_ascii_case("upgrade"))
+            .filter_map(|(_, value)| std::str::from_utf8(value).ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim_ascii)
+            .filter(|protocol| !protocol.is_empty())
+    }
+
     /// The pairs of the query, decoded: `+` is a space, and what isn't UTF-8 becomes U+FFFD.
     pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form::pairs(self.query().unwrap_or_default().as_bytes())

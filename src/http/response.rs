@@ -184,7 +184,7 @@ impl Response {
         }
     }
 
-    /// The bytes aren't those that a strong ETag was made for (RFC 9110 section 8.8.1).
+    /// The bytes aren't those that a strong `ETag` was made for (RFC 9110 section 8.8.1).
     #[cfg(feature = "compression")]
     pub(crate) fn weaken_etag(&mut self) {
         let fields = self.fields.iter_mut().flat_map(|fields| fields.iter_mut());

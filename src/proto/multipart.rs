@@ -223,12 +223,11 @@ fn parameter(mut text: &str, wanted: &str) -> Option<String> {
     loop {
         text = text.trim_ascii_start().trim_start_matches([';', ' ', '\t']);
         let (name, rest) = text.split_once('=')?;
-        let (value, rest) = match rest.strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let end = rest.find(';').unwrap_or(rest.len());
-                (rest[..end].trim_ascii().to_owned(), &rest[end..])
-            }
+        let (value, rest) = if let Some(quoted) = rest.strip_prefix('"') {
+            unquote(quoted)?
+        } else {
+            let (value, rest) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
+            (value.trim_ascii().to_owned(), rest)
         };
         if name.trim_ascii().eq_ignore_ascii_case(wanted) {
             return Some(value);

@@ -36,6 +36,8 @@ pub(super) struct Entry {
     socket: Option<OwnedFd>,
     /// What is sent of a file without the ring.
     file: Option<Box<FileSend>>,
+    /// The socket is set to `O_NONBLOCK`, which nothing that the ring waits for may find.
+    is_nonblocking: bool,
     /// The number under which the master passed it; zero when it was accepted here.
     passed_as: u64,
 }
@@ -64,6 +66,7 @@ impl Entry {
             counted_as: None,
             socket: Some(socket),
             file: None,
+            is_nonblocking: false,
             passed_as,
         }
     }
@@ -79,6 +82,7 @@ impl Entry {
     pub(super) fn send(&mut self, id: ConnId, buffer: SendBuffer, ring: &mut Ring<Tag>) {
         assert!(!self.sending, "two sends at once may be reordered");
         let Some(socket) = &self.socket else { return };
+        set_nonblocking(&mut self.is_nonblocking, false, socket, ring);
         self.sending = true;
         ring.push(Op::Send { fd: socket.as_raw_fd(), buffer }, Tag::Send(id));
     }
@@ -103,26 +107,27 @@ impl Entry {
         ring: &mut Ring<Tag>,
         env: &mut Env<'_>,
     ) -> u64 {
-        let (Some(socket), Some(mut send)) = (&self.socket, self.file.take()) else { return 0 };
+        let (Some(socket), Some(mut part)) = (&self.socket, self.file.take()) else { return 0 };
+        set_nonblocking(&mut self.is_nonblocking, true, socket, ring);
         let mut sent = 0;
         loop {
-            let count = send.left().min(FILE_BYTES_PER_TURN as u64) as usize;
-            let (file, offset) = (send.file(), send.offset());
+            let count = part.left().min(FILE_BYTES_PER_TURN as u64) as usize;
+            let (file, offset) = (part.file(), part.offset());
             if !ring.is_resident(file, offset, count) {
-                break self.connection.handle_file_sent(*send, env);
+                break self.connection.handle_file_sent(*part, env);
             }
-            let whole = send.head().len() + count;
-            let result = ring.send_file(socket.as_fd(), send.head(), file, offset, count);
+            let whole = part.head().len() + count;
+            let result = ring.send_file(socket.as_fd(), part.head(), file, offset, count);
             let now = match result {
-                Ok(0) => break self.connection.handle_file_sent(*send, env), // it became shorter
+                Ok(0) => break self.connection.handle_file_sent(*part, env), // it became shorter
                 Ok(now) => now,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => break self.connection.handle_failure(env),
             };
-            send.advance(now);
+            part.advance(now);
             sent += now;
-            if send.left() == 0 {
-                break self.connection.handle_file_sent(*send, env);
+            if part.left() == 0 {
+                break self.connection.handle_file_sent(*part, env);
             }
             if now < whole || sent >= FILE_BYTES_PER_TURN {
                 if sent > 0 {
@@ -130,7 +135,7 @@ impl Entry {
                 }
                 self.sending = true;
                 ring.push(Op::WaitWritable { fd: socket.as_raw_fd() }, Tag::Writable(id));
-                self.file = Some(send);
+                self.file = Some(part);
                 break;
             }
         }
@@ -185,6 +190,7 @@ impl Entry {
         self.receive = match (self.receive, self.connection.wants_input()) {
             (Receive::Off, true) => {
                 let multishot = self.connection.is_proven();
+                set_nonblocking(&mut self.is_nonblocking, false, socket, ring);
                 let op = Op::Recv { fd: socket.as_raw_fd(), group, multishot };
                 let armed = ring.push(op, Tag::Receive(id));
                 if multishot { Receive::Armed(armed) } else { Receive::Once(armed) }
@@ -199,6 +205,9 @@ impl Entry {
 
     /// Ends receiving, also what was to go on. Returns whether it has ended.
     pub(super) fn end_receive(&mut self, ring: &mut Ring<Tag>) -> bool {
+        if let Some(socket) = &self.socket {
+            set_nonblocking(&mut self.is_nonblocking, false, socket, ring); // for its next owner
+        }
         if let Receive::Armed(target) | Receive::Once(target) = self.receive {
             ring.push(Op::Cancel { target }, Tag::Cancel);
             self.receive = Receive::Ending;
@@ -219,6 +228,15 @@ impl Entry {
             Errno::NO_BUFFERS | Errno::CANCELED => {}
             _ => self.connection.handle_failure(env),
         }
+    }
+}
+
+/// Sets or clears the flag of a socket, unless it `is` so.
+fn set_nonblocking(is: &mut bool, wanted: bool, socket: &OwnedFd, ring: &mut Ring<Tag>) {
+    if *is != wanted {
+        // Can't fail for a descriptor that is open.
+        let _ = ring.set_nonblocking(socket.as_fd(), wanted);
+        *is = wanted;
     }
 }
 

@@ -610,8 +610,8 @@ impl Worker {
             match action {
                 Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
                 Action::Read(read) => entry.read(id, read, &mut self.ring),
-                Action::SendFile(send) => {
-                    sent += entry.send_file(id, send, &mut self.ring, &mut env);
+                Action::SendFile(file) => {
+                    sent += entry.send_file(id, file, &mut self.ring, &mut env);
                 }
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
                 Action::Abort => entry.begin_abort(id, &mut self.ring),

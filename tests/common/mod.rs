@@ -399,6 +399,27 @@ impl Client {
         }
     }
 
+    /// The body that follows this head.
+    pub(crate) fn hear_body(&mut self, head: &str) -> Vec<u8> {
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length: usize = length.expect("a length").parse().unwrap();
+        while self.heard.len() < length {
+            assert!(self.fill() > 0, "the connection ended before the body did");
+        }
+        self.heard.drain(..length).collect()
+    }
+
+    /// How many bytes come up to the end of the connection.
+    pub(crate) fn count_rest(&mut self) -> u64 {
+        let mut count = 0;
+        loop {
+            count += std::mem::take(&mut self.heard).len() as u64;
+            if self.fill() == 0 {
+                return count;
+            }
+        }
+    }
+
     /// Everything up to the end of the connection.
     pub(crate) fn hear_all(&mut self) -> String {
         while self.fill() > 0 {}

@@ -249,7 +249,21 @@ pub(crate) const CASES: &[Case] = &[
         "POST /inspect HTTP/1.1\nHost: h\nConnection: upgrade\nUpgrade: a\nContent-Length: 1\n\nx",
         "200 +",
     )
-    .with(&[r#""body":"x""#]),
+    .with(&[r#""upgrades":["a"]"#, r#""body":"x""#]),
+    case(
+        "9110 7.8",
+        "Upgrade that Connection doesn't name",
+        "GET /inspect HTTP/1.1\nHost: h\nUpgrade: a\n\n",
+        "200 +",
+    )
+    .with(&[r#""upgrades":[]"#]),
+    case(
+        "9110 7.8",
+        "a list of protocols",
+        "GET /inspect HTTP/1.1\nHost: h\nConnection: x, Upgrade\nUpgrade: a/1, ,b\nupgrade: c\n\n",
+        "200 +",
+    )
+    .with(&[r#""upgrades":["a/1","b","c"]"#]),
     case(
         "9110 10.1.4",
         "TE is a wish",

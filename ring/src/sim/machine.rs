@@ -736,7 +736,7 @@ impl Machine {
         let from = bytes.len().min(offset as usize);
         let mut bytes = &bytes[from..][..count.min(bytes.len() - from)];
         if bytes.len() > 1 && self.chance(Fault::Split) {
-            bytes = &bytes[..1 + self.rng.below(bytes.len() - 1)];
+            bytes = &bytes[..=self.rng.below(bytes.len() - 1)];
         }
         let own = Lane::Operation(user_data);
         self.post(own, user_data, Ok(bytes.len()), Payload::Bytes(bytes.to_vec()));

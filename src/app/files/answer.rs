@@ -31,11 +31,7 @@ enum Content {
 
 impl Files {
     /// The answer, unless a file has to be read for it.
-    pub(super) fn answer_from_memory(
-        &self,
-        resource: &Resource,
-        request: &Request,
-    ) -> Option<Response> {
+    pub(super) fn answer_from_memory(resource: &Resource, request: &Request) -> Option<Response> {
         let fields = Fields::of(request);
         let variant = &resource.variants[choose(resource, fields, request)];
         let verdict = evaluate(variant, fields, request);
@@ -44,7 +40,7 @@ impl Files {
             None if is_without_content(verdict, request) => Content::None,
             None => return None,
         };
-        Some(respond(resource, variant, verdict, content, request))
+        Some(respond(resource, variant, verdict, &content, request))
     }
 
     /// The answer, with files that were opened; none if one has changed meanwhile.
@@ -80,7 +76,7 @@ impl Files {
                 Content::of(&content)
             }
         };
-        Ok(Some(respond(resource, variant, verdict, content, request)))
+        Ok(Some(respond(resource, variant, verdict, &content, request)))
     }
 }
 
@@ -106,7 +102,7 @@ fn choose(resource: &Resource, fields: Fields, request: &Request) -> usize {
     }
     let accepted = values(request, "accept-encoding").collect::<Vec<_>>();
     let offered = resource.variants.iter().filter_map(|variant| variant.coding);
-    let coding = negotiate(accepted.into_iter(), offered);
+    let coding = negotiate(&accepted.into_iter(), offered);
     resource.variants.iter().position(|variant| variant.coding == coding).unwrap_or(0)
 }
 
@@ -125,7 +121,7 @@ fn respond(
     resource: &Resource,
     variant: &Variant,
     verdict: Verdict,
-    content: Content,
+    content: &Content,
     request: &Request,
 ) -> Response {
     let length = variant.stamp.length;
@@ -157,7 +153,7 @@ fn respond(
         }
         Ranges::Parts(parts) => {
             let boundary = boundary();
-            let pieces = multipart(&parts, length, &boundary, &resource.content_type, &content);
+            let pieces = multipart(&parts, length, &boundary, &resource.content_type, content);
             Response::ready(pieces, Rc::clone(&variant.parts))
                 .with_status(Status::PARTIAL_CONTENT)
                 .with_content_type(format!("multipart/byteranges; boundary={boundary}"))

@@ -106,14 +106,14 @@ fn render(path: &str, entries: &[Entry], is_cut: bool) -> String {
         .expect("a string takes everything");
     html.push_str("</p>\n");
     if is_cut {
-        write!(html, "<p class=\"sum\">These are {ENTRIES_MAX} of more.</p>\n")
+        writeln!(html, "<p class=\"sum\">These are {ENTRIES_MAX} of more.</p>")
             .expect("a string takes everything");
     }
     html.push_str(
         "<table>\n<thead><tr><th scope=\"col\">Name</th><th scope=\"col\">Size</th>\
          <th scope=\"col\">Modified</th></tr></thead>\n<tbody>\n",
     );
-    if path.trim_matches('/') != "" {
+    if !path.trim_matches('/').is_empty() {
         html.push_str(
             "<tr class=\"up\"><td><a href=\"../\"><i></i>Parent folder</a></td><td></td><td></td></tr>\n",
         );

@@ -174,7 +174,7 @@ impl Files {
             return Response::plain(Status::NOT_FOUND);
         };
         if let Some(resource) = self.fresh(&name)
-            && let Some(response) = self.answer_from_memory(&resource, request)
+            && let Some(response) = Files::answer_from_memory(&resource, request)
         {
             errands::count_cache(true);
             return response;

@@ -38,14 +38,12 @@ impl Pattern {
     }
 
     pub(super) fn matches(&self, name: &str) -> bool {
-        match self.0.strip_prefix('/') {
-            Some(whole) => matches(whole.as_bytes(), name.as_bytes()),
-            None => {
-                let starts =
-                    std::iter::once(0).chain(name.match_indices('/').map(|(at, _)| at + 1));
-                starts.into_iter().any(|at| matches(self.0.as_bytes(), &name.as_bytes()[at..]))
-            }
+        if let Some(whole) = self.0.strip_prefix('/') {
+            return matches(whole.as_bytes(), name.as_bytes());
         }
+        let slashes = name.match_indices('/').map(|(at, _)| at + 1);
+        let mut starts = std::iter::once(0).chain(slashes);
+        starts.any(|at| matches(self.0.as_bytes(), &name.as_bytes()[at..]))
     }
 }
 

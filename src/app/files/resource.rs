@@ -114,7 +114,7 @@ impl Resource {
         varies: bool,
         now: Instant,
     ) -> Result<Resource, EncodeError> {
-        let content_type = rules.content_type(name);
+        let content_type = Rules::content_type(name);
         let variants = found
             .into_iter()
             .map(|(coding, stamp)| Variant::new(name, coding, stamp, &content_type, rules, varies));

@@ -75,7 +75,7 @@ impl Rules {
     }
 
     /// By the extension; what is text says its charset.
-    pub(super) fn content_type(&self, name: &str) -> Cow<'static, str> {
+    pub(super) fn content_type(name: &str) -> Cow<'static, str> {
         match mime_guess::from_path(name).first_raw() {
             Some(text) if text.starts_with("text/") || text == "application/javascript" => {
                 Cow::Owned(format!("{text}; charset=utf-8"))
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn types_of_text_say_their_charset() {
-        let content_type = |name| Rules::default().content_type(name);
+        let content_type = Rules::content_type;
         assert_eq!(content_type("a.html"), "text/html; charset=utf-8");
         assert_eq!(content_type("b/a.png"), "image/png");
         assert_eq!(content_type("a"), "application/octet-stream");

@@ -18,8 +18,8 @@ fn file(length: usize) -> (Rc<OwnedFd>, Vec<u8>) {
 
 /// The body of the only response, which says that it is so long.
 fn body_of(heard: &str) -> &str {
-    let (head, body) = heard.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+    let (fields, body) = heard.split_once("\r\n\r\n").unwrap();
+    assert!(fields.contains(&format!("\r\nContent-Length: {}", body.len())), "{fields}");
     body
 }
 
@@ -130,7 +130,7 @@ fn a_peer_that_has_closed_its_side_gets_the_whole_file_if_it_reads() {
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     talk.end();
     while let Some(Outgoing { head, .. }) = talk.in_flight.take() {
-        talk.pass(WRITE_TIMEOUT - Duration::from_secs(1));
+        talk.pass(WRITE_TIMEOUT / 2);
         talk.tell(|connection, env| connection.handle_sent(head, env));
     }
     assert!(body_of(&talk.heard()).as_bytes() == bytes && talk.closed);
@@ -142,7 +142,7 @@ fn many_windows_are_small_ones() {
     let windows: Vec<_> = (0..400).map(|_| pools.open_window()).collect();
     assert_eq!(windows[0].size(), 128 * 1024);
     assert_eq!(windows[399].size(), 16 * 1024);
-    let taken: usize = windows.iter().map(|window| window.size()).sum();
+    let taken: usize = windows.iter().map(env::Window::size).sum();
     assert!(taken <= (32 << 20) + 400 * 16 * 1024);
     drop(windows);
     assert_eq!(pools.open_window().size(), 128 * 1024, "they are given back");

@@ -103,8 +103,10 @@ impl Place {
             }
             (Place::Name, _) if is_space => Some(Place::NameEnd),
             (Place::Value | Place::QuoteEnd, _) if is_space => Some(Place::Before),
-            (Place::Before | Place::Name | Place::NameEnd, b';')
-            | (Place::Value | Place::QuoteEnd, b';') => Some(Place::Semicolon),
+            (
+                Place::Before | Place::Name | Place::NameEnd | Place::Value | Place::QuoteEnd,
+                b';',
+            ) => Some(Place::Semicolon),
             (Place::Name | Place::NameEnd, b'=') => Some(Place::Equals),
             (Place::Equals, b'"') => Some(Place::Quoted),
             (Place::Quoted, b'"') => Some(Place::QuoteEnd),

@@ -1,6 +1,6 @@
 //! Heads that come in pieces: remembers how far they were searched. Holds no bytes.
 
-use super::{Field, Head, HeadError, HeadLimits, METHOD_BYTES_MAX, head, parse_head};
+use super::{Field, Head, HeadError, HeadLimits, METHOD_BYTES_MAX, fault, head, parse_head};
 
 /// [`parse_head`] for bytes that arrive bit by bit, at a cost linear in their number.
 ///
@@ -61,7 +61,9 @@ impl HeadParser {
         let mut worth_parsing = false;
         for at in memchr::memchr_iter(b'\n', &window[searched..]).map(|at| searched + at) {
             let Some(b'\r') = at.checked_sub(1).map(|before| window[before]) else {
-                return Err(HeadError::BareLf);
+                // What is wrong before it comes first, as in a head that is parsed whole.
+                let start = head::skip_empty_lines(window)?;
+                return Err(fault::first_fault(&window[start..]).unwrap_or(HeadError::BareLf));
             };
             let is_empty = at == 1 || window[at - 2] == b'\n';
             match (self.has_request_line, is_empty) {

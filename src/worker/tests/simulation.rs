@@ -40,7 +40,7 @@ impl Stage {
         let (mut ring, world) = Ring::simulated(plan);
         let (listener, channel, bell) = (world.listener(), world.line(), world.readable());
         let passing = world.readable();
-        DIRECTORY.set(Some(Rc::new(world.file(Some("file"), &[b'.'; FILE_BYTES]))));
+        DIRECTORY.set(Some(Rc::new(world.file(Some("file"), &vec![b'.'; FILE_BYTES]))));
         let [listener_number, channel_number, bell_number, passing_number] =
             [&listener, &channel, &bell, &passing].map(AsRawFd::as_raw_fd);
         let (queue, now) = (WakeQueue::new(bell), world.now());
