@@ -7,7 +7,10 @@ use std::net::TcpStream;
 
 use common::load::Load;
 use common::observer::Observer;
-use common::{Client, MODES, Server, eventually, foster_parent, is_running, kill_hard};
+use common::{
+    Client, MODES, Server, eventually, foster_parent, freeze, is_frozen, is_running, kill_hard,
+    thaw,
+};
 use nix::sys::signal::Signal;
 
 fn three_upgrades_under_load(mask: &str) {
@@ -102,5 +105,29 @@ fn a_new_master_that_dies_changes_nothing() {
         let mut left = server.workers();
         left.sort_unstable();
         assert_eq!(left, workers, "{mode}");
+    }
+}
+
+#[test]
+fn a_new_master_serves_at_once_beside_an_old_worker_that_is_busy() {
+    foster_parent();
+    for mode in MODES {
+        let mut server = Server::start(&["--workers", "1", "--accept", mode]);
+        let busy = server.workers()[0];
+        freeze(busy);
+        server.signal(Signal::SIGUSR2);
+        let line = server.wait_for_log("upgrading: the new master has pid ");
+        let (_, new) = line.rsplit_once(' ').unwrap();
+        server.wait_for_log("upgraded: the new master serves");
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}");
+        }
+        assert!(is_frozen(busy), "{mode}: nobody waited for it");
+        thaw(busy);
+        assert!(server.child.wait().unwrap().success(), "{mode}");
+        server.succeed(new.parse().unwrap());
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}: alone now");
+        }
     }
 }

@@ -37,6 +37,7 @@ impl Master<'_> {
         match command {
             Command::Fork(life) => events.extend(self.fork(life)),
             Command::Send(life, message) => self.send(life, &message),
+            Command::TellAlone(life) => self.send(life, &Message::Alone),
             Command::Kill(life) => self.children.signal(life, Number::SIGKILL),
             Command::Examine(life) => self.examine(life),
             Command::Serve(life) => self.on_serving(life),
@@ -51,11 +52,6 @@ impl Master<'_> {
             Command::KillUpgrade => {
                 if let Some(new) = self.heir.take() {
                     new.kill();
-                }
-            }
-            Command::TellUpgradeAcceptAnew => {
-                if let Some(new) = &self.heir {
-                    new.say(&Message::AcceptAnew, self.limit, &mut self.ring);
                 }
             }
             Command::StopAccepting => self.dispatching.stop(&mut self.ring),
@@ -93,6 +89,7 @@ impl Master<'_> {
             slots.get(listener.slot?)
         };
         let slots = listeners.iter().map(slot).collect();
+        let companies = listeners.iter().map(|listener| listener.company).collect();
         let its_passing = passing_far.as_fd().try_clone_to_owned()?;
         let bell = self.bell.as_fd().try_clone_to_owned()?;
         let core = self.cpus.core_of(worker);
@@ -113,6 +110,7 @@ impl Master<'_> {
                     bell,
                     limit: self.limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
+                    companies,
                     slots,
                     scoreboard: self.scoreboard,
                     page,

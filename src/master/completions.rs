@@ -34,6 +34,9 @@ impl Master<'_> {
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.on_accepted(listener, result, more, now);
             }
+            (Tag::Accept { listener }, Outcome::Watched(result)) => {
+                self.dispatching.on_watched(listener, result, more, now, &mut self.ring);
+            }
             (Tag::Passed(life), Outcome::SentFds { fds, result, .. }) => {
                 self.dispatching.on_passed(life, fds, result, now);
             }
@@ -172,7 +175,7 @@ impl Master<'_> {
                 self.name_of(life)
             ),
             Message::User { payload } => self.around.on_message(life.worker, payload),
-            Message::Shutdown { .. } | Message::AcceptAnew | Message::ListenersBack => {
+            Message::Shutdown { .. } | Message::Alone | Message::ListenersBack => {
                 log::warn!("{} said {message:?}, which is the master's", self.name_of(life));
             }
         }
@@ -259,15 +262,12 @@ impl Master<'_> {
         let Some(old) = &self.predecessor else { return };
         if result.is_err() || packet.is_empty() {
             log::info!("the old master (pid {}) has gone", old.pid);
-            events.push(Event::AcceptAnew);
+            self.dispatching.set_alone(&mut self.ring);
+            events.push(Event::OldMasterGone);
             self.scoreboard.release_dead();
             return; // what it passed may still be unread
         }
         match self.limit.decode(packet) {
-            Ok(Message::AcceptAnew) => {
-                self.dispatching.accept_anew(&mut self.ring);
-                events.push(Event::AcceptAnew);
-            }
             Ok(other) => log::warn!("the old master said {other:?}"),
             Err(error) => log::warn!("the old master was not understood: {error}"),
         }

@@ -44,8 +44,6 @@ pub(super) struct Dispatching {
     reclaimed: BTreeMap<Life, Vec<Range<u64>>>,
     waits_for_room: bool,
     look_again_at: Option<Instant>,
-    /// Sockets have another descriptor, and both were armed for a moment.
-    owes_anew: bool,
     /// Connections that are here, roughly: what counts against the limit of descriptors.
     held: usize,
 }
@@ -62,7 +60,6 @@ impl Dispatching {
             reclaimed: BTreeMap::new(),
             waits_for_room: false,
             look_again_at: None,
-            owes_anew: false,
             held: 0,
         }
     }
@@ -70,11 +67,23 @@ impl Dispatching {
     /// Accepts from these sockets, and no longer from others.
     pub(super) fn listen(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>) {
         self.acceptor.replace(sockets, ring, self.held);
-        self.owes_anew = true;
     }
 
-    pub(super) fn accept_anew(&mut self, ring: &mut Ring<Tag>) {
-        self.acceptor.arm_anew(ring, self.held);
+    /// No other master accepts from these sockets.
+    pub(super) fn set_alone(&mut self, ring: &mut Ring<Tag>) {
+        self.acceptor.set_alone(ring, self.held);
+    }
+
+    pub(super) fn on_watched(
+        &mut self,
+        listener: usize,
+        result: Result<(), Errno>,
+        more: bool,
+        now: Instant,
+        ring: &mut Ring<Tag>,
+    ) {
+        self.acceptor.on_watched(listener, result, more, now);
+        self.acceptor.arm(ring, self.held);
     }
 
     /// The pool stops: nothing new comes in, and nothing waits.
@@ -184,10 +193,6 @@ impl Master<'_> {
         }
         if !more {
             dispatching.acceptor.arm(&mut self.ring, dispatching.held);
-            if dispatching.owes_anew && dispatching.acceptor.has_given_back() {
-                dispatching.owes_anew = false;
-                dispatching.acceptor.arm_anew(&mut self.ring, dispatching.held);
-            }
         }
     }
 

@@ -176,7 +176,8 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         around,
     };
     master.set_up()?;
-    let pool = Pool::new(workers, Rules::of(&master.config), seed, now);
+    let mut pool = Pool::new(workers, Rules::of(&master.config), seed, now);
+    pool.set_beside_old_master(master.predecessor.is_some());
     master.supervise(pool)
 }
 
@@ -280,6 +281,9 @@ impl Master<'_> {
             let sockets =
                 self.listeners.all().map_err(MasterError::system("duplicate the listeners"))?;
             self.dispatching.listen(sockets, &mut self.ring);
+            if self.predecessor.is_none() {
+                self.dispatching.set_alone(&mut self.ring);
+            }
         }
         Ok(())
     }

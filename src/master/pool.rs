@@ -72,8 +72,8 @@ pub(super) enum Event {
     UpgradeReady,
     /// It has ended instead.
     UpgradeFailed(Cause),
-    /// The new master's workers should look at their listeners again: the old ones have let go.
-    AcceptAnew,
+    /// The master that this one takes over from, and all of its workers.
+    OldMasterGone,
 }
 
 /// What to do, in this order.
@@ -81,6 +81,8 @@ pub(super) enum Event {
 pub(super) enum Command {
     Fork(Life),
     Send(Life, Message),
+    /// Tell it that nobody else accepts from its listeners.
+    TellAlone(Life),
     /// By `SIGKILL`.
     Kill(Life),
     /// Have it write down where it hangs.
@@ -109,8 +111,6 @@ pub(super) enum Command {
     /// Start the new binary.
     StartUpgrade,
     KillUpgrade,
-    /// The new master's workers are alone at the listeners.
-    TellUpgradeAcceptAnew,
     /// The master itself accepts nothing more.
     StopAccepting,
     Tell(Notice),
@@ -149,8 +149,8 @@ pub(super) struct Pool {
     /// Processes that serve nothing new, and end.
     leaving: Vec<Leaving>,
     change: Option<Change>,
-    /// Listeners may have gone to a place of another number.
-    was_resized: bool,
+    /// Workers of another master may accept from the same listeners.
+    is_beside_old_master: bool,
     /// A reload that has to wait for the change under way, for so many workers.
     next_reload: Option<usize>,
     /// Workers that want a successor, and the earliest time for it.
@@ -191,6 +191,8 @@ struct Place {
     failures: u32,
     /// The process that there is, or was last, got ready.
     was_ready: bool,
+    /// It knows that nobody else accepts from its listeners.
+    is_alone: bool,
     /// Somebody else serves its listeners.
     is_adopted: bool,
     /// Takes the place once it, and every other one of the same change, is ready.
@@ -205,6 +207,8 @@ struct Successor {
 
 struct Leaving {
     life: Life,
+    /// It has not let go of its listeners.
+    accepts: bool,
     /// Gone once it has been killed, or while the whole pool's deadline counts.
     kill_at: Option<Instant>,
     is_killed: bool,
@@ -246,7 +250,7 @@ impl Pool {
             places: Vec::new(),
             leaving: Vec::new(),
             change: None,
-            was_resized: false,
+            is_beside_old_master: false,
             next_reload: None,
             due: Vec::new(),
             upgrade_by: None,
@@ -257,6 +261,11 @@ impl Pool {
             pool.places.push(Place::new(worker, Phase::Absent { fork_at: now }));
         }
         pool
+    }
+
+    /// Whether another master goes on until this one has taken over.
+    pub(super) fn set_beside_old_master(&mut self, is_beside: bool) {
+        self.is_beside_old_master = is_beside;
     }
 
     /// Other settings from now on.
@@ -282,7 +291,10 @@ impl Pool {
             Event::Reload { workers } => self.on_reload(workers, now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
             Event::UpgradeFailed(cause) => self.on_upgrade_failed(cause, now, commands),
-            Event::AcceptAnew => self.have_all_accept_anew(commands),
+            Event::OldMasterGone => {
+                self.is_beside_old_master = false;
+                self.tell_who_is_alone(commands);
+            }
         }
     }
 
@@ -323,7 +335,7 @@ impl Pool {
                 self.births += 1;
                 place.life = Life { worker, number: self.births };
                 place.phase = Phase::Starting { ready_by: now + self.rules.ready_timeout };
-                place.was_ready = false;
+                (place.was_ready, place.is_alone) = (false, false);
                 commands.push(Command::Fork(place.life));
                 return;
             }
@@ -361,6 +373,7 @@ impl Pool {
         if std::mem::take(&mut place.is_adopted) {
             commands.push(Command::TakeBack { worker: life.worker });
         }
+        self.tell_who_is_alone(commands);
         let all = self.places.iter().all(|place| matches!(place.phase, Phase::Ready { .. }));
         if all && let Stage::Starting = self.stage {
             self.stage = Stage::Running;
@@ -374,7 +387,7 @@ impl Pool {
         if let Some(at) = self.leaving.iter().position(|leaving| leaving.life == life) {
             self.leaving.swap_remove(at);
             commands.push(Command::TellOf(life, Fate::Ended { end, next: Next::Nothing }));
-            self.have_others_accept_anew(life, commands);
+            self.tell_who_is_alone(commands);
             return self.finish_if_empty(commands);
         }
         let Some(place) = self.places.get_mut(life.worker) else { return };
@@ -530,6 +543,7 @@ impl Place {
             life: Life { worker, number: 0 },
             failures: 0,
             was_ready: false,
+            is_alone: false,
             is_adopted: false,
             successor: None,
         }
@@ -564,11 +578,6 @@ impl Phase {
     /// When its process is killed that should have ended by itself.
     fn end_due(&self) -> Option<Instant> {
         self.due().filter(|_| matches!(self, Phase::Unreachable { .. } | Phase::Hanging { .. }))
-    }
-
-    /// Whether its process hears what it is told.
-    fn listens(&self) -> bool {
-        matches!(self, Phase::Starting { .. } | Phase::Ready { .. })
     }
 
     fn has_process(&self) -> bool {

@@ -79,11 +79,6 @@ impl NewMaster {
         ring.push(op, Tag::NewMasterSaid);
     }
 
-    pub(super) fn say(&self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
-        let packet = limit.encode(message).expect("masters say little");
-        ring.push(Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() }, Tag::Told);
-    }
-
     /// Gives it a connection.
     pub(super) fn hand_over(&mut self, connection: OwnedFd, origin: Origin) {
         self.outbox.push_back((connection, origin));

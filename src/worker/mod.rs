@@ -24,7 +24,7 @@ use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 use crate::app::Service;
 use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
 use crate::figures::{Fault, Figures};
-use crate::process::accept::Acceptor;
+use crate::process::accept::{Acceptor, Company};
 use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
@@ -79,7 +79,7 @@ enum Turn {
 struct Parts {
     ring: Ring<Tag>,
     buffers: GroupId,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<(OwnedFd, Company)>,
     /// Where a steered listener's load is shown, for each of the `listeners`.
     slots: Vec<Option<&'static Slot>>,
     /// Descriptors from and to the master.
@@ -115,7 +115,6 @@ struct Worker {
     recycle: Recycle,
     /// The master has to be told once.
     owes_accept_stopped: bool,
-    owes_listeners_back: bool,
     around: Around,
     runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
@@ -199,7 +198,6 @@ impl Worker {
             lifecycle: Lifecycle::new(channel, signals, limit),
             recycle,
             owes_accept_stopped: false,
-            owes_listeners_back: false,
             around: Around {
                 now,
                 nanos: 0,
@@ -323,9 +321,13 @@ impl Worker {
                         }
                         self.on_connection(socket, Origin::Accepted, 0);
                     }
-                    Err(Errno::CANCELED) => {}
+                    Err(Errno::CANCELED | Errno::AGAIN) => {}
                     Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
                 }
+                self.acceptor.arm(&mut self.ring, self.table.len());
+            }
+            (Tag::Accept { listener }, Outcome::Watched(result)) => {
+                self.acceptor.on_watched(listener, result, more, self.around.now);
                 self.acceptor.arm(&mut self.ring, self.table.len());
             }
             (Tag::Bell, Outcome::Read { result, .. }) => match result {
@@ -397,10 +399,9 @@ impl Worker {
     fn follow(&mut self, order: Order) {
         match order {
             Order::Drain => self.begin_drain(),
-            Order::AcceptAnew => self.acceptor.arm_anew(&mut self.ring, self.table.len()),
+            Order::AcceptAlone => self.acceptor.set_alone(&mut self.ring, self.table.len()),
             Order::GiveListenersBack => {
                 self.acceptor.give_back(&mut self.ring, self.table.len());
-                self.owes_listeners_back = true;
             }
             Order::Deliver(payload) => self.runtime.deliver(payload),
         }
@@ -412,10 +413,8 @@ impl Worker {
         if let Some(reason) = self.recycle.poll(now, self.requests, memory) {
             self.lifecycle.say(&Message::RecycleDue { reason }, &mut self.ring);
         }
-        if (self.owes_accept_stopped && self.acceptor.is_off())
-            || (self.owes_listeners_back && self.acceptor.has_given_back())
-        {
-            (self.owes_accept_stopped, self.owes_listeners_back) = (false, false);
+        if self.owes_accept_stopped && self.acceptor.is_off() {
+            self.owes_accept_stopped = false;
             self.lifecycle.say(&Message::AcceptStopped, &mut self.ring);
         }
         while let Some(payload) = self.runtime.poll_outbox() {

@@ -97,7 +97,7 @@ fn prepare(
         page: seat.page,
         asks: seat.scoreboard.asks(),
         worker_id: seat.worker_id,
-        listeners: seat.listeners,
+        listeners: seat.listeners.into_iter().zip(seat.companies).collect(),
         slots: seat.slots,
         passing: seat.passing,
         bell: seat.bell,

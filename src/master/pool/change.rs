@@ -45,7 +45,6 @@ impl Pool {
         }
         if let Some(workers) = self.next_reload.take() {
             commands.push(Command::Tell(Notice::Reloading { workers }));
-            self.was_resized |= workers != self.places.len();
             for worker in self.places.len()..workers {
                 self.places.push(Place::new(worker, Phase::Gone));
             }
@@ -111,6 +110,7 @@ impl Pool {
                 let kill_at = place.phase.end_due().unwrap_or(now + within + STOP_GRACE);
                 left.push(Leaving {
                     life: place.life,
+                    accepts: true,
                     kill_at: (!is_killed).then_some(kill_at),
                     is_killed,
                 });
@@ -132,6 +132,7 @@ impl Pool {
             self.places.truncate(workers);
             commands.push(Command::Tell(Notice::Reloaded { workers }));
         }
+        self.tell_who_is_alone(commands);
         self.begin_next_change(now, commands);
     }
 
@@ -168,7 +169,7 @@ impl Pool {
         let Some(change) = self.change.take() else { return };
         for place in &mut self.places {
             if let Some(Successor { life, .. }) = place.successor.take() {
-                self.leaving.push(Leaving { life, kill_at: None, is_killed: true });
+                self.leaving.push(Leaving { life, accepts: true, kill_at: None, is_killed: true });
                 commands.push(Command::Kill(life));
             }
         }
@@ -194,34 +195,27 @@ impl Pool {
         self.begin_next_change(now, commands);
     }
 
-    /// A worker that leaves has let go of its listeners, which others have as well. The kernel may
-    /// have told it alone of a connection, and it didn't look.
     pub(super) fn on_accept_stopped(&mut self, life: Life, commands: &mut Vec<Command>) {
-        if self.leaving.iter().any(|leaving| leaving.life == life) {
-            self.have_others_accept_anew(life, commands);
+        if let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.life == life) {
+            leaving.accepts = false;
+            self.tell_who_is_alone(commands);
         }
     }
 
-    pub(super) fn have_others_accept_anew(&mut self, life: Life, commands: &mut Vec<Command>) {
-        match self.stage {
-            Stage::Stopping { verdict: Verdict::Upgraded, .. } => {
-                commands.push(Command::TellUpgradeAcceptAnew);
+    /// Workers begin on their guard: whoever had their place may still accept from the same listeners.
+    /// Once nobody who leaves does, wherever its place was, all that serve are told.
+    pub(super) fn tell_who_is_alone(&mut self, commands: &mut Vec<Command>) {
+        let is_stopping = matches!(self.stage, Stage::Stopping { .. });
+        let any_leaving = self.leaving.iter().any(|leaving| leaving.accepts);
+        if is_stopping || any_leaving || self.is_beside_old_master {
+            return;
+        }
+        for place in &mut self.places {
+            if matches!(place.phase, Phase::Ready { .. }) && !place.is_alone {
+                place.is_alone = true;
+                commands.push(Command::TellAlone(place.life));
             }
-            Stage::Stopping { .. } => {}
-            _ => match self.places.get(life.worker) {
-                Some(place) if !self.was_resized => {
-                    if place.phase.listens() {
-                        commands.push(Command::Send(place.life, Message::AcceptAnew));
-                    }
-                }
-                _ => self.have_all_accept_anew(commands),
-            },
         }
-    }
-
-    pub(super) fn have_all_accept_anew(&mut self, commands: &mut Vec<Command>) {
-        let listening = self.places.iter().filter(|place| place.phase.listens());
-        commands.extend(listening.map(|place| Command::Send(place.life, Message::AcceptAnew)));
     }
 
     pub(super) fn on_upgrade(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::process::EXIT_CANNOT_START;
 use Act::{Adopt, Examine, Finish, Fork, Kill, ReportReady, Send, StartUpgrade, TakeBack};
-use Act::{DropReload, KillUpgrade, ReadSettings, SettleReload, TellUpgradeAcceptAnew};
+use Act::{DropReload, KillUpgrade, ReadSettings, SettleReload};
 
 const STOP: Event = Event::Signal(Signal::Stop { name: "SIGTERM" });
 const UPGRADE: Event = Event::Signal(Signal::Upgrade { name: "SIGUSR2" });
@@ -31,7 +31,6 @@ enum Act {
     DropReload,
     StartUpgrade,
     KillUpgrade,
-    TellUpgradeAcceptAnew,
     Finish(Verdict),
 }
 
@@ -43,6 +42,8 @@ struct Scene {
     newest: BTreeMap<usize, Life>,
     /// Who serves, by the pool's word.
     serving: Vec<Life>,
+    /// Who was told to be alone at its listeners.
+    alone: Vec<Life>,
 }
 
 impl Scene {
@@ -54,7 +55,7 @@ impl Scene {
     fn with(workers: usize, config: &PoolConfig) -> Scene {
         let now = Instant::now();
         let pool = Pool::new(workers, Rules::of(config), 1, now);
-        Scene { pool, now, newest: BTreeMap::new(), serving: Vec::new() }
+        Scene { pool, now, newest: BTreeMap::new(), serving: Vec::new(), alone: Vec::new() }
     }
 
     /// A pool that has started.
@@ -100,9 +101,16 @@ impl Scene {
                 }
                 Command::Retire(life) => {
                     self.serving.retain(|serving| *serving != life);
+                    self.alone.retain(|alone| *alone != life);
                     continue;
                 }
                 Command::StopAccepting | Command::Tell(_) | Command::TellOf(..) => continue,
+                Command::TellAlone(life) => {
+                    assert!(self.serving.contains(&life), "{life:?} doesn't serve");
+                    assert!(!self.alone.contains(&life), "{life:?} knows already");
+                    self.alone.push(life);
+                    continue;
+                }
                 Command::Send(life, message) => Send(life.worker, message),
                 Command::Kill(life) => Kill(life.worker),
                 Command::Examine(life) => Examine(life.worker),
@@ -114,7 +122,6 @@ impl Scene {
                 Command::DropReload => DropReload,
                 Command::StartUpgrade => StartUpgrade,
                 Command::KillUpgrade => KillUpgrade,
-                Command::TellUpgradeAcceptAnew => TellUpgradeAcceptAnew,
                 Command::Finish(verdict) => Finish(verdict),
             });
         }
@@ -374,9 +381,7 @@ fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
     assert_eq!(scene.serving, old, "not before all are ready");
     assert_eq!(scene.ready(0), [SettleReload, Send(0, RELOAD), Send(1, RELOAD)]);
     assert_eq!(scene.serving, [scene.life(0), scene.life(1)]);
-    let anew = Send(1, Message::AcceptAnew);
-    assert_eq!(scene.event(Event::AcceptStopped(old[1])), [anew]);
-    assert_eq!(scene.event(Event::WorkerEnded(old[0], CLEAN)), [Send(0, Message::AcceptAnew)]);
+    assert_eq!(scene.event(Event::WorkerEnded(old[0], CLEAN)), []);
     assert_eq!(scene.pass(secs(30) + STOP_GRACE), [Kill(1)], "the other one had its time");
     scene.event(Event::WorkerEnded(old[1], KILLED));
     assert_eq!(scene.pool.poll_timeout(), None);
@@ -511,10 +516,41 @@ fn an_upgrade_hands_over_once_the_new_master_is_ready() {
     assert_eq!(scene.event(Event::Reload { workers: 2 }), [], "nor a reload");
     let handed_over = [DropReload, Send(0, RELOAD), Send(1, RELOAD)];
     assert_eq!(scene.event(Event::UpgradeReady), handed_over);
-    let stopped = Event::AcceptStopped(scene.life(0));
-    assert_eq!(scene.event(stopped), [TellUpgradeAcceptAnew]);
-    assert_eq!(scene.ended(0, CLEAN), [TellUpgradeAcceptAnew]);
-    assert_eq!(scene.ended(1, CLEAN), [TellUpgradeAcceptAnew, Finish(Verdict::Upgraded)]);
+    assert_eq!(scene.event(Event::AcceptStopped(scene.life(0))), []);
+    assert_eq!(scene.ended(0, CLEAN), []);
+    assert_eq!(scene.ended(1, CLEAN), [Finish(Verdict::Upgraded)]);
+}
+
+#[test]
+fn whoever_takes_a_place_hears_when_nobody_else_has_its_listeners() {
+    let mut scene = Scene::running(2);
+    let old = [scene.life(0), scene.life(1)];
+    assert_eq!(scene.alone, old, "nobody was there before");
+    scene.event(Event::Reload { workers: 3 });
+    (0..3).for_each(|id| drop(scene.ready(id)));
+    assert_eq!(scene.alone, [], "the old ones serve on");
+    scene.event(Event::AcceptStopped(old[0]));
+    assert_eq!(scene.alone, [], "listeners may have gone to another place");
+    scene.event(Event::WorkerEnded(old[1], CRASHED));
+    let new = [scene.life(0), scene.life(1), scene.life(2)];
+    assert_eq!(scene.alone, new);
+    scene.event(Event::WorkerEnded(old[0], CLEAN));
+    scene.event(Event::RecycleDue(new[1], RecycleReason::Lifetime));
+    scene.ready(1);
+    assert_eq!(scene.alone, [new[0], new[2]], "only the place that changes is on its guard");
+    scene.event(Event::AcceptStopped(new[1]));
+    assert_eq!(scene.alone, [new[0], new[2], scene.life(1)]);
+}
+
+#[test]
+fn the_workers_of_a_new_master_are_alone_once_the_old_one_has_gone() {
+    let mut scene = Scene::new(2);
+    scene.pool.set_beside_old_master(true);
+    scene.pass(Duration::ZERO);
+    (0..2).for_each(|id| drop(scene.ready(id)));
+    assert_eq!(scene.alone, []);
+    scene.event(Event::OldMasterGone);
+    assert_eq!(scene.alone, [scene.life(0), scene.life(1)]);
 }
 
 #[test]

@@ -30,7 +30,11 @@ pub(super) fn polite(seat: Seat) -> i32 {
         let readable = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let at = polled.iter().position(readable).unwrap();
         match waiting.len() - at {
-            2 => return on_channel(&waiting[at], seat.limit),
+            2 => {
+                if let Some(code) = on_channel(&waiting[at], seat.limit) {
+                    return code;
+                }
+            }
             1 => {
                 log::info!("worker {} was stopped by a signal", seat.worker_id);
                 return 0;
@@ -56,15 +60,16 @@ fn serve_one(listener: OwnedFd, worker_id: usize) {
     write!(connection, "{worker_id} {}", process::id()).unwrap();
 }
 
-fn on_channel(channel: &OwnedFd, limit: Limit) -> i32 {
+fn on_channel(channel: &OwnedFd, limit: Limit) -> Option<i32> {
     let mut packet = vec![0; limit.0 + 1];
     let count = recv(channel.as_raw_fd(), &mut packet, MsgFlags::empty()).unwrap();
     match limit.decode(&packet[..count]) {
         Ok(Message::Shutdown { deadline_ms } | Message::Reload { deadline_ms }) => {
             log::info!("a worker was told to stop within {deadline_ms} ms");
-            0
+            Some(0)
         }
-        _ if count == 0 => 0, // the master is gone
+        Ok(Message::Alone) => None,
+        _ if count == 0 => Some(0), // the master is gone
         other => panic!("{other:?}"),
     }
 }

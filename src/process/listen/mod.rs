@@ -15,6 +15,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Address, Checked, PoolConfig};
+use crate::process::accept::Company;
 use crate::process::activation::Inherited;
 use crate::process::sys;
 
@@ -60,6 +61,7 @@ pub(crate) struct Listener {
     pub(crate) socket: OwnedFd,
     /// Its number among those of its address, when there are several.
     pub(crate) slot: Option<usize>,
+    pub(crate) company: Company,
 }
 
 /// An address with its descriptors, as one process tells another.
@@ -240,15 +242,20 @@ impl Listeners {
             match &entry.sockets {
                 Sockets::PerWorker(sockets) => {
                     for (slot, socket) in sockets.iter().enumerate() {
-                        if served.contains(&(slot % self.workers)) {
+                        let owner = slot % self.workers;
+                        if served.contains(&owner) {
                             let socket = socket.as_fd().try_clone_to_owned()?;
-                            listeners.push(Listener { socket, slot: Some(slot) });
+                            let is_own = owner == worker;
+                            let company = if is_own { Company::Leaving } else { Company::Owner };
+                            listeners.push(Listener { socket, slot: Some(slot), company });
                         }
                     }
                 }
                 Sockets::Common(_, socket) => {
                     let socket = socket.as_fd().try_clone_to_owned()?;
-                    listeners.push(Listener { socket, slot: None });
+                    let is_only = self.workers == 1;
+                    let company = if is_only { Company::Leaving } else { Company::Workers };
+                    listeners.push(Listener { socket, slot: None, company });
                 }
             }
         }
