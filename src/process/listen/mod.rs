@@ -88,8 +88,7 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// The first address that can't be bound, and why. A port that is taken is tried for about a
-    /// second and a half: a process that used a ring frees its sockets a little after its end.
+    /// As [`renewed`](Listeners::renewed).
     #[cfg(test)]
     pub(crate) fn bind(
         config: &Checked<PoolConfig>,
@@ -103,7 +102,9 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// The first address that can't be bound, and why; these listeners stay as they are.
+    /// The first address that can't be bound, and why; these listeners stay as they are. A pool that
+    /// begins gives a port that is taken a second and a half to get free: a process that used a ring
+    /// frees its sockets a little after its end. One that serves has no time for that.
     pub(crate) fn renewed(
         &self,
         config: &Checked<PoolConfig>,
@@ -113,6 +114,7 @@ impl Listeners {
             return Ok(Listeners { workers, adopters: BTreeMap::new(), ..self.clone() });
         }
         let sockets = if config.accept == Accept::Dispatch { 1 } else { workers };
+        let tries = if self.entries.is_empty() { tcp::TRIES_MAX } else { 1 };
         let mut known = self.entries.clone();
         let mut entries = Vec::new();
         for address in &config.listen {
@@ -132,7 +134,7 @@ impl Listeners {
                 }
                 (None, Address::Tcp(tcp)) => {
                     let (bound, sockets) =
-                        tcp::bind(*tcp, sockets, config.backlog).map_err(error)?;
+                        tcp::bind(*tcp, sockets, config.backlog, tries).map_err(error)?;
                     let sockets = sockets.into_iter().map(Rc::new).collect();
                     Entry {
                         wanted: address.clone(),
