@@ -26,7 +26,7 @@ use super::end::End;
 use super::error::MasterError;
 use super::notice::{Cause, Fate, Hurry, Next, Notice};
 use super::watch::Hang;
-use crate::config::PoolConfig;
+use crate::config::{Accept, PoolConfig};
 use crate::process::channel::{Message, RecycleReason};
 use crate::process::signals::Signal;
 use change::Change;
@@ -170,6 +170,8 @@ pub(super) struct Rules {
     restart_delay: Duration,
     restart: bool,
     upgrade_timeout: Duration,
+    /// Workers have listeners that others can serve. Else the master accepts for all of them.
+    lends: bool,
 }
 
 enum Stage {
@@ -436,7 +438,8 @@ impl Pool {
     /// Finds somebody for the clients of a worker that doesn't start.
     fn have_adopted(&mut self, life: Life, failures: u32, commands: &mut Vec<Command>) {
         let is_ready = |place: &&Place| matches!(place.phase, Phase::Ready { .. });
-        let by = self.places.iter().filter(is_ready).map(|place| place.life).next();
+        let by = self.places.iter().filter(|_| self.rules.lends).filter(is_ready);
+        let by = by.map(|place| place.life).next();
         let place = &mut self.places[life.worker];
         if place.is_adopted {
             return;
@@ -532,6 +535,7 @@ impl Rules {
             restart_delay: config.restart_delay,
             restart: config.restart,
             upgrade_timeout: config.upgrade_timeout,
+            lends: config.accept != Accept::Dispatch,
         }
     }
 }

@@ -493,6 +493,19 @@ fn a_worker_that_was_stopped_can_say_nothing_and_is_replaced() {
 }
 
 #[test]
+fn where_the_master_accepts_there_is_nothing_to_lend() {
+    let config = PoolConfig { accept: Accept::Dispatch, ..PoolConfig::default() };
+    let mut scene = Scene::with(2, &config);
+    scene.pass(Duration::ZERO);
+    (0..2).for_each(|id| drop(scene.ready(id)));
+    for _ in 0..2 * LOOP_FAILURES {
+        assert_eq!(scene.ended(1, CRASHED), []);
+        assert_eq!(scene.pass(scene.restart_delay()), [Fork(1)]);
+    }
+    assert_eq!(scene.ready(1), []);
+}
+
+#[test]
 fn the_clients_of_a_worker_that_never_starts_are_served_by_another_one() {
     let mut scene = Scene::running(2);
     scene.ended(1, CRASHED);
