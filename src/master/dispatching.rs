@@ -341,11 +341,11 @@ impl Master<'_> {
     }
 }
 
-/// In this order: what is taken counts as open before.
+/// In this order: what is taken counts as open before, or as refused.
 fn progress_of(page: &WorkerPage, closed_before: u64) -> Progress {
     let shown = &page.traffic;
     Progress {
-        taken: shown.taken.read(),
+        taken: shown.taken.read_after(),
         refused_total: shown.not_taken.read(),
         open: shown.connections.read(),
         closed_total: shown.connections_closed.read().saturating_sub(closed_before),

@@ -378,7 +378,7 @@ impl Worker {
                 let shown = &self.page.traffic;
                 shown.connections.set((self.table.len() + count) as u64);
                 shown.not_taken.add(missing as u64);
-                shown.taken.set(first + (count + missing) as u64 - 1);
+                shown.taken.set_last(first + (count + missing) as u64 - 1);
                 for ((socket, origin), number) in connections.into_iter().zip(first..) {
                     self.on_connection(socket, origin, number);
                 }
