@@ -3,8 +3,11 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::load::Load;
 use common::observer::Observer;
@@ -116,4 +119,53 @@ fn ask_unix(path: &Path) {
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+/// Few descriptors, hundreds of clients, and users whose descriptors under way are counted.
+#[test]
+fn every_idle_connection_outlives_a_reload_however_few_descriptors_there_are() {
+    let is_root = nix::unistd::geteuid().is_root();
+    for user in [None, Some("nobody")].iter().take(1 + usize::from(is_root)) {
+        for mode in MODES {
+            let program = env!("CARGO_BIN_EXE_uring-pool");
+            let user = user.map(|user| format!("--user {user}")).unwrap_or_default();
+            let script = format!(
+                "ulimit -n 200; exec {program} serve --listen 127.0.0.1:0 --workers 3 \
+                 --queue-max 1 --accept {mode} {user}"
+            );
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]);
+            let mut server = Server::of(command);
+            let mut idle: Vec<Client> = Vec::new();
+            for _ in 0..240 {
+                idle.push(server.connect());
+                assert_eq!(idle.last_mut().unwrap().get("/plaintext").status(), 200, "{mode}");
+            }
+            server.signal(Signal::SIGHUP);
+            server.wait_for_log("reloaded: 3 new workers serve");
+            for client in &mut idle {
+                assert_eq!(client.get("/plaintext").status(), 200, "{mode}{user}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_fails_a_reload_and_stalls_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pool.toml");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(&file, "listen = [\"127.0.0.1:0\"]\nworkers = 1\naccept = \"dispatch\"\n")
+        .unwrap();
+    let mut command = common::program();
+    command.args(["serve", "-c", file.to_str().unwrap()]);
+    let mut server = Server::of(command);
+    let listen = format!("listen = [\"127.0.0.1:0\", \"{}\"]\n", taken.local_addr().unwrap());
+    std::fs::write(&file, format!("{listen}workers = 1\naccept = \"dispatch\"\n")).unwrap();
+    let begin = Instant::now();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("nothing changes");
+    let took = begin.elapsed();
+    assert!(took < Duration::from_millis(1400), "the master slept: {took:?}");
+    assert_eq!(server.connect().get("/plaintext").status(), 200);
 }

@@ -15,6 +15,7 @@ use super::end::End;
 use super::handle::Wish;
 use super::notice::{Cause, Fate, Notice};
 use super::pool::{Command, Event, Pool, Rules, Verdict};
+use super::upgrade::NewMaster;
 use super::{Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
@@ -136,6 +137,7 @@ impl Master<'_> {
                     end: None,
                     is_heard: false,
                     is_emptied: false,
+                    is_parked: false,
                 };
                 self.ring.push(Op::WaitChild { pid: pid.as_raw() }, Tag::Ended(life));
                 self.push_read(message_fd, self.limit.read_buffer(), Tag::Message(life));
@@ -360,6 +362,26 @@ impl Master<'_> {
 
     fn tell_of(&mut self, life: Life, fate: &Fate) {
         log::log!(fate.level(), "{} {fate}", self.name_of(life));
+    }
+
+    /// Whether there are descriptors for what is handed over: one parcel on each line, at least.
+    pub(super) fn has_room(&self) -> bool {
+        let for_heir = self.heir.as_ref().map_or(0, NewMaster::held);
+        self.dispatching.has_room(for_heir)
+    }
+
+    /// Goes on to receive where that had to wait for room.
+    pub(super) fn receive_parked(&mut self, now: Instant) {
+        if !self.has_room() {
+            return;
+        }
+        for (life, fd) in self.children.unpark(now) {
+            self.receive_from(life, fd);
+        }
+        if let Some(old) = self.predecessor.as_mut().filter(|old| old.is_parked) {
+            old.is_parked = false;
+            old.receive(&mut self.ring);
+        }
     }
 
     /// Waits for what a worker hands over.

@@ -53,7 +53,11 @@ impl Master<'_> {
                     return Ok(());
                 }
                 self.on_handed_over(life, Parcel::decode(&payload).as_ref(), fds, now);
-                self.receive_from(life, fd);
+                let has_room = self.has_room();
+                self.children.get_mut(life).expect("just found").hear(!has_room, now);
+                if has_room {
+                    self.receive_from(life, fd);
+                }
             }
             (Tag::Reclaimed(life), Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_reclaimed(life, &payload, fds, result, now);
@@ -95,9 +99,9 @@ impl Master<'_> {
                     self.begin_steering(); // it may have taken the sockets over
                 }
             }
-            (Tag::Forwarded, Outcome::SentFds { result, .. }) => {
+            (Tag::Forwarded, Outcome::SentFds { fds, result, .. }) => {
                 if let Some(new) = &mut self.heir {
-                    new.on_forwarded(result);
+                    new.on_forwarded(fds, result, now);
                 }
             }
             (Tag::OldMasterSaid, Outcome::Read { buffer, result }) => {
@@ -281,16 +285,20 @@ impl Master<'_> {
         result: Result<Arrival, Errno>,
         now: Instant,
     ) {
-        let Some(old) = &self.predecessor else { return };
         if matches!(result, Ok(Arrival::End) | Err(_)) {
             self.predecessor = None;
             return;
         }
-        old.receive(&mut self.ring);
         if let Some(Parcel::Connections { origins, .. }) = Parcel::decode(payload) {
             for (connection, origin) in fds.into_iter().zip(origins) {
                 self.dispatching.on_connection_of_old_master(connection, origin, now);
             }
+        }
+        let has_room = self.has_room();
+        let Some(old) = &mut self.predecessor else { return };
+        old.is_parked = !has_room;
+        if has_room {
+            old.receive(&mut self.ring);
         }
     }
 }

@@ -310,8 +310,9 @@ impl Master<'_> {
             self.names.clear();
             self.feed_watchdog(now);
             if let Some(new) = &mut self.heir {
-                new.flush(&mut self.ring);
+                new.flush(now, &mut self.ring);
             }
+            self.receive_parked(now);
             if self.is_finished()
                 && let Some(verdict) = self.finishing
             {
@@ -324,6 +325,7 @@ impl Master<'_> {
                 self.watch.poll_timeout(),
                 self.children.poll_timeout(),
                 self.watchdog_at,
+                self.heir.as_ref().and_then(NewMaster::poll_timeout),
             ];
             let due = due.into_iter().flatten().min();
             let wait = due.map(|at| at.saturating_duration_since(now));

@@ -75,6 +75,11 @@ impl Refusals {
         self.clients.first_key_value().map(|(_, client)| client.until)
     }
 
+    /// Clients whose connections have not ended yet.
+    pub(super) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.clients.is_empty()
     }

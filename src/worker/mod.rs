@@ -254,7 +254,7 @@ impl Worker {
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
         self.publish(clock());
         self.speak(now);
-        self.passing.flush(&mut self.ring);
+        self.passing.flush(now, &mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
@@ -339,7 +339,7 @@ impl Worker {
                 self.on_delivery(Passing::on_received(&payload, fds, result));
             }
             (Tag::HandedOver, Outcome::SentFds { fds, result, .. }) => {
-                self.passing.on_sent(fds.len(), result);
+                self.passing.on_sent(fds, result, self.around.now);
             }
             (Tag::Channel | Tag::Signal, Outcome::Read { buffer, result }) => {
                 let now = self.around.now;
@@ -424,6 +424,10 @@ impl Worker {
 
     /// What this process has done, while the master still listens.
     fn say_last_words(&mut self) {
+        let left = self.passing.waiting();
+        if left > 0 {
+            log::warn!("closing {left} idle connections, which nobody took over in time");
+        }
         let message = Message::WorkerMetrics {
             worker_id: self.id,
             total_requests: self.requests,
@@ -539,6 +543,7 @@ impl Worker {
             self.acceptor.poll_timeout(),
             self.lifecycle.poll_timeout(),
             self.recycle.poll_timeout(),
+            self.passing.poll_timeout(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
