@@ -194,12 +194,12 @@ fn a_master_that_was_full_serves_again() {
     let master = server.pid();
     let open = || fs::read_dir(format!("/proc/{master}/fd")).unwrap().count();
     let before = open();
-    let mut served = server.connect();
-    assert_eq!(served.get("/plaintext").status(), 200);
+    let mut first = server.connect();
+    assert_eq!(first.get("/plaintext").status(), 200);
     for _ in 0..3 {
         let waiting: Vec<_> = (0..80).map(|_| server.connect()).collect();
         eventually("the master is full", || open() >= before + 40);
-        drop((mem::replace(&mut served, server.connect()), waiting));
-        assert_eq!(served.get("/plaintext").status(), 200);
+        drop((mem::replace(&mut first, server.connect()), waiting));
+        assert_eq!(first.get("/plaintext").status(), 200);
     }
 }
