@@ -26,6 +26,16 @@ pub enum Op {
         fd: RawFd,
         /// Stay armed after the first connection: all that wait are accepted at once.
         multishot: bool,
+        /// While no connection is there, wait; else that is [`Errno::AGAIN`], which then is also
+        /// what ends a `multishot` one. Of the rings that wait at one socket the kernel wakes but
+        /// the first for a connection, even one whose process is busy and won't come for it.
+        wait: bool,
+    },
+    /// Completes when a connection waits at a listening socket, and each time another one has come
+    /// that nobody has accepted yet, until cancelled. Wakes whoever asked for it, whoever else waits.
+    Watch {
+        /// A listening socket.
+        fd: RawFd,
     },
     /// Receives into buffers of `group`: once, or one completion per arrival until it ends.
     Recv {
@@ -112,6 +122,8 @@ pub enum Op {
 pub enum Outcome {
     /// A new connection, close-on-exec, or why the accepting ended.
     Accepted(Result<OwnedFd, Errno>),
+    /// A connection waits, or did a moment ago; or why the watch ended.
+    Watched(Result<(), Errno>),
     /// Bytes that arrived; `None` when the peer has sent its last.
     Received(Result<Option<Lease>, Errno>),
     /// The buffer, and how many of its bytes went out this time.
@@ -174,7 +186,8 @@ impl Outcome {
         groups: &[Rc<BufferRing>],
     ) -> Outcome {
         match op {
-            Op::Accept { .. } => Outcome::accepted(cqe),
+            Op::Accept { wait, .. } => Outcome::accepted(cqe, wait),
+            Op::Watch { .. } => Outcome::Watched(cqe.result().map(drop)),
             Op::Recv { group, .. } => Outcome::received(cqe, group, groups),
             Op::Send { buffer, .. } => Outcome::Sent { buffer, result: cqe.result() },
             Op::Read { mut buffer, .. } => {
@@ -211,14 +224,19 @@ impl Outcome {
     /// One of several completions of a multishot `op`, which stays armed.
     pub(crate) fn of_armed(op: &Op, cqe: Cqe, groups: &[Rc<BufferRing>]) -> Outcome {
         match op {
-            Op::Accept { .. } => Outcome::accepted(cqe),
+            Op::Accept { wait, .. } => Outcome::accepted(cqe, *wait),
+            Op::Watch { .. } => Outcome::Watched(cqe.result().map(drop)),
             Op::Recv { group, .. } => Outcome::received(cqe, *group, groups),
-            _ => unreachable!("only accept and recv are multishot"),
+            _ => unreachable!("only accept, watch and recv are multishot"),
         }
     }
 
-    fn accepted(cqe: Cqe) -> Outcome {
-        Outcome::Accepted(cqe.result().map(|fd| {
+    fn accepted(cqe: Cqe, waits: bool) -> Outcome {
+        let result = match cqe.result() {
+            Err(Errno::CANCELED) if !waits => Err(Errno::AGAIN), // see `Kernel::push`
+            result => result,
+        };
+        Outcome::Accepted(result.map(|fd| {
             // SAFETY: a successful accept returns a new descriptor that nobody else owns.
             unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
         }))

@@ -311,8 +311,9 @@ impl Stage {
     fn connection(&mut self) -> (OwnedFd, Box<dyn Peer>) {
         let listener = self.net.listener();
         let peer = self.net.connect(&listener);
-        let accept =
-            self.ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, "accept");
+        let accept = self
+            .ring
+            .push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, "accept");
         self.settle();
         self.ring.push(Op::Cancel { target: accept }, "cancel");
         self.settle();
@@ -404,8 +405,10 @@ impl Stage {
                 format!("{text:?} and {count} descriptors: {arrival:?}")
             }
             Outcome::ChildEnded(Ok(status)) => status.to_string(),
+            Outcome::Watched(Ok(())) => "somebody waits".to_owned(),
             Outcome::Closed(Ok(())) | Outcome::Cancelled(Ok(())) => "done".to_owned(),
             Outcome::Accepted(Err(errno))
+            | Outcome::Watched(Err(errno))
             | Outcome::Received(Err(errno))
             | Outcome::Sent { result: Err(errno), .. }
             | Outcome::Read { result: Err(errno), .. }
@@ -448,7 +451,7 @@ fn accepting() {
         let fd = listener.as_raw_fd();
         let _early: Vec<_> = (0..3).map(|_| stage.net.connect(&listener)).collect();
         stage.settle();
-        let accept = stage.push(Op::Accept { fd, multishot: true }, "accept");
+        let accept = stage.push(Op::Accept { fd, multishot: true, wait: true }, "accept");
         stage.settle();
         let _late = stage.net.connect(&listener);
         stage.settle();
@@ -457,7 +460,7 @@ fn accepting() {
         stage.settle();
         stage.push(Op::Cancel { target: accept }, "cancel again");
         stage.settle();
-        stage.push(Op::Accept { fd, multishot: true }, "accept again");
+        stage.push(Op::Accept { fd, multishot: true, wait: true }, "accept again");
         stage.settle();
         stage.look(&mut after);
         let mut queued = stage.net.connect(&listener);
@@ -482,17 +485,62 @@ fn accepting_one_at_a_time() {
         let fd = listener.as_raw_fd();
         let _early: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
         for _ in 0..3 {
-            stage.push(Op::Accept { fd, multishot: false }, "accept");
+            stage.push(Op::Accept { fd, multishot: false, wait: true }, "accept");
             stage.settle();
         }
         let _late: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
         stage.settle();
-        let accept = stage.push(Op::Accept { fd, multishot: false }, "accept");
+        let accept = stage.push(Op::Accept { fd, multishot: false, wait: true }, "accept");
         stage.settle();
         stage.push(Op::Cancel { target: accept }, "stale");
-        let accept = stage.push(Op::Accept { fd, multishot: false }, "accept");
+        let accept = stage.push(Op::Accept { fd, multishot: false, wait: true }, "accept");
         stage.settle();
         stage.push(Op::Cancel { target: accept }, "cancel");
+        stage.settle();
+    });
+}
+
+#[test]
+fn accepting_without_waiting() {
+    assert_same(|stage| {
+        let listener = stage.net.listener();
+        let fd = listener.as_raw_fd();
+        for multishot in [true, false] {
+            stage.push(Op::Accept { fd, multishot, wait: false }, "nobody");
+            stage.settle();
+            let _early: Vec<_> = (0..3).map(|_| stage.net.connect(&listener)).collect();
+            stage.settle();
+            for _ in 0..4 {
+                stage.push(Op::Accept { fd, multishot, wait: false }, "accept");
+                stage.settle();
+            }
+        }
+        let _late = stage.net.connect(&listener);
+        stage.settle();
+    });
+}
+
+#[test]
+fn watching_a_listener() {
+    assert_same(|stage| {
+        let listener = stage.net.listener();
+        let fd = listener.as_raw_fd();
+        let _early: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
+        stage.settle();
+        let watch = stage.push(Op::Watch { fd }, "watch");
+        stage.settle();
+        stage.settle(); // what was told isn't told again
+        let _more = stage.net.connect(&listener);
+        stage.settle();
+        stage.push(Op::Accept { fd, multishot: true, wait: false }, "accept");
+        stage.settle();
+        let _last = stage.net.connect(&listener);
+        stage.settle();
+        stage.push(Op::Accept { fd, multishot: false, wait: false }, "accept");
+        stage.settle();
+        stage.push(Op::Cancel { target: watch }, "cancel");
+        stage.settle();
+        let _unseen = stage.net.connect(&listener);
         stage.settle();
     });
 }
@@ -963,7 +1011,11 @@ fn cancelling_each_operation() {
         let listener = stage.net.listener();
         let child = common::child("exec sleep 600");
         let armed = [
-            stage.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, "accept"),
+            stage.push(
+                Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true },
+                "accept",
+            ),
+            stage.push(Op::Watch { fd: listener.as_raw_fd() }, "watch"),
             stage.recv(server.as_raw_fd(), false),
             stage.recv(server.as_raw_fd(), true),
             stage.read(reader.as_raw_fd(), 8),
@@ -990,7 +1042,7 @@ fn misusing_descriptors() {
         let listener = stage.net.listener();
         for fd in [-1, 1 << 30, server.as_raw_fd(), reader.as_raw_fd(), listener.as_raw_fd()] {
             let operations = [
-                stage.push(Op::Accept { fd, multishot: true }, "accept"),
+                stage.push(Op::Accept { fd, multishot: true, wait: true }, "accept"),
                 stage.recv(fd, false),
                 stage.recv(fd, true),
                 stage.send(fd, ""),

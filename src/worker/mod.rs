@@ -24,7 +24,7 @@ use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
 use crate::app::Service;
 use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
 use crate::figures::{Fault, Figures};
-use crate::process::accept::Acceptor;
+use crate::process::accept::{Acceptor, Company};
 use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
@@ -83,7 +83,7 @@ enum Turn {
 struct Parts {
     ring: Ring<Tag>,
     buffers: GroupId,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<(OwnedFd, Company)>,
     /// Where a steered listener's load is shown, for each of the `listeners`.
     slots: Vec<Option<&'static Slot>>,
     /// Descriptors from and to the master.
@@ -118,7 +118,6 @@ struct Worker {
     recycle: Recycle,
     /// The master has to be told once.
     owes_accept_stopped: bool,
-    owes_listeners_back: bool,
     around: Around,
     runtime: Rc<Runtime>,
     queue: Arc<WakeQueue>,
@@ -201,7 +200,6 @@ impl Worker {
             lifecycle: Lifecycle::new(channel, signals, limit),
             recycle,
             owes_accept_stopped: false,
-            owes_listeners_back: false,
             around: Around {
                 now,
                 nanos: 0,
@@ -257,7 +255,7 @@ impl Worker {
         self.acceptor.handle_time(now, &mut self.ring, self.table.len());
         self.publish(clock());
         self.speak(now);
-        self.passing.flush(&mut self.ring);
+        self.passing.flush(now, &mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
@@ -325,9 +323,13 @@ impl Worker {
                         self.around.traffic.accepted += 1;
                         self.on_connection(socket, Origin::Accepted, 0);
                     }
-                    Err(Errno::CANCELED) => {}
+                    Err(Errno::CANCELED | Errno::AGAIN) => {}
                     Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
                 }
+                self.acceptor.arm(&mut self.ring, self.table.len());
+            }
+            (Tag::Accept { listener }, Outcome::Watched(result)) => {
+                self.acceptor.on_watched(listener, result, more, self.around.now);
                 self.acceptor.arm(&mut self.ring, self.table.len());
             }
             (Tag::Bell, Outcome::Read { result, .. }) => match result {
@@ -340,7 +342,7 @@ impl Worker {
                 self.on_delivery(Passing::on_received(&payload, fds, result));
             }
             (Tag::HandedOver, Outcome::SentFds { fds, result, .. }) => {
-                self.passing.on_sent(fds.len(), result);
+                self.passing.on_sent(fds, result, self.around.now);
             }
             (Tag::Channel | Tag::Signal, Outcome::Read { buffer, result }) => {
                 let now = self.around.now;
@@ -382,7 +384,7 @@ impl Worker {
                 self.connections += new;
                 shown.connections.set((self.table.len() + count) as u64);
                 shown.not_taken.add(missing as u64);
-                shown.taken.set(first + (count + missing) as u64 - 1);
+                shown.taken.set_last(first + (count + missing) as u64 - 1);
                 for ((socket, origin), number) in connections.into_iter().zip(first..) {
                     self.on_connection(socket, origin, number);
                 }
@@ -403,10 +405,9 @@ impl Worker {
     fn follow(&mut self, order: Order) {
         match order {
             Order::Drain => self.begin_drain(),
-            Order::AcceptAnew => self.acceptor.arm_anew(&mut self.ring, self.table.len()),
+            Order::AcceptAlone => self.acceptor.set_alone(&mut self.ring, self.table.len()),
             Order::GiveListenersBack => {
                 self.acceptor.give_back(&mut self.ring, self.table.len());
-                self.owes_listeners_back = true;
             }
             Order::Deliver(payload) => self.runtime.deliver(payload),
         }
@@ -418,10 +419,8 @@ impl Worker {
         if let Some(reason) = self.recycle.poll(now, self.requests, memory) {
             self.lifecycle.say(&Message::RecycleDue { reason }, &mut self.ring);
         }
-        if (self.owes_accept_stopped && self.acceptor.is_off())
-            || (self.owes_listeners_back && self.acceptor.has_given_back())
-        {
-            (self.owes_accept_stopped, self.owes_listeners_back) = (false, false);
+        if self.owes_accept_stopped && self.acceptor.is_off() {
+            self.owes_accept_stopped = false;
             self.lifecycle.say(&Message::AcceptStopped, &mut self.ring);
         }
         while self.lifecycle.may_say_more()
@@ -433,6 +432,10 @@ impl Worker {
 
     /// What this process has done, while the master still listens.
     fn say_last_words(&mut self) {
+        let left = self.passing.waiting();
+        if left > 0 {
+            log::warn!("closing {left} idle connections, which nobody took over in time");
+        }
         let message = Message::WorkerMetrics {
             worker_id: self.id,
             total_requests: self.requests,
@@ -557,6 +560,7 @@ impl Worker {
             self.acceptor.poll_timeout(),
             self.lifecycle.poll_timeout(),
             self.recycle.poll_timeout(),
+            self.passing.poll_timeout(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
