@@ -3,7 +3,9 @@
 mod common;
 
 use std::fs;
+use std::mem;
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -191,5 +193,29 @@ fn a_worker_holds_only_what_is_its_own() {
             .map(|own| format!("anon_inode:{own}"));
         // Its bell and the master's, ring and signals; two listeners and two lines to the master.
         assert_eq!(kinds, [&own[..], &["socket"; 4].map(str::to_owned)].concat());
+    }
+}
+
+/// The master has descriptors for so many clients and no more; others wait in the kernel's queue.
+#[test]
+fn a_master_that_was_full_serves_again() {
+    let program = env!("CARGO_BIN_EXE_uring-pool");
+    let script = format!(
+        "ulimit -n 100; exec {program} serve --listen 127.0.0.1:0 --workers 1 --accept dispatch \
+         --connections-max 1"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]);
+    let server = Server::of(command);
+    let master = server.pid();
+    let open = || fs::read_dir(format!("/proc/{master}/fd")).unwrap().count();
+    let before = open();
+    let mut first = server.connect();
+    assert_eq!(first.get("/plaintext").status(), 200);
+    for _ in 0..3 {
+        let waiting: Vec<_> = (0..80).map(|_| server.connect()).collect();
+        eventually("the master is full", || open() >= before + 40);
+        drop((mem::replace(&mut first, server.connect()), waiting));
+        assert_eq!(first.get("/plaintext").status(), 200);
     }
 }

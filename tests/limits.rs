@@ -114,8 +114,8 @@ fn at_the_limit_whoever_has_idled_longest_makes_room_be_it_silent_or_served() {
     let server = server("[limits]\nconnections_max = 3\n");
     let mut silent = server.connect();
     eventually("it is in", || server.status()["active_connections"] == 2);
-    let mut served = server.connect();
-    assert_eq!(served.get("/plaintext").status(), 200);
+    let mut answered = server.connect();
+    assert_eq!(answered.get("/plaintext").status(), 200);
     let mut busy = server.connect();
     busy.say("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello");
     // Each newcomer waits until somebody has idled for a second.
@@ -124,7 +124,7 @@ fn at_the_limit_whoever_has_idled_longest_makes_room_be_it_silent_or_served() {
     assert!(silent.is_closed_by_server());
     let mut second = server.connect();
     assert_eq!(second.get("/plaintext").status(), 200);
-    assert!(served.is_closed_by_server());
+    assert!(answered.is_closed_by_server());
     busy.say("world");
     assert_eq!(busy.hear().body(), "helloworld");
     drop((busy, first));

@@ -3,11 +3,18 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::load::Load;
 use common::observer::Observer;
-use common::{Client, MODES, Server, eventually, kill_hard, program};
+use common::{
+    Client, MODES, PATIENCE, Server, eventually, freeze, is_frozen, kill_hard, program, thaw,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -181,4 +188,104 @@ fn a_pool_grows_and_shrinks_as_often_as_one_likes() {
         assert_eq!(status["active_workers"], workers);
         eventually("nobody else is left", || server.workers().len() == workers);
     }
+}
+
+/// A worker that computes for long neither accepts nor ends, and is told of connections all the same.
+#[test]
+fn new_workers_serve_at_once_beside_an_old_one_that_is_busy() {
+    for mode in MODES {
+        let mut server = Server::start(&["--workers", "1", "--accept", mode]);
+        let old = server.workers()[0];
+        freeze(old);
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log("reloaded: 1 new workers serve");
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}");
+        }
+        assert!(is_frozen(old), "{mode}: nobody waited for it");
+        thaw(old);
+        eventually("it has left", || !server.workers().contains(&old));
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}: alone now");
+        }
+    }
+}
+
+/// A Unix socket is one for all workers.
+#[test]
+fn a_busy_worker_keeps_no_client_of_a_unix_socket_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    for mode in MODES {
+        let path = directory.path().join(mode);
+        let listen = format!("unix:{}", path.display());
+        let workers = ["--workers", "3", "--accept", mode];
+        let server = Server::start(&[&["--listen", &listen][..], &workers].concat());
+        for worker in server.workers() {
+            freeze(worker);
+            (0..20).for_each(|_| ask_unix(&path));
+            assert!(is_frozen(worker), "{mode}: nobody waited for it");
+            thaw(worker);
+        }
+    }
+}
+
+fn ask_unix(path: &Path) {
+    let mut client = UnixStream::connect(path).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"GET /plaintext HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+/// Few descriptors, hundreds of clients, and users whose descriptors under way are counted.
+#[test]
+fn every_idle_connection_outlives_a_reload_however_few_descriptors_there_are() {
+    let is_root = nix::unistd::geteuid().is_root();
+    for user in [None, Some("nobody")].iter().take(1 + usize::from(is_root)) {
+        for mode in MODES {
+            let program = env!("CARGO_BIN_EXE_uring-pool");
+            let user = user.map(|user| format!("--user {user}")).unwrap_or_default();
+            let script = format!(
+                "ulimit -n 200; exec {program} serve --listen 127.0.0.1:0 --workers 3 \
+                 --queue-max 1 --accept {mode} {user}"
+            );
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]);
+            let mut server = Server::of(command);
+            let mut idle: Vec<Client> = Vec::new();
+            for _ in 0..240 {
+                idle.push(server.connect());
+                assert_eq!(idle.last_mut().unwrap().get("/plaintext").status(), 200, "{mode}");
+            }
+            server.signal(Signal::SIGHUP);
+            server.wait_for_log("reloaded: 3 new workers serve");
+            for client in &mut idle {
+                assert_eq!(client.get("/plaintext").status(), 200, "{mode}{user}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_fails_a_reload_and_stalls_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pool.toml");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(&file, "listen = [\"127.0.0.1:0\"]\nworkers = 1\naccept = \"dispatch\"\n")
+        .unwrap();
+    let mut command = common::program();
+    command.args(["serve", "-c", file.to_str().unwrap()]);
+    let mut server = Server::of(command);
+    let listen = format!("listen = [\"127.0.0.1:0\", \"{}\"]\n", taken.local_addr().unwrap());
+    std::fs::write(&file, format!("{listen}workers = 1\naccept = \"dispatch\"\n")).unwrap();
+    let quickest = (0..3).map(|_| {
+        let begin = Instant::now();
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log("nothing changes");
+        begin.elapsed()
+    });
+    let quickest = quickest.min().unwrap(); // the machine may be busy, but hardly each time
+    assert!(quickest < Duration::from_millis(1500), "the master slept: {quickest:?}");
+    assert_eq!(server.connect().get("/plaintext").status(), 200);
 }

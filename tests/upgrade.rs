@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use common::load::Load;
 use common::observer::Observer;
 use common::{Client, MODES, Server, children, embedded};
-use common::{eventually, foster_parent, is_running, kill_hard};
+use common::{eventually, foster_parent, freeze, is_frozen, is_running, kill_hard, thaw};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -348,5 +348,29 @@ fn a_new_master_that_dies_while_the_old_one_ends_is_replaced_by_that() {
         gated.server.signal(Signal::SIGTERM);
         let (status, log) = gated.server.wait();
         assert!(status.success(), "{mode}: {log}");
+    }
+}
+
+#[test]
+fn a_new_master_serves_at_once_beside_an_old_worker_that_is_busy() {
+    foster_parent();
+    for mode in MODES {
+        let mut server = Server::start(&["--workers", "1", "--accept", mode]);
+        let busy = server.workers()[0];
+        freeze(busy);
+        server.signal(Signal::SIGUSR2);
+        let line = server.wait_for_log("upgrading: the new master has pid ");
+        let (_, new) = line.rsplit_once(' ').unwrap();
+        server.wait_for_log("upgraded: the new master serves");
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}");
+        }
+        assert!(is_frozen(busy), "{mode}: nobody waited for it");
+        thaw(busy);
+        assert!(server.child.wait().unwrap().success(), "{mode}");
+        server.succeed(new.parse().unwrap());
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}: alone now");
+        }
     }
 }

@@ -139,10 +139,10 @@ impl Kernel {
     pub(crate) fn push(&mut self, id: OpId, op: &mut Op, unheard: OpId) -> Option<Box<Scratch>> {
         let mut scratch = None;
         let entry = match op {
-            Op::Accept { fd, multishot: true } => {
+            Op::Accept { fd, multishot: true, .. } => {
                 opcode::AcceptMulti::new(Fd(*fd)).flags(libc::SOCK_CLOEXEC).build()
             }
-            Op::Accept { fd, multishot: false } => {
+            Op::Accept { fd, multishot: false, .. } => {
                 opcode::Accept::new(Fd(*fd), std::ptr::null_mut(), std::ptr::null_mut())
                     .flags(libc::SOCK_CLOEXEC)
                     .build()
@@ -150,6 +150,10 @@ impl Kernel {
             Op::Connect { fd, peer } => {
                 let address = peer.as_bytes();
                 opcode::Connect::new(Fd(*fd), address.as_ptr().cast(), address.len() as u32).build()
+            }
+            // Not exclusive, unlike the poll inside an accept: told of each arrival beside others.
+            Op::Watch { fd } => {
+                opcode::PollAdd::new(Fd(*fd), libc::POLLIN as u32).multi(true).build()
             }
             Op::Recv { fd, group, multishot: true } => {
                 opcode::RecvMulti::new(Fd(*fd), group.0).build()
@@ -231,6 +235,13 @@ impl Kernel {
             }
         };
         self.queue(entry.user_data(id.to_user_data()));
+        if let Op::Accept { wait: false, .. } = op {
+            // `IORING_ACCEPT_DONTWAIT` is of 6.10, and has a multishot accept wait all the same. An
+            // accept takes what is there when it is submitted; what is left of it then waits, and
+            // is cancelled by the next entry. (When it was over before, that finds nothing.)
+            let cancel = opcode::AsyncCancel::new(id.to_user_data()).build();
+            self.queue(cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(unheard.to_user_data()));
+        }
         scratch
     }
 

@@ -28,6 +28,16 @@ pub enum Op {
         fd: RawFd,
         /// Stay armed after the first connection: all that wait are accepted at once.
         multishot: bool,
+        /// While no connection is there, wait; else that is [`Errno::AGAIN`], which then is also
+        /// what ends a `multishot` one. Of the rings that wait at one socket the kernel wakes but
+        /// the first for a connection, even one whose process is busy and won't come for it.
+        wait: bool,
+    },
+    /// Completes when a connection waits at a listening socket, and each time another one has come
+    /// that nobody has accepted yet, until cancelled. Wakes whoever asked for it, whoever else waits.
+    Watch {
+        /// A listening socket.
+        fd: RawFd,
     },
     /// Connects a socket, as connect(2).
     Connect {
@@ -154,6 +164,8 @@ pub enum Outcome {
     Accepted(Result<OwnedFd, Errno>),
     /// The connection is established, or why not.
     Connected(Result<(), Errno>),
+    /// A connection waits, or did a moment ago; or why the watch ended.
+    Watched(Result<(), Errno>),
     /// Bytes that arrived; `None` when the peer has sent its last.
     Received(Result<Option<Lease>, Errno>),
     /// The buffer, and how many of its bytes went out this time.
@@ -228,7 +240,8 @@ impl Outcome {
         groups: &[Rc<BufferRing>],
     ) -> Outcome {
         match op {
-            Op::Accept { .. } => Outcome::accepted(cqe),
+            Op::Accept { wait, .. } => Outcome::accepted(cqe, wait),
+            Op::Watch { .. } => Outcome::Watched(cqe.result().map(drop)),
             Op::Connect { .. } => Outcome::Connected(cqe.result().map(drop)),
             Op::Recv { group, .. } => Outcome::received(cqe, group, groups),
             Op::Send { buffer, .. } => Outcome::Sent { buffer, result: cqe.result() },
@@ -275,14 +288,19 @@ impl Outcome {
     /// One of several completions of a multishot `op`, which stays armed.
     pub(crate) fn of_armed(op: &Op, cqe: Cqe, groups: &[Rc<BufferRing>]) -> Outcome {
         match op {
-            Op::Accept { .. } => Outcome::accepted(cqe),
+            Op::Accept { wait, .. } => Outcome::accepted(cqe, *wait),
+            Op::Watch { .. } => Outcome::Watched(cqe.result().map(drop)),
             Op::Recv { group, .. } => Outcome::received(cqe, *group, groups),
-            _ => unreachable!("only accept and recv are multishot"),
+            _ => unreachable!("only accept, watch and recv are multishot"),
         }
     }
 
-    fn accepted(cqe: Cqe) -> Outcome {
-        Outcome::Accepted(Outcome::descriptor(cqe))
+    /// Where the accept doesn't `wait`, its own cancellation says that nobody is there.
+    fn accepted(cqe: Cqe, waits: bool) -> Outcome {
+        Outcome::Accepted(match Outcome::descriptor(cqe) {
+            Err(Errno::CANCELED) if !waits => Err(Errno::AGAIN), // see `Kernel::push`
+            result => result,
+        })
     }
 
     /// The result of an accept or an open.

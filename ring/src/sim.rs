@@ -20,7 +20,7 @@
 //! let listener = world.listener();
 //! let client = world.connect(&listener);
 //!
-//! ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
+//! ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1);
 //! ring.turn(None).unwrap();
 //! let Outcome::Accepted(Ok(server)) = ring.poll_completion().unwrap().outcome else { panic!() };
 //!
@@ -312,12 +312,14 @@ impl Sim {
 
     pub(crate) fn push(&mut self, id: OpId, op: &mut Op) {
         let request = match op {
-            Op::Accept { fd, multishot } => {
-                Request::On { fd: *fd, work: Work::Accept { multishot: *multishot } }
+            Op::Accept { fd, multishot, wait } => {
+                let work = Work::Accept { multishot: *multishot, wait: *wait };
+                Request::On { fd: *fd, work }
             }
             Op::Connect { fd, peer } => {
                 Request::On { fd: *fd, work: Work::Connect { peer: Address::clone(peer) } }
             }
+            Op::Watch { fd } => Request::On { fd: *fd, work: Work::Watch { seen: 0 } },
             Op::Recv { fd, group, multishot } => {
                 Request::On { fd: *fd, work: Work::Recv { group: *group, multishot: *multishot } }
             }

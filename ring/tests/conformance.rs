@@ -27,13 +27,16 @@ use uring_ring::{
 /// Everything on a loopback happens well within it.
 const SETTLED: Duration = Duration::from_millis(15);
 
+/// An address, and what takes the next connection that was made to it.
+type Service = (Rc<Address>, Box<dyn FnMut() -> Box<dyn Peer>>);
+
 /// Who makes the other ends of descriptors.
 trait Net {
     fn listener(&mut self) -> OwnedFd;
     fn connect(&mut self, listener: &OwnedFd) -> Box<dyn Peer>;
     fn socket(&mut self) -> OwnedFd;
     /// Where somebody listens, and who takes the oldest connection there.
-    fn service(&mut self) -> (Rc<Address>, Box<dyn FnMut() -> Box<dyn Peer>>);
+    fn service(&mut self) -> Service;
     fn nowhere(&mut self) -> Rc<Address>;
     fn pipe(&mut self) -> (OwnedFd, Box<dyn Feed>);
     fn channel(&mut self) -> (OwnedFd, Box<dyn Master>);
@@ -90,7 +93,7 @@ impl Net for Real {
         socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap()
     }
 
-    fn service(&mut self) -> (Rc<Address>, Box<dyn FnMut() -> Box<dyn Peer>>) {
+    fn service(&mut self) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().into();
         let take = move || -> Box<dyn Peer> {
@@ -230,7 +233,7 @@ impl Net for World {
         World::socket(self)
     }
 
-    fn service(&mut self) -> (Rc<Address>, Box<dyn FnMut() -> Box<dyn Peer>>) {
+    fn service(&mut self) -> Service {
         let address = Rc::new(Address::from(SocketAddr::from(([192, 0, 2, 1], 80))));
         self.listen_at(&address);
         let (world, peer) = (self.clone(), Rc::clone(&address));
@@ -357,8 +360,9 @@ impl Stage {
     fn connection(&mut self) -> (OwnedFd, Box<dyn Peer>) {
         let listener = self.net.listener();
         let peer = self.net.connect(&listener);
-        let accept =
-            self.ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, "accept");
+        let accept = self
+            .ring
+            .push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, "accept");
         self.settle();
         self.ring.push(Op::Cancel { target: accept }, "cancel");
         self.settle();
@@ -453,10 +457,12 @@ impl Stage {
                 format!("{text:?} and {count} descriptors: {arrival:?}")
             }
             Outcome::ChildEnded(Ok(status)) => status.to_string(),
+            Outcome::Watched(Ok(())) => "somebody waits".to_owned(),
             Outcome::Connected(Ok(())) | Outcome::Closed(Ok(())) | Outcome::Cancelled(Ok(())) => {
                 "done".to_owned()
             }
             Outcome::Accepted(Err(errno))
+            | Outcome::Watched(Err(errno))
             | Outcome::Connected(Err(errno))
             | Outcome::Received(Err(errno))
             | Outcome::Sent { result: Err(errno), .. }
@@ -503,7 +509,7 @@ fn accepting() {
         let fd = listener.as_raw_fd();
         let _early: Vec<_> = (0..3).map(|_| stage.net.connect(&listener)).collect();
         stage.settle();
-        let accept = stage.push(Op::Accept { fd, multishot: true }, "accept");
+        let accept = stage.push(Op::Accept { fd, multishot: true, wait: true }, "accept");
         stage.settle();
         let _late = stage.net.connect(&listener);
         stage.settle();
@@ -512,7 +518,7 @@ fn accepting() {
         stage.settle();
         stage.push(Op::Cancel { target: accept }, "cancel again");
         stage.settle();
-        stage.push(Op::Accept { fd, multishot: true }, "accept again");
+        stage.push(Op::Accept { fd, multishot: true, wait: true }, "accept again");
         stage.settle();
         stage.look(&mut after);
         let mut queued = stage.net.connect(&listener);
@@ -537,17 +543,62 @@ fn accepting_one_at_a_time() {
         let fd = listener.as_raw_fd();
         let _early: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
         for _ in 0..3 {
-            stage.push(Op::Accept { fd, multishot: false }, "accept");
+            stage.push(Op::Accept { fd, multishot: false, wait: true }, "accept");
             stage.settle();
         }
         let _late: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
         stage.settle();
-        let accept = stage.push(Op::Accept { fd, multishot: false }, "accept");
+        let accept = stage.push(Op::Accept { fd, multishot: false, wait: true }, "accept");
         stage.settle();
         stage.push(Op::Cancel { target: accept }, "stale");
-        let accept = stage.push(Op::Accept { fd, multishot: false }, "accept");
+        let accept = stage.push(Op::Accept { fd, multishot: false, wait: true }, "accept");
         stage.settle();
         stage.push(Op::Cancel { target: accept }, "cancel");
+        stage.settle();
+    });
+}
+
+#[test]
+fn accepting_without_waiting() {
+    assert_same(|stage| {
+        let listener = stage.net.listener();
+        let fd = listener.as_raw_fd();
+        for multishot in [true, false] {
+            stage.push(Op::Accept { fd, multishot, wait: false }, "nobody");
+            stage.settle();
+            let _early: Vec<_> = (0..3).map(|_| stage.net.connect(&listener)).collect();
+            stage.settle();
+            for _ in 0..4 {
+                stage.push(Op::Accept { fd, multishot, wait: false }, "accept");
+                stage.settle();
+            }
+        }
+        let _late = stage.net.connect(&listener);
+        stage.settle();
+    });
+}
+
+#[test]
+fn watching_a_listener() {
+    assert_same(|stage| {
+        let listener = stage.net.listener();
+        let fd = listener.as_raw_fd();
+        let _early: Vec<_> = (0..2).map(|_| stage.net.connect(&listener)).collect();
+        stage.settle();
+        let watch = stage.push(Op::Watch { fd }, "watch");
+        stage.settle();
+        stage.settle(); // what was told isn't told again
+        let _more = stage.net.connect(&listener);
+        stage.settle();
+        stage.push(Op::Accept { fd, multishot: true, wait: false }, "accept");
+        stage.settle();
+        let _last = stage.net.connect(&listener);
+        stage.settle();
+        stage.push(Op::Accept { fd, multishot: false, wait: false }, "accept");
+        stage.settle();
+        stage.push(Op::Cancel { target: watch }, "cancel");
+        stage.settle();
+        let _unseen = stage.net.connect(&listener);
         stage.settle();
     });
 }
@@ -1061,7 +1112,11 @@ fn cancelling_each_operation() {
         let listener = stage.net.listener();
         let child = common::child("exec sleep 600");
         let armed = [
-            stage.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, "accept"),
+            stage.push(
+                Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true },
+                "accept",
+            ),
+            stage.push(Op::Watch { fd: listener.as_raw_fd() }, "watch"),
             stage.recv(server.as_raw_fd(), false),
             stage.recv(server.as_raw_fd(), true),
             stage.read(reader.as_raw_fd(), 8),
@@ -1091,7 +1146,7 @@ fn misusing_descriptors() {
         for fd in [-1, 1 << 30].into_iter().chain(sockets) {
             let operations = [
                 stage.push(Op::Connect { fd, peer: Rc::clone(&peer) }, "connect"),
-                stage.push(Op::Accept { fd, multishot: true }, "accept"),
+                stage.push(Op::Accept { fd, multishot: true, wait: true }, "accept"),
                 stage.recv(fd, false),
                 stage.recv(fd, true),
                 stage.send(fd, ""),
@@ -1105,7 +1160,7 @@ fn misusing_descriptors() {
             }
         }
         let fd = socket.as_raw_fd();
-        stage.push(Op::Accept { fd, multishot: true }, "accept");
+        stage.push(Op::Accept { fd, multishot: true, wait: true }, "accept");
         stage.recv(fd, false);
         stage.recv(fd, true);
         stage.send(fd, "x");

@@ -36,7 +36,7 @@ fn an_accept_stays_armed_and_completes_for_each_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut clients = vec![TcpStream::connect(address).unwrap()]; // one waits already
-    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1);
     for round in 0..5_u8 {
         let completion = next(&mut ring);
         assert!(completion.more);
@@ -58,7 +58,7 @@ fn a_one_shot_accept_takes_one_connection_and_leaves_the_others() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let clients = [(); 3].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
     for client in &clients {
-        ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: false }, 1);
+        ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: false, wait: true }, 1);
         let completion = next(&mut ring);
         assert!(!completion.more);
         let server = accepted(completion);
@@ -74,7 +74,7 @@ fn a_one_shot_accept_takes_one_connection_and_leaves_the_others() {
 fn a_cancelled_accept_leaves_the_queue_to_its_successor() {
     let mut ring = ring();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let accept = ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
+    let accept = ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1);
     assert_quiet(&mut ring);
     ring.push(Op::Cancel { target: accept }, 2);
     let [accept, cancel] = next_by_tag(&mut ring, 2).try_into().unwrap();
@@ -83,7 +83,7 @@ fn a_cancelled_accept_leaves_the_queue_to_its_successor() {
 
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     assert_quiet(&mut ring);
-    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 3);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 3);
     let successor = next(&mut ring);
     assert_eq!(successor.tag, 3);
     accepted(successor);
@@ -140,6 +140,60 @@ fn a_connection_that_nobody_takes_is_refused() {
     let socket = tcp_socket();
     ring.push(Op::Connect { fd: socket.as_raw_fd(), peer: Rc::new(free.into()) }, 1);
     assert_eq!(connected(&next(&mut ring)), Err(Errno::REFUSED));
+}
+
+#[test]
+fn an_accept_that_does_not_wait_takes_what_is_there_and_ends() {
+    let mut ring = ring();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let accept = |multishot| Op::Accept { fd: listener.as_raw_fd(), multishot, wait: false };
+    for waiting in 0..5 {
+        let address = listener.local_addr().unwrap();
+        let _clients: Vec<_> = (0..waiting).map(|_| TcpStream::connect(address).unwrap()).collect();
+        ring.push(accept(true), waiting);
+        for _ in 0..waiting {
+            let completion = next(&mut ring);
+            assert!(completion.more);
+            accepted(completion);
+        }
+        for multishot in [true, false] {
+            if !multishot {
+                ring.push(accept(false), waiting);
+            }
+            let end = next(&mut ring);
+            assert!(matches!(end.outcome, Outcome::Accepted(Err(Errno::AGAIN))), "{end:?}");
+            assert!(!end.more);
+        }
+        assert_quiet(&mut ring);
+        assert_eq!(ring.in_flight(), 0);
+    }
+}
+
+#[test]
+fn a_watch_tells_of_each_connection_that_a_busy_ring_was_told_of_first() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fd = listener.as_raw_fd();
+    let (mut busy, mut watchers) = (ring(), [ring(), ring()]);
+    busy.push(Op::Accept { fd, multishot: true, wait: true }, 1);
+    assert_quiet(&mut busy); // and it won't enter the kernel again until the end
+    for watcher in &mut watchers {
+        watcher.push(Op::Watch { fd }, 2);
+        assert_quiet(watcher);
+    }
+    for _ in 0..5 {
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let told = watchers.each_mut().map(next);
+        assert!(
+            told.iter().all(|told| told.more && matches!(told.outcome, Outcome::Watched(Ok(()))))
+        );
+        let [first, second] = &mut watchers;
+        first.push(Op::Accept { fd, multishot: false, wait: false }, 3);
+        accepted(next(first));
+        second.push(Op::Accept { fd, multishot: true, wait: false }, 3);
+        let nobody = next(second).outcome;
+        assert!(matches!(nobody, Outcome::Accepted(Err(Errno::AGAIN))), "{nobody:?}");
+    }
+    assert_quiet(&mut busy);
 }
 
 // Recv.
@@ -741,13 +795,13 @@ fn completions_that_overflow_their_queue_are_not_lost() {
     let mut ring = ring_of(1, features()); // four completions fit
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1);
     let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
     let mut servers = Vec::new();
     while servers.len() < clients.len() {
         let completion = next(&mut ring);
         if !completion.more {
-            ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1); // overflow ends a multishot
+            ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1); // overflow ends a multishot
         }
         servers.push(TcpStream::from(accepted(completion)));
     }
@@ -811,7 +865,9 @@ fn a_restricted_ring_refuses_no_operation_that_there_is() {
     let stale = ring.push(Op::Close { fd: spare, cancel: false }, 0);
     next(&mut ring);
     let operations = [
-        Op::Accept { fd: listener.as_raw_fd(), multishot: true },
+        Op::Watch { fd: listener.as_raw_fd() },
+        Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true },
+        Op::Accept { fd: listener.as_raw_fd(), multishot: false, wait: false },
         Op::Recv { fd, group, multishot: false },
         Op::Recv { fd, group, multishot: true },
         Op::Send { fd, buffer: b"one".to_vec().into() },
@@ -841,6 +897,7 @@ fn a_restricted_ring_refuses_no_operation_that_there_is() {
     }
     for Completion { tag, outcome, .. } in next_by_tag(&mut ring, count) {
         let (Outcome::Accepted(Err(errno))
+        | Outcome::Watched(Err(errno))
         | Outcome::Received(Err(errno))
         | Outcome::Sent { result: Err(errno), .. }
         | Outcome::Read { result: Err(errno), .. }
@@ -892,7 +949,7 @@ fn a_dropped_ring_ends_its_operations_and_gives_back_what_they_owned() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (server, mut client) = connection();
     let (mut reader, mut writer) = pipe().unwrap();
-    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1);
     ring.push(Op::Recv { fd: server.as_raw_fd(), group, multishot: true }, 2);
     ring.push(Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(64) }, 3);
 

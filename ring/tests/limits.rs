@@ -53,7 +53,7 @@ fn an_accept_out_of_descriptors_ends_and_the_queue_keeps_the_connections() {
     let mut ring = ring();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let accept = || Op::Accept { fd: listener.as_raw_fd(), multishot: true };
+    let accept = || Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true };
 
     ring.push(accept(), 1);
     assert_quiet(&mut ring);

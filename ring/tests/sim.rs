@@ -61,7 +61,10 @@ impl Echo {
         let (mut ring, world) = Ring::simulated(plan);
         let group = ring.add_buffers(4, 64).unwrap();
         let listener = world.listener();
-        ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, Tag::Accept);
+        ring.push(
+            Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true },
+            Tag::Accept,
+        );
         let (conns, log) = (BTreeMap::new(), Vec::new());
         Echo { ring, world, group, listener, conns, next_conn: 0, log }
     }
@@ -83,7 +86,7 @@ impl Echo {
             (Tag::Accept, Outcome::Accepted(accepted)) => {
                 if !more {
                     self.ring.push(
-                        Op::Accept { fd: self.listener.as_raw_fd(), multishot: true },
+                        Op::Accept { fd: self.listener.as_raw_fd(), multishot: true, wait: true },
                         Tag::Accept,
                     );
                 }
@@ -191,6 +194,7 @@ fn summary(outcome: &Outcome) -> Summary {
         | Outcome::ReadAt { .. }
         | Outcome::Writable(_)
         | Outcome::Opened(_) => unreachable!("an echo server has no files and passes nothing"),
+        Outcome::Watched(result) => (result.map(|()| 0), none()),
         Outcome::ChildEnded(result) => (result.map(|_| 0), none()),
     }
 }
@@ -393,7 +397,7 @@ fn running_out_of_buffers_and_descriptors_leaves_what_waits() {
         let client = world.connect(&listener);
         client.write(b"x");
         let server = loop {
-            ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
+            ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1);
             let completion = settle(&mut ring).remove(0);
             match completion.outcome {
                 Outcome::Accepted(Ok(fd)) => break fd,
@@ -819,7 +823,7 @@ fn a_dropped_ring_ends_what_is_in_flight_and_runs_what_was_pushed() {
     let listener = world.listener();
     let (armed, armed_client) = world.connection();
     let (pushed, pushed_client) = world.connection();
-    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, 1);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, 1);
     ring.push(Op::Recv { fd: armed.as_raw_fd(), group, multishot: true }, 2);
     let accepted_client = world.connect(&listener);
     armed_client.write(b"kept");

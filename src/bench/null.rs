@@ -95,7 +95,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> io::Result<()> {
     let group = ring.add_buffers(BUFFERS, BUFFER_BYTES)?;
     let sheet = Bytes::from(RESPONSE.repeat(BATCH_MAX));
     let mut conns: Vec<Option<Conn>> = Vec::new();
-    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true }, Tag::Accept);
+    ring.push(Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true }, Tag::Accept);
     while !stop.load(Ordering::Relaxed) {
         ring.turn(Some(LOOK))?;
         while let Some(completion) = ring.poll_completion() {
@@ -131,7 +131,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> io::Result<()> {
                     answer(&mut ring, conn, number, &sheet);
                 }
                 (Tag::Accept, _) => {
-                    let op = Op::Accept { fd: listener.as_raw_fd(), multishot: true };
+                    let op = Op::Accept { fd: listener.as_raw_fd(), multishot: true, wait: true };
                     ring.push(op, Tag::Accept);
                 }
                 _ => {}

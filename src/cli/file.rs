@@ -80,7 +80,6 @@ struct Compression {
 
 #[derive(serde::Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "the keys are named so")]
 struct Limits {
     head_bytes_max: Option<Of<Bytes<u16>>>,
     target_bytes_max: Option<Of<Bytes<u16>>>,

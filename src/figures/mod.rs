@@ -4,7 +4,8 @@
 mod black_box;
 mod histogram;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 pub(crate) use black_box::{BlackBox, InFlight, Parked, Unfinished};
 pub(crate) use histogram::{Durations, Histogram};
@@ -136,6 +137,19 @@ impl Counter {
     /// As [`add`](Counter::add), while others may do so as well.
     pub(crate) fn add_among_others(&self, count: u64) {
         self.0.fetch_add(count, Relaxed);
+    }
+
+    /// As [`set`](Counter::set). Whoever sees this value by [`read_after`](Counter::read_after) sees
+    /// everything that was set before it, too.
+    #[inline]
+    pub(crate) fn set_last(&self, value: u64) {
+        self.0.store(value, Release);
+    }
+
+    /// See [`set_last`](Counter::set_last).
+    #[inline]
+    pub(crate) fn read_after(&self) -> u64 {
+        self.0.load(Acquire)
     }
 
     #[inline]

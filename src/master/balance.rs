@@ -56,12 +56,13 @@ pub trait Balancer {
         let _ = worker_id;
     }
 
-    /// A worker has closed a connection.
+    /// A worker has closed a connection, handed it over, or ended with it: sooner or later this is
+    /// told of each that was [established](Balancer::on_connection_established).
     fn on_connection_closed(&mut self, worker_id: usize) {
         let _ = worker_id;
     }
 
-    /// A worker has ended, and its connections with it. A successor has the same id.
+    /// A worker has ended, and there is no other one with this id yet.
     fn on_worker_removed(&mut self, worker_id: usize) {
         let _ = worker_id;
     }

@@ -16,6 +16,7 @@ use nix::unistd::{Pid, getppid};
 use uring_ring::Features;
 
 use crate::config::Identity;
+use crate::process::accept::Company;
 use crate::process::channel::Limit;
 use crate::process::scoreboard::WorkerPage;
 use crate::process::seat::Seat;
@@ -32,6 +33,8 @@ pub(super) struct Birth {
     pub(super) bell: OwnedFd,
     pub(super) limit: Limit,
     pub(super) listeners: Vec<OwnedFd>,
+    /// Who else may accept from them.
+    pub(super) companies: Vec<Company>,
     /// Where their loads are shown.
     pub(super) slots: Vec<Option<&'static Slot>>,
     pub(super) page: &'static WorkerPage,
@@ -78,6 +81,7 @@ impl Birth {
             passing,
             bell,
             limit,
+            companies,
             slots,
             ..
         } = self;
@@ -95,6 +99,7 @@ impl Birth {
             worker_id,
             core,
             listeners,
+            companies,
             channel,
             passing,
             bell,

@@ -49,6 +49,8 @@ pub(super) struct Child {
     pub(super) is_heard: bool,
     /// Everything that it handed over has been received.
     pub(super) is_emptied: bool,
+    /// What it hands over has to wait.
+    pub(super) is_parked: bool,
 }
 
 /// How long to wait for the last words of a process that has ended: the lines to it end with it,
@@ -81,19 +83,25 @@ impl Children {
         self.living.iter().find_map(|(life, child)| {
             let (end, at) = child.end?;
             let is_settled = child.is_heard && child.is_emptied;
-            (is_settled || at + ESTATE_GRACE <= now).then_some((*life, end))
+            let is_over = is_settled || (at + ESTATE_GRACE <= now && !child.is_parked);
+            is_over.then_some((*life, end))
         })
     }
 
     /// When to ask for those who have [`ended`](Children::ended) without an event.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let ends = self.living.values().filter_map(|child| child.end);
+        let heard = self.living.values().filter(|child| !child.is_parked);
+        let ends = heard.filter_map(|child| child.end);
         ends.map(|(_, at)| at + ESTATE_GRACE).min()
     }
 
     /// Keeps listening to what an ended process has left behind.
     pub(super) fn keep_estate(&mut self, life: Life, channel: OwnedFd) {
         self.estates.insert(life, channel);
+    }
+
+    pub(super) fn has_estates(&self) -> bool {
+        !self.estates.is_empty()
     }
 
     /// What is kept of an ended process.
@@ -104,6 +112,16 @@ impl Children {
     /// Nothing is left of it any more.
     pub(super) fn take_estate(&mut self, life: Life) -> Option<OwnedFd> {
         self.estates.remove(&life)
+    }
+
+    /// Those whose parcels had to wait, and need no longer.
+    pub(super) fn unpark(&mut self, now: Instant) -> Vec<(Life, RawFd)> {
+        let parked = self.living.iter_mut().filter(|(_, child)| child.is_parked);
+        let unparked = parked.map(|(life, child)| {
+            child.hear(false, now);
+            (*life, child.passing.as_raw_fd())
+        });
+        unparked.collect()
     }
 
     /// Takes out a process.
@@ -134,6 +152,16 @@ impl Children {
         };
         let estates = self.estates.values().map(AsRawFd::as_raw_fd);
         self.living.values().flat_map(lines).chain(estates)
+    }
+}
+
+impl Child {
+    /// It handed something over. What else it has left behind, it has time for anew.
+    pub(super) fn hear(&mut self, is_parked: bool, now: Instant) {
+        self.is_parked = is_parked;
+        if let Some((_, at)) = &mut self.end {
+            *at = now;
+        }
     }
 }
 
@@ -173,6 +201,7 @@ mod tests {
             end: None,
             is_heard: false,
             is_emptied: false,
+            is_parked: false,
         }
     }
 

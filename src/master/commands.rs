@@ -16,7 +16,8 @@ use super::end::End;
 use super::handle::Wish;
 use super::notice::{Cause, Fate, Notice};
 use super::pool::{Command, Event, Pool, Rules, Verdict, Wanted};
-use super::{Master, Ready, Tag, cause_of};
+use super::upgrade::NewMaster;
+use super::{ESTATES_MAX, Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
 use crate::process::listen::{Listener, Listeners};
@@ -40,6 +41,7 @@ impl Master<'_> {
             Command::Fork(life) => events.extend(self.fork(life, false, now)),
             Command::ForkNext(life) => events.extend(self.fork(life, true, now)),
             Command::Send(life, message) => self.send(life, &message),
+            Command::TellAlone(life) => self.send(life, &Message::Alone),
             Command::Kill(life) => self.children.signal(life, Number::SIGKILL),
             Command::Examine(life) => self.examine(life),
             Command::Serve(life) => self.on_serving(life),
@@ -56,18 +58,15 @@ impl Master<'_> {
             Command::KillUpgrade => self.signal_heir(Number::SIGKILL),
             Command::ForwardReload => self.signal_heir(Number::SIGHUP),
             Command::Resume => self.resume(),
-            Command::TellUpgradeAcceptAnew => {
-                if let Some(new) = &self.heir {
-                    new.say(&Message::AcceptAnew, self.limit, &mut self.ring);
-                }
-            }
             Command::StopAccepting => self.dispatching.stop(&mut self.ring),
             Command::Tell(notice) => self.tell(&notice),
             Command::TellOf(life, fate) => self.tell_of(life, &fate),
             Command::Finish(verdict) => {
-                if verdict == Verdict::Upgraded {
+                let is_upgraded = verdict == Verdict::Upgraded;
+                if is_upgraded {
                     self.listeners.leave_files();
                 }
+                self.finish_by = is_upgraded.then_some(now + ESTATES_MAX);
                 self.finishing = Some(verdict);
             }
         }
@@ -86,10 +85,10 @@ impl Master<'_> {
         })
     }
 
-    /// Frees the pages of other masters' workers that have ended.
-    pub(super) fn release_dead(&self) {
+    /// Frees the pages of other masters' workers that have ended. Whether there was any such worker.
+    pub(super) fn release_dead(&self) -> bool {
         let is_own = |page: &WorkerPage| self.children.iter().any(|(_, it)| ptr::eq(it.page, page));
-        self.scoreboard.release_dead(is_own);
+        self.scoreboard.release_dead(is_own)
     }
 
     fn try_fork(&mut self, life: Life, is_next: bool, now: Instant) -> Result<(), End> {
@@ -111,6 +110,7 @@ impl Master<'_> {
             slots.get(listener.slot?)
         };
         let slots = listeners.iter().map(slot).collect();
+        let companies = listeners.iter().map(|listener| listener.company).collect();
         let its_passing = passing_far.as_fd().try_clone_to_owned()?;
         let bell = self.bell.as_fd().try_clone_to_owned()?;
         let core = self.cpus.core_of(worker);
@@ -130,6 +130,7 @@ impl Master<'_> {
                     bell,
                     limit: self.limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
+                    companies,
                     slots,
                     page,
                     features: self.features,
@@ -159,6 +160,7 @@ impl Master<'_> {
                     end: None,
                     is_heard: false,
                     is_emptied: false,
+                    is_parked: false,
                 };
                 self.ring.push(Op::WaitChild { pid: pid.as_raw() }, Tag::Ended(life));
                 self.push_read(message_fd, self.limit.read_buffer(), Tag::Message(life));
@@ -465,6 +467,26 @@ impl Master<'_> {
 
     fn tell_of(&mut self, life: Life, fate: &Fate) {
         log::log!(fate.level(), "{} {fate}", self.name_of(life));
+    }
+
+    /// Whether there are descriptors for what is handed over: one parcel on each line, at least.
+    pub(super) fn has_room(&self) -> bool {
+        let for_heir = self.heir.as_ref().map_or(0, NewMaster::held);
+        self.dispatching.has_room(for_heir)
+    }
+
+    /// Goes on to receive where that had to wait for room.
+    pub(super) fn receive_parked(&mut self, now: Instant) {
+        if !self.has_room() {
+            return;
+        }
+        for (life, fd) in self.children.unpark(now) {
+            self.receive_from(life, fd);
+        }
+        if let Some(old) = self.predecessor.as_mut().filter(|old| old.is_parked) {
+            old.is_parked = false;
+            old.receive(&mut self.ring);
+        }
     }
 
     /// Waits for what a worker hands over.

@@ -36,6 +36,9 @@ impl Master<'_> {
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.on_accepted(listener, result, more, now);
             }
+            (Tag::Accept { listener }, Outcome::Watched(result)) => {
+                self.dispatching.on_watched(listener, result, more, now, &mut self.ring);
+            }
             (Tag::Passed(life), Outcome::SentFds { fds, result, .. }) => {
                 self.dispatching.on_passed(life, fds, result, now);
             }
@@ -52,7 +55,11 @@ impl Master<'_> {
                     return Ok(());
                 }
                 self.on_handed_over(life, Parcel::decode(&payload).as_ref(), fds, now);
-                self.receive_from(life, fd);
+                let has_room = self.has_room();
+                self.children.get_mut(life).expect("just found").hear(!has_room, now);
+                if has_room {
+                    self.receive_from(life, fd);
+                }
             }
             (Tag::Reclaimed(life), Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_reclaimed(life, &payload, fds, result, now);
@@ -89,13 +96,13 @@ impl Master<'_> {
             (Tag::NewMasterEnded(number), Outcome::ChildEnded(result)) => {
                 self.on_new_master_ended(number, result, events);
             }
-            (Tag::Forwarded(number), Outcome::SentFds { result, .. }) => {
+            (Tag::Forwarded(number), Outcome::SentFds { fds, result, .. }) => {
                 if let Some(new) = self.heir_of(number) {
-                    new.on_forwarded(result);
+                    new.on_forwarded(fds, result, now);
                 }
             }
             (Tag::OldMasterSaid, Outcome::Read { buffer, result }) => {
-                self.on_old_master_said(&buffer, result, events);
+                self.on_old_master_said(&buffer, result, now);
             }
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
@@ -155,7 +162,7 @@ impl Master<'_> {
                 self.ring.push(Op::Close { fd, cancel: false }, Tag::Closed);
             }
             log::debug!("the kernel has cleared away what worker {} left", life.worker);
-            return events.push(Event::EstateGone);
+            return events.push(Event::EstateGone(life));
         }
         let Some(child) = self.children.get(life) else { return };
         let channel = child.channel.as_raw_fd();
@@ -195,7 +202,7 @@ impl Master<'_> {
                 self.foreign.watch(|| self.around.on_message(life.worker, payload));
             }
             Message::Shutdown { .. }
-            | Message::AcceptAnew
+            | Message::Alone
             | Message::ListenersBack
             | Message::TakeOver
             | Message::TakenOver => {
@@ -228,8 +235,11 @@ impl Master<'_> {
                 let lost = self.children.get(life).map_or(0, Child::connections);
                 self.scoreboard.pool().lost.add_among_others(lost);
             }
-            events.push(Event::WorkerEnded(life, end));
             let Some(child) = self.children.remove(life) else { return };
+            if !child.is_heard {
+                events.push(Event::EstateLeft(life));
+            }
+            events.push(Event::WorkerEnded(life, end));
             self.dispatching.on_gone(life, child.page);
             let state = if end.is_clean() { State::Stopped } else { State::Failed };
             child.page.on_end(child.pid.as_raw().unsigned_abs(), state);
@@ -237,9 +247,6 @@ impl Master<'_> {
             self.ring.push(Op::Close { fd: child.passing, cancel: true }, Tag::Closed);
             if child.is_heard {
                 self.ring.push(Op::Close { fd: child.channel, cancel: true }, Tag::Closed);
-                if !end.is_clean() {
-                    events.push(Event::EstateGone);
-                }
             } else {
                 // The ring of a process outlives it by the time that the kernel takes to clear it
                 // away. Until then its accepts are told of connections, and its read of the
@@ -337,12 +344,7 @@ impl Master<'_> {
         }
     }
 
-    fn on_old_master_said(
-        &mut self,
-        packet: &[u8],
-        result: Result<usize, Errno>,
-        events: &mut Vec<Event>,
-    ) {
+    fn on_old_master_said(&mut self, packet: &[u8], result: Result<usize, Errno>, now: Instant) {
         let Some(old) = &mut self.predecessor else { return };
         if result.is_err() || packet.is_empty() {
             log::info!("the old master (pid {}) has gone", old.pid);
@@ -352,14 +354,11 @@ impl Master<'_> {
             if old.is_told && !self.is_in_charge {
                 self.take_over();
             }
-            self.release_dead();
-            return events.push(Event::AcceptAnew);
+            self.dispatching.set_alone(&mut self.ring);
+            self.orphans_at = Some(now);
+            return;
         }
         match self.limit.decode(packet) {
-            Ok(Message::AcceptAnew) => {
-                self.dispatching.accept_anew(&mut self.ring);
-                events.push(Event::AcceptAnew);
-            }
             Ok(Message::TakeOver) if self.is_in_charge => {}
             Ok(Message::TakeOver) => self.take_over(),
             Ok(other) => log::warn!("the old master said {other:?}"),
@@ -377,15 +376,19 @@ impl Master<'_> {
         result: Result<Arrival, Errno>,
         now: Instant,
     ) {
-        let Some(old) = &self.predecessor else { return };
         if matches!(result, Ok(Arrival::End) | Err(_)) {
             return; // its messages say whether it has gone
         }
-        old.receive(&mut self.ring);
         if let Some(Parcel::Connections { origins, .. }) = Parcel::decode(payload) {
             for (connection, origin) in fds.into_iter().zip(origins) {
                 self.dispatching.on_connection_of_old_master(connection, origin, now);
             }
+        }
+        let has_room = self.has_room();
+        let Some(old) = &mut self.predecessor else { return };
+        old.is_parked = !has_room;
+        if has_room {
+            old.receive(&mut self.ring);
         }
     }
 }

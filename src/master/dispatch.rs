@@ -10,7 +10,8 @@
 //!   left is taken back as soon as another worker has room. When none has, it stays: it is as well
 //!   off there as in the queue, and moving it about would serve nobody.
 //! - The queue is in order of arrival, whoever had a connection meanwhile, so it is in order of
-//!   deadlines too. What has been in it once is never refused because it is full.
+//!   deadlines too. What has been in it once is never refused because it is full, and neither is
+//!   what a worker hands over: its client has been served here before.
 //!
 //! `F` is a connection: a descriptor, or a number in tests.
 //!
@@ -347,7 +348,7 @@ impl<F> Dispatcher<F> {
         while let Some(waiting) = queue.pop_expired(now) {
             commands.push(refuse(waiting, Refusal::QueueTimeout));
         }
-        while queue.len() > self.queue_max
+        while queue.accepted() > self.queue_max
             && let Some(waiting) = queue.pop_newcomer(self.admitted)
         {
             commands.push(refuse(waiting, Refusal::QueueFull));

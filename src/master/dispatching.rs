@@ -20,15 +20,25 @@ use super::{Master, Tag};
 use crate::config::PoolConfig;
 use crate::process::accept::Acceptor;
 use crate::process::clock::monotonic_nanos;
-use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
+use crate::process::cpus::Cpus;
+use crate::process::parcel::{DESCRIPTORS_MAX, HANDED_OVER_MAX, Origin, Parcel};
 use crate::process::scoreboard::{Scoreboard, WorkerPage};
 
 /// After workers were asked to tell, what they did while they didn't know yet is looked up once
 /// more: stores of another core are seen within some nanoseconds.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
-/// Descriptors of the master that aren't clients: sockets, lines to workers, and some to spare.
-const DESCRIPTORS_RESERVED: u64 = 256;
+/// Descriptors of the master that are neither clients nor lines to workers: sockets, and some to
+/// spare for what is open for a moment (a file of settings, the programs of an upgrade). A quarter of a
+/// limit so low that this is much.
+const DESCRIPTORS_RESERVED: usize = 128;
+
+/// Lines to a worker, of which there may be two in each place for a while; its listener; and what one
+/// of them hands over at a time.
+const DESCRIPTORS_PER_WORKER: usize = 2 * 3 + 1 + HANDED_OVER_MAX;
+
+/// Connections that the master takes however few descriptors there are: what is beyond waits.
+const CONNECTIONS_MIN: usize = 16;
 
 /// Whoever handed a connection over in another master is no worker of ours.
 const STRANGER: Life = Life { worker: usize::MAX, number: 0 };
@@ -45,10 +55,10 @@ pub(super) struct Dispatching {
     reclaimed: BTreeMap<Life, Vec<Range<u64>>>,
     pub(super) waits_for_room: bool,
     look_again_at: Option<Instant>,
-    /// Sockets have another descriptor, and both were armed for a moment.
-    owes_anew: bool,
-    /// Connections that the dispatcher has: those that wait, and copies of those on their way.
+    /// Connections that came, and haven't been given to anybody for good.
     held: usize,
+    /// Handed over, and closed in this turn because nobody had room for them.
+    lost: usize,
 }
 
 impl Dispatching {
@@ -57,30 +67,45 @@ impl Dispatching {
         Dispatching {
             dispatcher: Dispatcher::new(config, balancer, address_of),
             commands: Vec::new(),
-            acceptor: Acceptor::new(Vec::new(), connections_max(), tag, Tag::Cancel),
+            acceptor: Acceptor::new(Vec::new(), connections_max(config), tag, Tag::Cancel),
             refusals: Refusals::default(),
             connections_max: BTreeMap::new(),
             reclaimed: BTreeMap::new(),
             waits_for_room: false,
             look_again_at: None,
-            owes_anew: false,
             held: 0,
+            lost: 0,
         }
     }
 
     /// Accepts from these sockets, and no longer from others.
     pub(super) fn listen(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>) {
-        let open = self.open();
-        self.acceptor.replace(sockets, ring, open);
-        self.owes_anew = true;
+        self.acceptor.replace(sockets, ring, self.open());
     }
 
-    pub(super) fn accept_anew(&mut self, ring: &mut Ring<Tag>) {
-        let open = self.open();
-        self.acceptor.arm_anew(ring, open);
+    /// No other master accepts from these sockets.
+    pub(super) fn set_alone(&mut self, ring: &mut Ring<Tag>) {
+        self.acceptor.set_alone(ring, self.open());
     }
 
-    /// Connections that are here, which counts against the limit of descriptors.
+    pub(super) fn on_watched(
+        &mut self,
+        listener: usize,
+        result: Result<(), Errno>,
+        more: bool,
+        now: Instant,
+        ring: &mut Ring<Tag>,
+    ) {
+        self.acceptor.on_watched(listener, result, more, now);
+        self.acceptor.arm(ring, self.open());
+    }
+
+    /// Whether there are descriptors for more connections, beside so many that are on their way out.
+    pub(super) fn has_room(&self, outgoing: usize) -> bool {
+        !self.acceptor.is_full(self.open() + outgoing)
+    }
+
+    /// Connections that are here: what counts against the limit of descriptors.
     fn open(&self) -> usize {
         self.held + self.refusals.len()
     }
@@ -203,10 +228,6 @@ impl Master<'_> {
         if !more {
             let open = dispatching.open();
             dispatching.acceptor.arm(&mut self.ring, open);
-            if dispatching.owes_anew && dispatching.acceptor.has_given_back() {
-                dispatching.owes_anew = false;
-                dispatching.acceptor.arm_anew(&mut self.ring, open);
-            }
         }
     }
 
@@ -218,10 +239,14 @@ impl Master<'_> {
         connections: Vec<OwnedFd>,
         now: Instant,
     ) {
-        let Some(Parcel::Connections { .. }) = parcel else {
+        let Some(Parcel::Connections { origins, .. }) = parcel else {
             log::warn!("{} passed something unknown", self.name_of(life));
             return;
         };
+        let missing = origins.len().saturating_sub(connections.len());
+        if missing > 0 {
+            log::warn!("no descriptor was left for {missing} idle connections (`ulimit -n`)");
+        }
         self.scoreboard.pool().handed_over.add_among_others(connections.len() as u64);
         for connection in connections {
             match &mut self.heir {
@@ -298,8 +323,10 @@ impl Master<'_> {
             self.follow(command, now);
         }
         self.dispatching.commands = commands;
-        let open = self.dispatching.open();
-        self.dispatching.acceptor.handle_room(&mut self.ring, open);
+        let lost = mem::take(&mut self.dispatching.lost);
+        if lost > 0 {
+            log::warn!("closing {lost} idle connections, for which no worker had room in time");
+        }
         self.dispatching.update_asks(self.scoreboard, &self.children, now);
         for (life, released) in self.dispatching.dispatcher.released() {
             let page = self.children.get(life).map(|child| child.page);
@@ -307,6 +334,9 @@ impl Master<'_> {
                 page.orders.released.set(released);
             }
         }
+        // Whoever came and went in this turn may have made the room that others wait for.
+        let open = self.dispatching.open();
+        self.dispatching.acceptor.arm(&mut self.ring, open);
     }
 
     fn follow(&mut self, command: Command<OwnedFd>, now: Instant) {
@@ -352,7 +382,10 @@ impl Master<'_> {
             (Some(new), dispatch::Origin::HandedOver { .. }) if new.serves => {
                 new.hand_over(connection, Origin::HandedOver);
             }
-            (_, dispatch::Origin::HandedOver { .. }) => drop(connection), // it idles
+            (_, dispatch::Origin::HandedOver { .. }) => {
+                self.dispatching.lost += usize::from(why != Refusal::Stopping);
+                drop(connection); // it idles
+            }
             (_, dispatch::Origin::Accepted) => {
                 log::debug!("no worker for a connection: {why:?}");
                 self.scoreboard.pool().refused.add_among_others(1);
@@ -362,11 +395,11 @@ impl Master<'_> {
     }
 }
 
-/// In this order: what is taken counts as open before.
+/// In this order: what is taken counts as open before, or as refused.
 fn progress_of(page: &WorkerPage, closed_before: u64) -> Progress {
     let shown = &page.traffic;
     Progress {
-        taken: shown.taken.read(),
+        taken: shown.taken.read_after(),
         refused_total: shown.not_taken.read(),
         open: shown.connections.read(),
         closed_total: shown.connections_closed.read().saturating_sub(closed_before),
@@ -379,8 +412,12 @@ fn address_of(connection: &OwnedFd) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
-fn connections_max() -> usize {
+/// Connections for which the master has descriptors.
+fn connections_max(config: &PoolConfig) -> usize {
     use nix::sys::resource::{Resource, getrlimit};
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(64) as usize
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let workers = Cpus::detect().worker_count(config.workers);
+    let reserved = DESCRIPTORS_RESERVED.min(descriptors / 4) + DESCRIPTORS_PER_WORKER * workers;
+    descriptors.saturating_sub(reserved).max(CONNECTIONS_MIN)
 }

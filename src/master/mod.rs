@@ -64,6 +64,11 @@ pub use handle::PoolHandle;
 
 /// Enough for a batch of connections a turn; what doesn't fit is submitted earlier.
 const RING_ENTRIES: u32 = 256;
+/// How long a master that was upgraded waits for what is left of its workers. The kernel needs no more
+/// on the busiest machine; it is longer where a worker has left its ring to a process of its own.
+const ESTATES_MAX: Duration = Duration::from_secs(10);
+/// Between looks whether an old master's workers have ended: nobody waits for that, it only costs.
+const ORPHANS_EVERY: Duration = Duration::from_secs(1);
 
 /// What there is to tell once all workers are ready.
 #[derive(Clone, Copy, Debug)]
@@ -159,8 +164,10 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         lost_heir: None,
         upgrades: 0,
         predecessor,
+        orphans_at: None,
         is_in_charge: false,
         finishing: None,
+        finish_by: None,
         names: Vec::new(),
         serving: BTreeMap::new(),
         pid_file,
@@ -169,7 +176,8 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         around,
     };
     master.set_up()?;
-    let pool = Pool::new(workers, Rules::of(&master.config), seed, now);
+    let mut pool = Pool::new(workers, Rules::of(&master.config), seed, now);
+    pool.set_beside_old_master(master.predecessor.is_some());
     master.supervise(pool)
 }
 
@@ -240,10 +248,14 @@ struct Master<'a> {
     upgrades: u32,
     /// The master that this one takes over from.
     predecessor: Option<OldMaster>,
+    /// It has gone. When to look whether its workers have, too.
+    orphans_at: Option<Instant>,
     /// Sockets, figures and files are this master's, and not its predecessor's.
     is_in_charge: bool,
     /// All is over but what is on its way to the new master.
     finishing: Option<Verdict>,
+    /// No later, whatever is left of our workers.
+    finish_by: Option<Instant>,
     /// Who has ended in this turn, for the log.
     names: Vec<(Life, Pid)>,
     /// Who serves in each worker's place.
@@ -300,6 +312,9 @@ impl Master<'_> {
         self.serving.values().for_each(|life| self.show_serving(*life, true));
         if self.accept == Accept::Dispatch {
             self.dispatching.listen(self.listeners.all()?, &mut self.ring);
+            if self.predecessor.is_none() {
+                self.dispatching.set_alone(&mut self.ring);
+            }
         }
         Ok(())
     }
@@ -315,6 +330,7 @@ impl Master<'_> {
             }
             self.settle_ended(now, &mut events);
             self.look_after_workers(now, &mut events);
+            self.look_for_orphans(now, &mut events);
             for event in events.drain(..) {
                 pool.handle(event, now, &mut commands);
             }
@@ -327,9 +343,10 @@ impl Master<'_> {
             self.names.clear();
             self.feed_watchdog(now);
             if let Some(new) = &mut self.heir {
-                new.flush(&mut self.ring);
+                new.flush(now, &mut self.ring);
             }
-            if self.is_finished()
+            self.receive_parked(now);
+            if self.is_finished(now)
                 && let Some(verdict) = self.finishing
             {
                 self.handle.set_running(false);
@@ -341,6 +358,9 @@ impl Master<'_> {
                 self.watch.poll_timeout(),
                 self.children.poll_timeout(),
                 self.watchdog_at,
+                self.orphans_at,
+                self.finish_by.filter(|at| *at > now),
+                self.heir.as_ref().and_then(NewMaster::poll_timeout),
             ];
             let due = due.into_iter().flatten().min();
             let wait = due.map(|at| at.saturating_duration_since(now));
@@ -349,9 +369,13 @@ impl Master<'_> {
         }
     }
 
-    /// Whether nothing is left to be sent to anybody.
-    fn is_finished(&self) -> bool {
-        self.heir.as_ref().is_none_or(NewMaster::is_served) && self.dispatching.is_finished()
+    /// Whether nothing is left to be sent to anybody. For a new master's workers the end of this one
+    /// means that nobody but them is told of connections, so it waits for the rings of its own.
+    fn is_finished(&self, now: Instant) -> bool {
+        let is_waiting = self.children.has_estates() && self.finish_by.is_some_and(|at| at > now);
+        !is_waiting
+            && self.heir.as_ref().is_none_or(NewMaster::is_served)
+            && self.dispatching.is_finished()
     }
 
     fn look_after_workers(&mut self, now: Instant, events: &mut Vec<Event>) {
@@ -367,6 +391,18 @@ impl Master<'_> {
             }
         }
         self.children.iter().for_each(|(_, it)| it.page.asks.sleeps.set(look.is_quiet.into()));
+    }
+
+    /// Workers of an old master that was killed go on for a while, and accept until they hear of it.
+    fn look_for_orphans(&mut self, now: Instant, events: &mut Vec<Event>) {
+        if self.orphans_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let any = self.release_dead(); // and the ring of one that has just ended may be there
+        self.orphans_at = any.then_some(now + ORPHANS_EVERY);
+        if !any {
+            events.push(Event::OldMasterGone);
+        }
     }
 
     /// Finds out who was stopped, or goes on.

@@ -32,7 +32,7 @@ use super::end::End;
 use super::error::MasterError;
 use super::notice::{Busy, Cause, Fate, Hurry, Next, Notice};
 use super::watch::Hang;
-use crate::config::PoolConfig;
+use crate::config::{Accept, PoolConfig};
 use crate::process::channel::{Message, RecycleReason};
 use crate::process::signals::Signal;
 use change::Change;
@@ -70,9 +70,10 @@ pub(super) enum Event {
     WorkerReady(Life),
     WorkerEnded(Life, End),
     ChannelClosed(Life),
-    /// Nothing is left in the kernel of a process that has ended: it may have been told of
-    /// connections meanwhile, in the others' stead.
-    EstateGone,
+    /// A process has ended, but not its ring.
+    EstateLeft(Life),
+    /// Now that has, too.
+    EstateGone(Life),
     /// No connection comes to it any more.
     AcceptStopped(Life),
     RecycleDue(Life, RecycleReason),
@@ -97,8 +98,8 @@ pub(super) enum Event {
     UpgradeFailed(Cause),
     /// Its process has ended.
     UpgradeEnded(End),
-    /// The new master's workers should look at their listeners again: the old ones have let go.
-    AcceptAnew,
+    /// The master that this one takes over from, and all of its workers.
+    OldMasterGone,
 }
 
 /// What to do, in this order.
@@ -108,6 +109,8 @@ pub(super) enum Command {
     /// With the settings that were read last.
     ForkNext(Life),
     Send(Life, Message),
+    /// Tell it that nobody else accepts from its listeners.
+    TellAlone(Life),
     /// By `SIGKILL`.
     Kill(Life),
     /// Have it write down where it hangs.
@@ -144,8 +147,6 @@ pub(super) enum Command {
     ForwardReload,
     /// What the new master had taken over is this one's again.
     Resume,
-    /// The new master's workers are alone at the listeners.
-    TellUpgradeAcceptAnew,
     /// The master itself accepts nothing more.
     StopAccepting,
     Tell(Notice),
@@ -194,8 +195,11 @@ pub(super) struct Pool {
     /// Processes that serve nothing new, and end.
     leaving: Vec<Leaving>,
     change: Option<Change>,
-    /// Listeners may have gone to a place of another number.
-    was_resized: bool,
+    /// Ended processes whose rings the kernel hasn't cleared away: it may tell them of connections, in
+    /// the stead of whoever else waits.
+    estates: Vec<Life>,
+    /// Workers of another master may accept from the same listeners.
+    is_beside_old_master: bool,
     /// A reload that has to wait for the change under way.
     wanted: Option<Wanted>,
     /// Workers that want a successor, and the earliest time for it.
@@ -215,6 +219,8 @@ pub(super) struct Rules {
     restart_delay: Duration,
     restart: bool,
     upgrade_timeout: Duration,
+    /// Workers have listeners that others can serve. Else the master accepts for all of them.
+    lends: bool,
 }
 
 enum Stage {
@@ -238,6 +244,8 @@ struct Place {
     failures: u32,
     /// The process that there is, or was last, got ready.
     was_ready: bool,
+    /// It knows that nobody else accepts from its listeners.
+    is_alone: bool,
     /// Somebody else serves its listeners.
     is_adopted: bool,
     /// Takes the place once it, and every other one of the same change, is ready.
@@ -252,6 +260,8 @@ struct Successor {
 
 struct Leaving {
     life: Life,
+    /// It has not let go of its listeners.
+    accepts: bool,
     /// Gone once it has been killed, or while the whole pool's deadline counts.
     kill_at: Option<Instant>,
     is_killed: bool,
@@ -293,7 +303,8 @@ impl Pool {
             places: Vec::new(),
             leaving: Vec::new(),
             change: None,
-            was_resized: false,
+            estates: Vec::new(),
+            is_beside_old_master: false,
             wanted: None,
             due: Vec::new(),
             upgrade: None,
@@ -304,6 +315,11 @@ impl Pool {
             pool.places.push(Place::new(worker, Phase::Absent { fork_at: now }));
         }
         pool
+    }
+
+    /// Whether another master goes on until this one has taken over.
+    pub(super) fn set_beside_old_master(&mut self, is_beside: bool) {
+        self.is_beside_old_master = is_beside;
     }
 
     /// Other settings from now on.
@@ -323,7 +339,8 @@ impl Pool {
             Event::WorkerReady(life) => self.on_ready(life, now, commands),
             Event::WorkerEnded(life, end) => self.on_end(life, end, now, commands),
             Event::ChannelClosed(life) => self.on_channel_closed(life, now),
-            Event::EstateGone => self.on_estate_gone(commands),
+            Event::EstateLeft(life) => self.on_estate_left(life),
+            Event::EstateGone(life) => self.on_estate_gone(life, commands),
             Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
             Event::RecycleDue(life, reason) => {
                 let at = match reason {
@@ -344,7 +361,10 @@ impl Pool {
             Event::UpgradeServes => self.on_upgrade_serves(now, commands),
             Event::UpgradeFailed(cause) => self.on_upgrade_failed(cause, now, commands),
             Event::UpgradeEnded(end) => self.on_upgrade_ended(end, now, commands),
-            Event::AcceptAnew => self.have_all_accept_anew(commands),
+            Event::OldMasterGone => {
+                self.is_beside_old_master = false;
+                self.tell_who_is_alone(commands);
+            }
         }
     }
 
@@ -381,7 +401,7 @@ impl Pool {
                 self.births += 1;
                 place.life = Life { worker, number: self.births };
                 place.phase = Phase::Starting { ready_by: now + self.rules.ready_timeout };
-                place.was_ready = false;
+                (place.was_ready, place.is_alone) = (false, false);
                 commands.push(Command::Fork(place.life));
                 return;
             }
@@ -420,6 +440,7 @@ impl Pool {
         if std::mem::take(&mut place.is_adopted) {
             commands.push(Command::TakeBack { worker: life.worker });
         }
+        self.tell_who_is_alone(commands);
         let all = self.places.iter().all(|place| matches!(place.phase, Phase::Ready { .. }));
         if all && let Stage::Starting = self.stage {
             self.stage = Stage::Running;
@@ -433,7 +454,7 @@ impl Pool {
         if let Some(at) = self.leaving.iter().position(|leaving| leaving.life == life) {
             self.leaving.swap_remove(at);
             commands.push(Command::TellOf(life, Fate::Ended { end, next: Next::Nothing }));
-            self.have_others_accept_anew(life, commands);
+            self.tell_who_is_alone(commands);
             return self.finish_if_empty(commands);
         }
         let Some(place) = self.places.get_mut(life.worker) else { return };
@@ -482,7 +503,8 @@ impl Pool {
     /// Finds somebody for the clients of a worker that doesn't start.
     fn have_adopted(&mut self, life: Life, failures: u32, commands: &mut Vec<Command>) {
         let is_ready = |place: &&Place| matches!(place.phase, Phase::Ready { .. });
-        let by = self.places.iter().filter(is_ready).map(|place| place.life).next();
+        let by = self.places.iter().filter(|_| self.rules.lends).filter(is_ready);
+        let by = by.map(|place| place.life).next();
         let place = &mut self.places[life.worker];
         if place.is_adopted {
             return;
@@ -586,6 +608,7 @@ impl Rules {
             restart_delay: config.restart_delay,
             restart: config.restart,
             upgrade_timeout: config.upgrade_timeout,
+            lends: config.accept != Accept::Dispatch,
         }
     }
 }
@@ -597,6 +620,7 @@ impl Place {
             life: Life { worker, number: 0 },
             failures: 0,
             was_ready: false,
+            is_alone: false,
             is_adopted: false,
             successor: None,
         }
@@ -631,11 +655,6 @@ impl Phase {
     /// When its process is killed that should have ended by itself.
     fn end_due(&self) -> Option<Instant> {
         self.due().filter(|_| matches!(self, Phase::Unreachable { .. } | Phase::Hanging { .. }))
-    }
-
-    /// Whether its process hears what it is told.
-    fn listens(&self) -> bool {
-        matches!(self, Phase::Starting { .. } | Phase::Ready { .. })
     }
 
     fn has_process(&self) -> bool {

@@ -75,6 +75,7 @@ impl Refusals {
         self.clients.first_key_value().map(|(_, client)| client.until)
     }
 
+    /// Clients whose connections have not ended yet.
     pub(super) fn len(&self) -> usize {
         self.clients.len()
     }

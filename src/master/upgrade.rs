@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,8 +18,11 @@ use super::Tag;
 use crate::process::channel::{self, Limit, Message};
 use crate::process::inherit::{self, Bequest, Inheritance};
 use crate::process::listen::Listeners;
-use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
+use crate::process::parcel::{DESCRIPTORS_MAX, HANDED_OVER_MAX, Origin, Parcel};
 use crate::process::sys;
+
+/// Pause after the kernel had too many descriptors under way for this user.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// How this program was started, and can be started again.
 #[derive(Debug)]
@@ -54,8 +58,16 @@ impl Program {
             .env_remove("WATCHDOG_PID")
             .spawn()?;
         let pid = Pid::from_raw(child.id() as i32);
-        let outbox = VecDeque::new();
-        Ok(NewMaster { number, pid, messages, passing, outbox, sending: 0, serves: false })
+        Ok(NewMaster {
+            number,
+            pid,
+            messages,
+            passing,
+            outbox: VecDeque::new(),
+            sending: Vec::new(),
+            retry_at: None,
+            serves: false,
+        })
     }
 }
 
@@ -67,8 +79,10 @@ pub(super) struct NewMaster {
     messages: OwnedFd,
     passing: OwnedFd,
     outbox: VecDeque<(OwnedFd, Origin)>,
-    /// Connections that are on their way.
-    sending: usize,
+    /// Where those are from that are on their way.
+    sending: Vec<Origin>,
+    /// Nothing is sent before.
+    retry_at: Option<Instant>,
     /// It has taken over.
     pub(super) serves: bool,
 }
@@ -85,40 +99,65 @@ impl NewMaster {
         ring.push(op, Tag::NewMasterSaid(self.number));
     }
 
-    pub(super) fn say(&self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
-        let packet = limit.encode(message).expect("masters say little");
-        ring.push(Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() }, Tag::Told);
-    }
-
     /// Gives it a connection.
     pub(super) fn hand_over(&mut self, connection: OwnedFd, origin: Origin) {
         self.outbox.push_back((connection, origin));
     }
 
-    pub(super) fn flush(&mut self, ring: &mut Ring<Tag>) {
-        while !self.outbox.is_empty() && self.sending == 0 {
-            let count = self.outbox.len().min(DESCRIPTORS_MAX);
-            let (fds, origins) = self.outbox.drain(..count).unzip();
-            let payload = Parcel::Connections { first: 0, origins }.encode();
-            let op = Op::SendFds { fd: self.passing.as_raw_fd(), payload, fds, wait: true };
-            ring.push(op, Tag::Forwarded(self.number));
-            self.sending = count;
+    pub(super) fn say(&self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
+        let packet = limit.encode(message).expect("masters say little");
+        ring.push(Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() }, Tag::Told);
+    }
+
+    /// Sends some of what waits, unless others are on their way.
+    pub(super) fn flush(&mut self, now: Instant, ring: &mut Ring<Tag>) {
+        let is_paused = self.retry_at.is_some_and(|at| at > now);
+        if self.outbox.is_empty() || !self.sending.is_empty() || is_paused {
+            return;
+        }
+        self.retry_at = None;
+        let count = self.outbox.len().min(HANDED_OVER_MAX);
+        let (fds, origins): (_, Vec<Origin>) = self.outbox.drain(..count).unzip();
+        self.sending.clone_from(&origins);
+        let payload = Parcel::Connections { first: 0, origins }.encode();
+        let op = Op::SendFds { fd: self.passing.as_raw_fd(), payload, fds, wait: true };
+        ring.push(op, Tag::Forwarded(self.number));
+    }
+
+    /// A message went out, or didn't: then its connections wait, or end when there is nobody.
+    pub(super) fn on_forwarded(
+        &mut self,
+        fds: Vec<OwnedFd>,
+        result: Result<(), Errno>,
+        now: Instant,
+    ) {
+        let sent = fds.into_iter().zip(self.sending.drain(..));
+        match result {
+            Ok(()) => {}
+            Err(errno) if errno.raw() == libc::ETOOMANYREFS => {
+                sent.rev().for_each(|back| self.outbox.push_front(back));
+                self.retry_at = Some(now + RETRY);
+            }
+            Err(errno) => {
+                let count = sent.len();
+                log::warn!("{count} connections were lost on their way to the new master: {errno}");
+            }
         }
     }
 
-    pub(super) fn on_forwarded(&mut self, result: Result<(), Errno>) {
-        if let Err(errno) = result {
-            log::warn!(
-                "{} connections were lost on their way to the new master: {errno}",
-                self.sending
-            );
-        }
-        self.sending = 0;
+    /// When to [`flush`](NewMaster::flush) without an event.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Connections that are here, and shall be there.
+    pub(super) fn held(&self) -> usize {
+        self.outbox.len() + self.sending.len()
     }
 
     /// Whether everything that was for it is on its side.
     pub(super) fn is_served(&self) -> bool {
-        self.outbox.is_empty() && self.sending == 0
+        self.held() == 0
     }
 
     pub(super) fn signal(&self, signal: Signal) {
@@ -129,6 +168,8 @@ impl NewMaster {
 /// The master that this one takes over from.
 pub(super) struct OldMaster {
     pub(super) pid: Pid,
+    /// What it passes has to wait.
+    pub(super) is_parked: bool,
     messages: OwnedFd,
     passing: OwnedFd,
     /// All that it had, whether or not the settings still name it.
@@ -142,7 +183,15 @@ pub(super) struct OldMaster {
 impl OldMaster {
     pub(super) fn new(left: Inheritance) -> OldMaster {
         let Inheritance { from: pid, listeners, messages, passing, .. } = left;
-        OldMaster { pid, messages, passing, listeners, is_gone: false, is_told: false }
+        OldMaster {
+            pid,
+            is_parked: false,
+            messages,
+            passing,
+            listeners,
+            is_gone: false,
+            is_told: false,
+        }
     }
 
     /// The number of every descriptor.

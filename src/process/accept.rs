@@ -4,6 +4,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::fstat;
 use uring_ring::{Errno, Op, OpId, Ring};
 
 /// Pause after the kernel had no descriptor or memory for a connection. Long enough not to be a
@@ -14,6 +15,22 @@ const RETRY: Duration = Duration::from_millis(50);
 /// connections are accepted one by one. As the usual `backlog`.
 const ROOM_FOR_A_BURST: usize = 1024;
 
+/// Who else may accept from a listener.
+///
+/// Of several that wait in an accept the kernel wakes but the first, busy or not. So no more than one
+/// does, and whoever may not be alone *watches* instead: it is told of each connection, whoever else
+/// is, and then takes what is there without waiting. That costs a wake-up of each watcher, and a
+/// second turn of the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Company {
+    /// Only those whose place this process takes, until they have [left](Acceptor::set_alone).
+    Leaving,
+    /// Every worker of the pool.
+    Workers,
+    /// The one that lent it, which can't serve it now.
+    Owner,
+}
+
 /// What accepts from a process's listeners, on a ring with tags of type `T`.
 pub(crate) struct Acceptor<T> {
     listeners: Vec<Listener>,
@@ -22,48 +39,55 @@ pub(crate) struct Acceptor<T> {
     /// The tag of cancellations, which nobody needs to hear of.
     cancel_tag: T,
     connections_max: usize,
+    /// Whoever had to leave the listeners has left them.
+    is_alone: bool,
     /// Nothing is armed before.
     retry_at: Option<Instant>,
     /// The last accept failed: that was said once.
     is_starved: bool,
-    /// Something is off that would be armed if there were fewer connections.
-    waits_for_room: bool,
     stopped: bool,
 }
 
 struct Listener {
     /// Gone once it has another owner again.
     socket: Option<OwnedFd>,
-    accept: Accept,
-    /// Lent by somebody who can't serve it now.
-    is_adopted: bool,
+    company: Company,
+    /// The accept or, in company, the watch.
+    waiting: Armed,
+    /// What takes, in company, what is there. Never while there is an accept.
+    look: Armed,
+    wants_look: bool,
     /// To be let go of.
     is_unwanted: bool,
 }
 
 #[derive(Clone, Copy)]
-enum Accept {
+enum Armed {
     Off,
-    Armed(OpId),
+    On {
+        id: OpId,
+        watches: bool,
+    },
     /// Asked to end; it may still deliver.
     Ending,
 }
 
 impl<T: Copy> Acceptor<T> {
     pub(crate) fn new(
-        sockets: Vec<OwnedFd>,
+        sockets: impl IntoIterator<Item = (OwnedFd, Company)>,
         connections_max: usize,
         tag: fn(usize) -> T,
         cancel_tag: T,
     ) -> Acceptor<T> {
+        let listeners = sockets.into_iter();
         Acceptor {
-            listeners: sockets.into_iter().map(|socket| Listener::new(socket, false)).collect(),
+            listeners: listeners.map(|(socket, company)| Listener::new(socket, company)).collect(),
             tag,
             cancel_tag,
             connections_max,
+            is_alone: false,
             retry_at: None,
             is_starved: false,
-            waits_for_room: false,
             stopped: false,
         }
     }
@@ -71,80 +95,94 @@ impl<T: Copy> Acceptor<T> {
     /// Arms or ends what the number of connections allows or forbids.
     pub(crate) fn arm(&mut self, ring: &mut Ring<T>, connections: usize) {
         let may_accept = !self.stopped && self.retry_at.is_none() && !self.is_full(connections);
-        self.waits_for_room = self.is_full(connections);
         let room = self.connections_max.saturating_sub(connections);
         let multishot = room > ROOM_FOR_A_BURST;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             let Some(socket) = &listener.socket else { continue };
-            match (listener.accept, may_accept && !listener.is_unwanted) {
-                (Accept::Off, true) => {
-                    let op = Op::Accept { fd: socket.as_raw_fd(), multishot };
-                    listener.accept = Accept::Armed(ring.push(op, (self.tag)(number)));
+            let (fd, tag) = (socket.as_raw_fd(), (self.tag)(number));
+            let is_wanted = may_accept && !listener.is_unwanted;
+            let in_company = listener.company != Company::Leaving || !self.is_alone;
+            match (listener.waiting, listener.look) {
+                (Armed::Off, _) if is_wanted && in_company => {
+                    listener.waiting =
+                        Armed::On { id: ring.push(Op::Watch { fd }, tag), watches: true };
                 }
-                (Accept::Off, false) if listener.is_unwanted => listener.socket = None,
-                (Accept::Armed(target), false) => {
-                    ring.push(Op::Cancel { target }, self.cancel_tag);
-                    listener.accept = Accept::Ending;
+                (Armed::Off, Armed::Off) if is_wanted => {
+                    let id = ring.push(Op::Accept { fd, multishot, wait: true }, tag);
+                    listener.waiting = Armed::On { id, watches: false };
+                }
+                (Armed::Off, Armed::Off) if listener.is_unwanted => listener.socket = None,
+                (Armed::On { id, watches }, _) if !is_wanted || watches != in_company => {
+                    ring.push(Op::Cancel { target: id }, self.cancel_tag);
+                    listener.waiting = Armed::Ending;
+                }
+                _ => {}
+            }
+            match listener.look {
+                Armed::Off if is_wanted && in_company && listener.wants_look => {
+                    let id = ring.push(Op::Accept { fd, multishot, wait: false }, tag);
+                    listener.look = Armed::On { id, watches: false };
+                    listener.wants_look = false;
+                }
+                // It may have looked before the last one came.
+                Armed::On { id, .. } if !is_wanted || listener.wants_look => {
+                    ring.push(Op::Cancel { target: id }, self.cancel_tag);
+                    listener.look = Armed::Ending;
                 }
                 _ => {}
             }
         }
     }
 
-    /// There are fewer connections than before.
-    pub(crate) fn handle_room(&mut self, ring: &mut Ring<T>, connections: usize) {
-        if self.waits_for_room && !self.is_full(connections) {
-            self.arm(ring, connections);
-        }
-    }
-
-    /// Looks at every listener anew: what came while several accepted from it may be waiting there
-    /// without anybody having been told.
-    pub(crate) fn arm_anew(&mut self, ring: &mut Ring<T>, connections: usize) {
-        for listener in &mut self.listeners {
-            if let Accept::Armed(target) = listener.accept {
-                ring.push(Op::Cancel { target }, self.cancel_tag);
-                listener.accept = Accept::Ending; // armed again when it has ended
-            }
-        }
+    /// Those whose place this process takes have left its listeners.
+    pub(crate) fn set_alone(&mut self, ring: &mut Ring<T>, connections: usize) {
+        self.is_alone = true;
         self.arm(ring, connections);
     }
 
     /// Accepts from these as well, until [`give_back`](Acceptor::give_back).
     pub(crate) fn adopt(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<T>, connections: usize) {
-        self.listeners.extend(sockets.into_iter().map(|socket| Listener::new(socket, true)));
+        sockets.into_iter().for_each(|socket| self.add(socket, Company::Owner));
         self.arm(ring, connections);
     }
 
-    /// Accepts from these, and lets go of all others. What is among both is armed twice for a
-    /// moment: once [`has_given_back`](Acceptor::has_given_back), look [anew](Acceptor::arm_anew).
+    /// Accepts from these, and lets go of all others. What is among both stays as it is.
     pub(crate) fn replace(
         &mut self,
-        sockets: Vec<OwnedFd>,
+        mut sockets: Vec<OwnedFd>,
         ring: &mut Ring<T>,
         connections: usize,
     ) {
-        self.listeners.iter_mut().for_each(|listener| listener.is_unwanted = true);
-        self.listeners.extend(sockets.into_iter().map(|socket| Listener::new(socket, false)));
+        for listener in &mut self.listeners {
+            let Some(socket) = &listener.socket else { continue };
+            let same = sockets.iter().position(|other| is_same(socket, other));
+            listener.is_unwanted = same.map(|at| sockets.remove(at)).is_none();
+        }
+        sockets.into_iter().for_each(|socket| self.add(socket, Company::Leaving));
         self.arm(ring, connections);
     }
 
-    /// Lets go of all that were adopted.
+    /// Lets go of all that were lent.
     pub(crate) fn give_back(&mut self, ring: &mut Ring<T>, connections: usize) {
         for listener in &mut self.listeners {
-            listener.is_unwanted |= listener.is_adopted;
+            listener.is_unwanted |= listener.company == Company::Owner;
         }
         self.arm(ring, connections);
     }
 
-    /// Whether nothing of what was adopted is left.
-    pub(crate) fn has_given_back(&self) -> bool {
-        !self.listeners.iter().any(|listener| listener.is_unwanted && listener.socket.is_some())
+    /// In the place of one that is gone, if there is any.
+    fn add(&mut self, socket: OwnedFd, company: Company) {
+        let listener = Listener::new(socket, company);
+        match self.listeners.iter_mut().find(|listener| listener.socket.is_none()) {
+            Some(free) => *free = listener,
+            None => self.listeners.push(listener),
+        }
     }
 
     /// Whether nothing is armed, so that no connection can still come.
     pub(crate) fn is_off(&self) -> bool {
-        self.listeners.iter().all(|listener| matches!(listener.accept, Accept::Off))
+        let is_off = |armed| matches!(armed, Armed::Off);
+        self.listeners.iter().all(|listener| is_off(listener.waiting) && is_off(listener.look))
     }
 
     /// Whether more connections have to wait.
@@ -160,21 +198,49 @@ impl<T: Copy> Acceptor<T> {
         more: bool,
         now: Instant,
     ) {
-        if !more {
-            self.listeners[listener].accept = Accept::Off;
+        let listener = &mut self.listeners[listener];
+        match (listener.look, more) {
+            (_, true) => {}
+            (Armed::Off, false) => listener.waiting = Armed::Off,
+            (Armed::On { .. } | Armed::Ending, false) => {
+                listener.look = Armed::Off;
+                listener.wants_look |= result.is_ok(); // there may be more
+            }
         }
         match result {
             Ok(_) => self.is_starved = false,
-            Err(Errno::CANCELED) => {}
+            // Or somebody else was quicker.
+            Err(Errno::CANCELED | Errno::AGAIN) => {}
             // The client was gone before it was accepted.
             Err(errno) if errno.raw() == nix::libc::ECONNABORTED => {}
-            Err(errno) => {
-                let level = if self.is_starved { log::Level::Debug } else { log::Level::Warn };
-                log::log!(level, "cannot accept a connection: {errno}; trying every {RETRY:?}");
-                self.is_starved = true;
-                self.retry_at = Some(now + RETRY);
-            }
+            Err(errno) => self.pause(*errno, now),
         }
+    }
+
+    /// Somebody waits at a listener in company.
+    pub(crate) fn on_watched(
+        &mut self,
+        listener: usize,
+        result: Result<(), Errno>,
+        more: bool,
+        now: Instant,
+    ) {
+        let listener = &mut self.listeners[listener];
+        if !more {
+            listener.waiting = Armed::Off;
+        }
+        match result {
+            Ok(()) => listener.wants_look = true,
+            Err(Errno::CANCELED) => {}
+            Err(errno) => self.pause(errno, now),
+        }
+    }
+
+    fn pause(&mut self, errno: Errno, now: Instant) {
+        let level = if self.is_starved { log::Level::Debug } else { log::Level::Warn };
+        log::log!(level, "cannot accept a connection: {errno}; trying every {RETRY:?}");
+        self.is_starved = true;
+        self.retry_at = Some(now + RETRY);
     }
 
     /// It is `now`: a pause may be over.
@@ -202,7 +268,20 @@ impl<T: Copy> Acceptor<T> {
 }
 
 impl Listener {
-    fn new(socket: OwnedFd, is_adopted: bool) -> Listener {
-        Listener { socket: Some(socket), accept: Accept::Off, is_adopted, is_unwanted: false }
+    fn new(socket: OwnedFd, company: Company) -> Listener {
+        Listener {
+            socket: Some(socket),
+            company,
+            waiting: Armed::Off,
+            look: Armed::Off,
+            wants_look: false,
+            is_unwanted: false,
+        }
     }
+}
+
+/// Whether both descriptors are of one socket.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let identity = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    identity(one).is_ok_and(|one| identity(other) == Ok(one))
 }

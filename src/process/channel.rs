@@ -21,7 +21,7 @@ pub(crate) enum Message {
     /// Worker to master: it has had its share, or was told to end by somebody else, and wants a
     /// successor.
     RecycleDue { reason: RecycleReason },
-    /// Worker to master: no connection comes in any more by the listeners that it had to leave.
+    /// Worker to master: it has let go of its listeners.
     AcceptStopped,
     /// Worker to master: it had no descriptor left for these connections.
     NotTaken { first: u64, count: usize },
@@ -30,8 +30,8 @@ pub(crate) enum Message {
     Reload { deadline_ms: u64 },
     /// Master to worker: finish what is open, and end within this time.
     Shutdown { deadline_ms: u64 },
-    /// Master to worker: nobody else accepts from your listeners any more; look at them anew.
-    AcceptAnew,
+    /// Master to worker: whoever had its place has let go of its listeners.
+    Alone,
     /// Master to worker: the listeners that came later have another owner again.
     ListenersBack,
     /// Old master to new master, whose workers are ready: everything is its own from now on.

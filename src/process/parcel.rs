@@ -4,6 +4,10 @@
 /// Descriptors in one packet: as many as the kernel takes (`SCM_MAX_FD`).
 pub(crate) const DESCRIPTORS_MAX: usize = uring_ring::FDS_MAX;
 
+/// Connections that are handed over in one packet: fewer than fit, since whoever receives a packet
+/// needs that many descriptors free, for every line that it listens to.
+pub(crate) const HANDED_OVER_MAX: usize = 16;
+
 /// Where a connection comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {

@@ -136,13 +136,17 @@ impl Scoreboard {
 
     /// Frees the pages of processes that have ended while nobody could see it: of those that
     /// another master has forked, who isn't there any more. This master's own are none of them.
-    pub(crate) fn release_dead(&self, is_own: impl Fn(&WorkerPage) -> bool) {
+    /// Whether there was any of another master's, dead or alive.
+    pub(crate) fn release_dead(&self, is_own: impl Fn(&WorkerPage) -> bool) -> bool {
+        let mut any = false;
         for page in self.used().filter(|page| !is_own(page)) {
             let holder = page.life.holder.load(Relaxed);
+            any |= holder != 0;
             if holder != 0 && kill(Pid::from_raw(holder as i32), None) == Err(Errno::ESRCH) {
                 page.on_end(holder as u32, State::Failed);
             }
         }
+        any
     }
 
     pub(crate) fn started_at(&self) -> u64 {

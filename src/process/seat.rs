@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use uring_ring::Features;
 
+use super::accept::Company;
 use super::channel::Limit;
 use super::scoreboard::WorkerPage;
 use super::steer::Slot;
@@ -18,6 +19,8 @@ pub(crate) struct Seat {
     pub(crate) core: Option<usize>,
     /// Listening sockets in the order of the configured addresses; blocking, as a ring wants them.
     pub(crate) listeners: Vec<OwnedFd>,
+    /// Who else may accept from each of the listeners.
+    pub(crate) companies: Vec<Company>,
     /// Messages from and to the master, see [`channel`](super::channel). Its end is the master's.
     pub(crate) channel: OwnedFd,
     /// Descriptors from and to the master, as [`parcel`](super::parcel) tells.

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+        text.parse().map(Some).expect("an address")
     }
 
     /// 10.0.0.0/8 is ours.

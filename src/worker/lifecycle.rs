@@ -36,7 +36,7 @@ pub(super) struct Lifecycle {
 pub(super) enum Order {
     /// As [`Lifecycle::draining`] says.
     Drain,
-    AcceptAnew,
+    AcceptAlone,
     GiveListenersBack,
     /// The embedder's own message.
     Deliver(serde_json::Value),
@@ -145,7 +145,7 @@ impl Lifecycle {
             Ok(Message::Reload { deadline_ms }) => {
                 self.drain(Draining::HandingOver, Duration::from_millis(deadline_ms), now)
             }
-            Ok(Message::AcceptAnew) => Some(Order::AcceptAnew),
+            Ok(Message::Alone) => Some(Order::AcceptAlone),
             Ok(Message::ListenersBack) => Some(Order::GiveListenersBack),
             Ok(Message::User { payload }) => Some(Order::Deliver(payload)),
             Ok(other) => {

@@ -28,7 +28,7 @@ use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Poo
 use crate::errands::{CacheCounts, Errands};
 use crate::figures::{Fault, Figures};
 use crate::guard::Guard;
-use crate::process::accept::Acceptor;
+use crate::process::accept::{Acceptor, Company};
 use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
@@ -95,7 +95,7 @@ enum Turn {
 struct Parts {
     ring: Ring<Tag>,
     buffers: GroupId,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<(OwnedFd, Company)>,
     /// Where a steered listener's load is shown, for each of the `listeners`.
     slots: Vec<Option<&'static Slot>>,
     /// Descriptors from and to the master.
@@ -134,7 +134,6 @@ struct Worker {
     recycle: Recycle,
     /// The master has to be told once.
     owes_accept_stopped: bool,
-    owes_listeners_back: bool,
     around: Around,
     runtime: Rc<Runtime>,
     errands: Rc<Errands>,
@@ -224,7 +223,6 @@ impl Worker {
             lifecycle: Lifecycle::new(channel, signals, limit),
             recycle,
             owes_accept_stopped: false,
-            owes_listeners_back: false,
             around: Around {
                 now,
                 nanos: 0,
@@ -290,7 +288,7 @@ impl Worker {
         while let Some((number, op)) = self.errands.poll() {
             self.ring.push(op, Tag::Errand(number));
         }
-        self.passing.flush(&mut self.ring);
+        self.passing.flush(now, &mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
             return Err(errno.into());
         }
@@ -376,6 +374,11 @@ impl Worker {
             (Tag::Accept { listener }, Outcome::Accepted(result)) => {
                 self.on_accepted(listener, result, more);
             }
+            (Tag::Accept { listener }, Outcome::Watched(result)) => {
+                self.acceptor.on_watched(listener, result, more, self.around.now);
+                let connections = self.connections();
+                self.acceptor.arm(&mut self.ring, connections);
+            }
             (Tag::Bell, Outcome::Read { result, .. }) => match result {
                 Ok(_) => self.listen_to_bell(),
                 Err(errno) => self.lifecycle.on_failure(errno),
@@ -386,7 +389,7 @@ impl Worker {
                 self.on_delivery(Passing::on_received(&payload, fds, result));
             }
             (Tag::HandedOver, Outcome::SentFds { fds, result, .. }) => {
-                self.passing.on_sent(fds.len(), result);
+                self.passing.on_sent(fds, result, self.around.now);
             }
             (Tag::Channel | Tag::Signal, Outcome::Read { buffer, result }) => {
                 let now = self.around.now;
@@ -412,7 +415,7 @@ impl Worker {
                 let origin = Origin::Accepted;
                 self.gate.arrive(Newcomer { socket, origin, passed_as: 0 });
             }
-            Err(Errno::CANCELED) => {}
+            Err(Errno::CANCELED | Errno::AGAIN) => {}
             Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
         }
         let connections = self.connections();
@@ -527,7 +530,7 @@ impl Worker {
                 self.connections += new;
                 shown.connections.set((self.connections() + count) as u64);
                 shown.not_taken.add(missing as u64);
-                shown.taken.set(first + (count + missing) as u64 - 1);
+                shown.taken.set_last(first + (count + missing) as u64 - 1);
                 for ((socket, origin), passed_as) in connections.into_iter().zip(first..) {
                     self.gate.arrive(Newcomer { socket, origin, passed_as });
                 }
@@ -549,14 +552,13 @@ impl Worker {
     fn follow(&mut self, order: Order) {
         match order {
             Order::Drain => self.begin_drain(),
-            Order::AcceptAnew => {
+            Order::AcceptAlone => {
                 let connections = self.connections();
-                self.acceptor.arm_anew(&mut self.ring, connections);
+                self.acceptor.set_alone(&mut self.ring, connections);
             }
             Order::GiveListenersBack => {
                 let connections = self.connections();
                 self.acceptor.give_back(&mut self.ring, connections);
-                self.owes_listeners_back = true;
             }
             Order::Deliver(payload) => self.runtime.deliver(payload),
         }
@@ -568,10 +570,8 @@ impl Worker {
         if let Some(reason) = self.recycle.poll(now, self.requests, memory) {
             self.lifecycle.say(&Message::RecycleDue { reason }, &mut self.ring);
         }
-        if (self.owes_accept_stopped && self.acceptor.is_off())
-            || (self.owes_listeners_back && self.acceptor.has_given_back())
-        {
-            (self.owes_accept_stopped, self.owes_listeners_back) = (false, false);
+        if self.owes_accept_stopped && self.acceptor.is_off() {
+            self.owes_accept_stopped = false;
             self.lifecycle.say(&Message::AcceptStopped, &mut self.ring);
         }
         while self.lifecycle.may_say_more()
@@ -583,6 +583,10 @@ impl Worker {
 
     /// What this process has done, while the master still listens.
     fn say_last_words(&mut self) {
+        let left = self.passing.waiting();
+        if left > 0 {
+            log::warn!("closing {left} idle connections, which nobody took over in time");
+        }
         let message = Message::WorkerMetrics {
             worker_id: self.id,
             total_requests: self.requests,
@@ -729,6 +733,7 @@ impl Worker {
             self.recycle.poll_timeout(),
             self.gate.poll_timeout(self.table.len(), now),
             self.access_log.as_ref().and_then(AccessLog::poll_timeout),
+            self.passing.poll_timeout(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))

@@ -3,12 +3,17 @@
 
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::unistd;
 use uring_ring::{Arrival, Errno, Op, Ring};
 
 use super::Tag;
-use crate::process::parcel::{DESCRIPTORS_MAX, Origin, Parcel};
+use crate::process::parcel::{DESCRIPTORS_MAX, HANDED_OVER_MAX, Origin, Parcel};
+
+/// Pause after the kernel had too many descriptors under way for this user: the time in which a
+/// master that isn't busy receives them.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// A worker's end of the line that descriptors travel on.
 pub(super) struct Passing {
@@ -18,6 +23,8 @@ pub(super) struct Passing {
     /// Connections for somebody else.
     outbox: Vec<OwnedFd>,
     is_sending: bool,
+    /// Nothing is sent before.
+    retry_at: Option<Instant>,
 }
 
 /// What arrived.
@@ -35,7 +42,7 @@ pub(super) enum Delivery {
 
 impl Passing {
     pub(super) fn new(socket: OwnedFd, bell: OwnedFd) -> Passing {
-        Passing { socket, bell, outbox: Vec::new(), is_sending: false }
+        Passing { socket, bell, outbox: Vec::new(), is_sending: false, retry_at: None }
     }
 
     pub(super) fn receive(&self, ring: &mut Ring<Tag>) {
@@ -79,12 +86,14 @@ impl Passing {
         self.outbox.push(connection);
     }
 
-    /// Sends what waits, as much as fits into a message, unless one is on its way.
-    pub(super) fn flush(&mut self, ring: &mut Ring<Tag>) {
-        if self.is_sending || self.outbox.is_empty() {
+    /// Sends some of what waits, unless others are on their way.
+    pub(super) fn flush(&mut self, now: Instant, ring: &mut Ring<Tag>) {
+        let is_paused = self.retry_at.is_some_and(|at| at > now);
+        if self.is_sending || self.outbox.is_empty() || is_paused {
             return;
         }
-        let rest = self.outbox.split_off(self.outbox.len().min(DESCRIPTORS_MAX));
+        self.retry_at = None;
+        let rest = self.outbox.split_off(self.outbox.len().min(HANDED_OVER_MAX));
         let fds = mem::replace(&mut self.outbox, rest);
         let origins = vec![Origin::HandedOver; fds.len()];
         let payload = Parcel::Connections { first: 0, origins }.encode();
@@ -93,12 +102,31 @@ impl Passing {
         self.is_sending = true;
     }
 
-    /// A message went out, or didn't: then its connections end here.
-    pub(super) fn on_sent(&mut self, count: usize, result: Result<(), Errno>) {
+    /// A message went out, or didn't: then its connections wait, or end here when nobody will ever
+    /// take them.
+    pub(super) fn on_sent(&mut self, fds: Vec<OwnedFd>, result: Result<(), Errno>, now: Instant) {
         self.is_sending = false;
-        if let Err(errno) = result {
-            log::warn!("closing {count} idle connections, which nobody takes over: {errno}");
+        match result {
+            Ok(()) => {}
+            Err(errno) if errno.raw() == nix::libc::ETOOMANYREFS => {
+                self.outbox.splice(0..0, fds);
+                self.retry_at = Some(now + RETRY);
+            }
+            Err(errno) => {
+                let count = fds.len();
+                log::warn!("closing {count} idle connections, which nobody takes over: {errno}");
+            }
         }
+    }
+
+    /// When to [`flush`](Passing::flush) without an event.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Connections that wait to be handed over.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Whether nothing waits or is on its way.

@@ -108,7 +108,7 @@ fn prepare(
         queue,
         page: seat.page,
         worker_id: seat.worker_id,
-        listeners: seat.listeners,
+        listeners: seat.listeners.into_iter().zip(seat.companies).collect(),
         slots: seat.slots,
         passing: seat.passing,
         bell: seat.bell,

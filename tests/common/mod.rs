@@ -277,6 +277,16 @@ pub(crate) fn freeze(pid: i32) {
     eventually("it has stopped", || state(pid) == Some('T'));
 }
 
+/// Lets a stopped process go on.
+pub(crate) fn thaw(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+}
+
+/// Whether a process is stopped.
+pub(crate) fn is_frozen(pid: i32) -> bool {
+    state(pid) == Some('T')
+}
+
 /// As proc(5) has it: R, S, D, T, Z.
 fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

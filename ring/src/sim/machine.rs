@@ -51,6 +51,11 @@ pub(super) enum Request {
 pub(super) enum Work {
     Accept {
         multishot: bool,
+        wait: bool,
+    },
+    /// Connections that have come, when that was told last.
+    Watch {
+        seen: u64,
     },
     Connect {
         peer: Address,
@@ -95,6 +100,7 @@ struct Armed {
 enum Kind {
     Listener {
         queue: VecDeque<FileId>,
+        arrivals: u64,
     },
     /// A stream before it is connected.
     Socket,
@@ -314,7 +320,7 @@ impl Machine {
 /// The world's side.
 impl Machine {
     pub(super) fn add_listener(&mut self) -> OwnedFd {
-        let at = self.add(Kind::Listener { queue: VecDeque::new() });
+        let at = self.add(Kind::Listener { queue: VecDeque::new(), arrivals: 0 });
         self.open(at).expect("a descriptor for a listener")
     }
 
@@ -336,7 +342,10 @@ impl Machine {
     pub(super) fn connect(&mut self, listener: RawFd) -> FileId {
         let at = self.add(Kind::Stream(Stream::default()));
         match self.fds.get(&listener).map(|&on| &mut self.nodes[on].kind) {
-            Some(Kind::Listener { queue }) => queue.push_back(at),
+            Some(Kind::Listener { queue, arrivals }) => {
+                queue.push_back(at);
+                *arrivals += 1;
+            }
             _ => self.refuse(at),
         }
         at
@@ -372,7 +381,7 @@ impl Machine {
 
     pub(super) fn queued(&self, listener: RawFd) -> usize {
         match self.fds.get(&listener).map(|&at| &self.nodes[at].kind) {
-            Some(Kind::Listener { queue }) => queue.len(),
+            Some(Kind::Listener { queue, .. }) => queue.len(),
             _ => 0,
         }
     }
@@ -581,8 +590,7 @@ impl Machine {
         }
         match &mut self.nodes[at].kind {
             Kind::Stream(stream) => stream.release(),
-            Kind::Socket => {}
-            Kind::Listener { queue } => {
+            Kind::Listener { queue, .. } => {
                 for waiting in std::mem::take(queue) {
                     self.refuse(waiting);
                 }
@@ -592,7 +600,7 @@ impl Machine {
                     self.lose(message.connections);
                 }
             }
-            Kind::File(_) => {}
+            Kind::Socket | Kind::File(_) => {}
         }
     }
 
@@ -659,7 +667,7 @@ impl Machine {
             },
             Some(_) if matches!(work, Work::ReadAt { .. }) => Some(libc::ESPIPE),
             Some(Kind::Listener { .. }) => match work {
-                Work::Accept { .. } => None,
+                Work::Accept { .. } | Work::Watch { .. } => None,
                 Work::Recv { .. } | Work::Read { .. } | Work::RecvFds { .. } => {
                     Some(libc::ENOTCONN)
                 }
@@ -675,7 +683,7 @@ impl Machine {
                 _ => Some(libc::EPIPE),
             },
             Some(Kind::Stream(_)) => match work {
-                Work::Accept { .. } => Some(libc::EINVAL),
+                Work::Accept { .. } | Work::Watch { .. } => Some(libc::EINVAL),
                 Work::Connect { .. } => Some(libc::EISCONN),
                 // TCP would lose the descriptors without a word; here that is told.
                 Work::RecvFds { .. } | Work::Write { passes: 1.., .. } => Some(libc::EOPNOTSUPP),
@@ -689,6 +697,7 @@ impl Machine {
                 Work::Send { bytes, .. } if *is_line => return self.write(user_data, fd, bytes, 0),
                 Work::Accept { .. }
                 | Work::Connect { .. }
+                | Work::Watch { .. }
                 | Work::Recv { .. }
                 | Work::Send { .. } => Some(libc::ENOTSOCK),
                 Work::Write { bytes, passes } => return self.write(user_data, fd, bytes, passes),
@@ -747,6 +756,7 @@ impl Machine {
         if self.nodes[at].armed.is_empty() {
             return;
         }
+        self.tell_watchers(at);
         while self.accept_one(at)
             || self.receive_one(at)
             || self.send_one(at)
@@ -757,38 +767,70 @@ impl Machine {
     }
 
     fn accept_one(&mut self, at: FileId) -> bool {
-        let Node { kind: Kind::Listener { queue }, armed, .. } = &self.nodes[at] else {
+        let Node { kind: Kind::Listener { queue, .. }, armed, .. } = &self.nodes[at] else {
             return false;
         };
-        let (Some(first), waiting) = (armed.first(), queue.front().copied()) else { return false };
+        let accepts = |armed: &Armed| matches!(armed.work, Work::Accept { .. });
+        let Some(position) = armed.iter().position(accepts) else { return false };
+        let (first, waiting) = (&armed[position], queue.front().copied());
         let user_data = first.user_data;
-        let Work::Accept { multishot } = first.work else {
-            unreachable!("a listener only accepts")
-        };
+        let Work::Accept { multishot, wait } = first.work else { unreachable!() };
         if first.fresh || waiting.is_some() {
-            self.nodes[at].armed[0].fresh = false;
+            self.nodes[at].armed[position].fresh = false;
             if self.chance(Fault::NoDescriptors) {
-                self.finish(at, 0, Err(Errno::PROCESS_FILES), Payload::None);
+                self.finish(at, position, Err(Errno::PROCESS_FILES), Payload::None);
                 return true;
             }
         }
-        let Some(connection) = waiting else { return false };
+        let Some(connection) = waiting else {
+            if !wait {
+                self.finish(at, position, Err(Errno::AGAIN), Payload::None);
+            }
+            return !wait;
+        };
         match self.open(connection) {
             Ok(fd) => {
-                let Kind::Listener { queue } = &mut self.nodes[at].kind else { unreachable!() };
+                let Kind::Listener { queue, .. } = &mut self.nodes[at].kind else { unreachable!() };
                 queue.pop_front();
                 let result = fd.as_raw_fd();
                 let payload = Payload::Descriptor(fd);
                 if multishot {
-                    let flags = self.stays_armed(at, 0);
+                    let flags = self.stays_armed(at, position);
                     self.post_flagged(Lane::File(at), user_data, result, flags, payload);
                 } else {
-                    self.finish(at, 0, Ok(result.unsigned_abs() as usize), payload);
+                    self.finish(at, position, Ok(result.unsigned_abs() as usize), payload);
                 }
             }
-            Err(_) => self.finish(at, 0, Err(Errno::PROCESS_FILES), Payload::None),
+            Err(_) => self.finish(at, position, Err(Errno::PROCESS_FILES), Payload::None),
         }
         true
+    }
+
+    /// Tells whoever watches a listener that somebody waits there, once for each arrival.
+    fn tell_watchers(&mut self, at: FileId) {
+        for position in (0..self.nodes[at].armed.len()).rev() {
+            let Node { kind: Kind::Listener { queue, arrivals }, armed, .. } = &mut self.nodes[at]
+            else {
+                return;
+            };
+            let Armed { user_data, work: Work::Watch { seen }, fresh } = &mut armed[position]
+            else {
+                continue;
+            };
+            let is_news = *fresh || *seen < *arrivals;
+            *seen = *arrivals;
+            if is_news && !queue.is_empty() {
+                let user_data = *user_data;
+                let flags = self.stays_armed(at, position);
+                self.post_flagged(
+                    Lane::File(at),
+                    user_data,
+                    libc::POLLIN.into(),
+                    flags,
+                    Payload::None,
+                );
+            }
+        }
     }
 
     /// One step of a receive or read: of the first, or else of one that has not been tried.
@@ -820,6 +862,7 @@ impl Machine {
             }
             Work::Accept { .. }
             | Work::Connect { .. }
+            | Work::Watch { .. }
             | Work::Send { .. }
             | Work::Write { .. }
             | Work::WaitWritable

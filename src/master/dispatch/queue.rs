@@ -35,23 +35,27 @@ impl<F> Waiting<F> {
 pub(super) struct Queue<F> {
     waiting: VecDeque<Waiting<F>>,
     next_arrival: u64,
+    /// Those of them that were accepted here.
+    accepted: usize,
 }
 
 impl<F> Queue<F> {
     pub(super) fn new() -> Queue<F> {
-        Queue { waiting: VecDeque::new(), next_arrival: 0 }
+        Queue { waiting: VecDeque::new(), next_arrival: 0, accepted: 0 }
     }
 
     /// Adds one that is new.
     pub(super) fn push(&mut self, conn: F, origin: Origin, deadline: Instant) {
         let ticket = Ticket { arrival: self.next_arrival, deadline };
         self.next_arrival += 1;
+        self.accepted += usize::from(origin == Origin::Accepted);
         self.waiting.push_back(Waiting { conn, origin, ticket });
     }
 
     /// Puts one back that had left. It came before nearly all others, hence from the front.
     pub(super) fn put_back(&mut self, back: Waiting<F>) {
         let arrival = back.ticket.arrival;
+        self.accepted += usize::from(back.origin == Origin::Accepted);
         if self.waiting.front().is_none_or(|first| arrival < first.ticket.arrival) {
             self.waiting.push_front(back);
         } else {
@@ -65,23 +69,27 @@ impl<F> Queue<F> {
     }
 
     pub(super) fn remove(&mut self, index: usize) -> Waiting<F> {
-        self.waiting.remove(index).expect("looked at just now")
+        let removed = self.waiting.remove(index).expect("looked at just now");
+        self.accepted -= usize::from(removed.origin == Origin::Accepted);
+        removed
     }
 
     pub(super) fn drain(&mut self) -> Drain<'_, Waiting<F>> {
+        self.accepted = 0;
         self.waiting.drain(..)
     }
 
     /// Takes out the first one, if its time is over.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Waiting<F>> {
         let is_over = self.first_deadline()? <= now;
-        if is_over { self.waiting.pop_front() } else { None }
+        is_over.then(|| self.remove(0))
     }
 
-    /// Takes out the last one, if it arrived at `admitted` or later.
+    /// Takes out the last one that was accepted, if it arrived at `admitted` or later.
     pub(super) fn pop_newcomer(&mut self, admitted: u64) -> Option<Waiting<F>> {
-        let is_new = self.waiting.back()?.ticket.arrival >= admitted;
-        if is_new { self.waiting.pop_back() } else { None }
+        let new = self.waiting.iter().rev().take_while(|last| last.ticket.arrival >= admitted);
+        let at = new.into_iter().position(|last| last.origin == Origin::Accepted)?;
+        Some(self.remove(self.waiting.len() - 1 - at))
     }
 
     pub(super) fn first_deadline(&self) -> Option<Instant> {
@@ -91,6 +99,11 @@ impl<F> Queue<F> {
     /// The number of the next connection to arrive.
     pub(super) fn next_arrival(&self) -> u64 {
         self.next_arrival
+    }
+
+    /// Those that were accepted here: what there is a limit for.
+    pub(super) fn accepted(&self) -> usize {
+        self.accepted
     }
 
     pub(super) fn len(&self) -> usize {

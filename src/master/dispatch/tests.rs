@@ -191,6 +191,18 @@ fn a_full_queue_refuses_the_newest() {
 }
 
 #[test]
+fn what_is_handed_over_is_never_refused_because_the_queue_is_full() {
+    let mut scene = Scene::with(&[], 1);
+    let origin = Origin::HandedOver { by: A };
+    (0..10).for_each(|conn| scene.dispatcher.handle_connection(conn, origin, scene.now));
+    assert_eq!(scene.poll(), []);
+    assert_eq!(scene.arrive(10..14), [refuse(13, QueueFull)], "nor do they take others' places");
+    (14..20).for_each(|conn| scene.dispatcher.handle_connection(conn, origin, scene.now));
+    assert_eq!(scene.arrive([20]), [refuse(20, QueueFull)]);
+    assert_eq!(scene.dispatcher.queue_len(), 19);
+}
+
+#[test]
 fn what_comes_back_is_never_refused_because_the_queue_is_full() {
     let mut scene = Scene::with(&[A], 2);
     scene.arrive(0..5);
@@ -532,6 +544,30 @@ fn a_balancer_may_let_connections_wait_and_may_be_wrong() {
     assert_eq!(scene.arrive([1]), []);
     *script.answer.borrow_mut() = Some(0);
     assert_eq!(scene.poll(), [pass(A, 1, [0, 1])]);
+}
+
+#[test]
+fn a_balancer_hears_of_the_end_of_each_connection_whatever_became_of_its_worker() {
+    let next = Life { number: 2, ..A };
+    for (closed_total, has_successor) in [(0, false), (0, true), (2, true), (3, false)] {
+        let script = Scripted::default();
+        *script.answer.borrow_mut() = Some(0);
+        let mut scene = Scene::new(script.clone());
+        scene.dispatcher.handle_worker_ready(A, 1, 1000);
+        scene.arrive([0, 1, 2]);
+        scene.sent(A, [0, 1, 2]);
+        let progress =
+            Progress { taken: 3, open: 3 - closed_total, closed_total, refused_total: 0 };
+        scene.dispatcher.handle_progress(A, progress, scene.now);
+        if has_successor {
+            scene.dispatcher.handle_worker_ready(next, 1, 1000);
+        }
+        scene.gone(A, 3);
+        let heard = script.heard.take();
+        let count = |what| heard.iter().filter(|heard| **heard == (what, 0)).count();
+        assert_eq!((count("established"), count("closed")), (3, 3), "{closed_total} were closed");
+        assert_eq!(count("removed"), usize::from(!has_successor));
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub(super) struct Worker<F> {
     /// What its page showed last.
     shown: Progress,
     /// As far as the balancer has been told.
+    taken_told: u64,
     closed_told: u64,
     /// As far as it has told us.
     refused_told: u64,
@@ -84,6 +85,7 @@ impl<F> Worker<F> {
             is_passing: false,
             is_reclaiming: false,
             shown: Progress::default(),
+            taken_told: 0,
             closed_told: 0,
             refused_told: 0,
             taken_at: None,
@@ -225,7 +227,10 @@ impl<F> Worker<F> {
         }
         let taken_end = self.shown.taken.min(self.ledger.last_seq()) + 1;
         let taken = self.ledger.settle(0..taken_end, Outcome::Taken, ends);
-        let closed = self.shown.closed_total.saturating_sub(self.closed_told);
+        self.taken_told += taken as u64;
+        // With it end all that it had, also what it had handed over: whoever gets that takes it anew.
+        let closed = if self.is_gone() { self.taken_told } else { self.shown.closed_total };
+        let closed = closed.saturating_sub(self.closed_told);
         self.closed_told += closed;
         if self.is_gone() {
             self.ledger.settle(0..u64::MAX, Outcome::Back, ends);

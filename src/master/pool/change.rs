@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{
     Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE, Stage,
-    Successor, Verdict, Wanted,
+    Successor, Wanted,
 };
 use crate::master::end::End;
 use crate::master::notice::{Cause, Fate, Next};
@@ -37,7 +37,6 @@ impl Pool {
             return commands.push(Command::DropReload); // the pool stops
         }
         commands.push(Command::Tell(Notice::Reloading { workers }));
-        self.was_resized |= workers != self.places.len();
         for worker in self.places.len()..workers {
             self.places.push(Place::new(worker, Phase::Gone));
         }
@@ -130,6 +129,7 @@ impl Pool {
                 let kill_at = place.phase.end_due().unwrap_or(now + within + STOP_GRACE);
                 left.push(Leaving {
                     life: place.life,
+                    accepts: true,
                     kill_at: (!is_killed).then_some(kill_at),
                     is_killed,
                 });
@@ -151,6 +151,7 @@ impl Pool {
             self.places.truncate(workers);
             commands.push(Command::Tell(Notice::Reloaded { workers }));
         }
+        self.tell_who_is_alone(commands);
         self.begin_next_change(now, commands);
     }
 
@@ -187,7 +188,7 @@ impl Pool {
         let Some(change) = self.change.take() else { return };
         for place in &mut self.places {
             if let Some(Successor { life, .. }) = place.successor.take() {
-                self.leaving.push(Leaving { life, kill_at: None, is_killed: true });
+                self.leaving.push(Leaving { life, accepts: true, kill_at: None, is_killed: true });
                 commands.push(Command::Kill(life));
             }
         }
@@ -214,43 +215,40 @@ impl Pool {
         self.begin_next_change(now, commands);
     }
 
-    /// A worker has let go of listeners, its own as it leaves or those that it was lent, which
-    /// others have as well. The kernel may have told it alone of a connection, and it didn't look.
     pub(super) fn on_accept_stopped(&mut self, life: Life, commands: &mut Vec<Command>) {
-        if self.leaving.iter().any(|leaving| leaving.life == life) {
-            self.have_others_accept_anew(life, commands);
-        } else {
-            self.have_all_accept_anew(commands);
+        if let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.life == life) {
+            leaving.accepts = false;
+            self.tell_who_is_alone(commands);
         }
     }
 
-    pub(super) fn have_others_accept_anew(&mut self, life: Life, commands: &mut Vec<Command>) {
-        match self.stage {
-            Stage::Stopping { verdict: Verdict::Upgraded, .. } => {
-                commands.push(Command::TellUpgradeAcceptAnew);
+    /// Workers begin on their guard: whoever had their place may still accept from the same listeners.
+    /// Once nobody who leaves does, wherever its place was, all that serve are told.
+    pub(super) fn tell_who_is_alone(&mut self, commands: &mut Vec<Command>) {
+        let is_stopping = matches!(self.stage, Stage::Stopping { .. });
+        let any_left = self.leaving.iter().any(|leaving| leaving.accepts);
+        if is_stopping || any_left || !self.estates.is_empty() || self.is_beside_old_master {
+            return;
+        }
+        for place in &mut self.places {
+            if matches!(place.phase, Phase::Ready { .. }) && !place.is_alone {
+                place.is_alone = true;
+                commands.push(Command::TellAlone(place.life));
             }
-            Stage::Stopping { .. } => {}
-            _ => match self.places.get(life.worker) {
-                Some(place) if !self.was_resized => {
-                    if place.phase.listens() {
-                        commands.push(Command::Send(place.life, Message::AcceptAnew));
-                    }
-                }
-                _ => self.have_all_accept_anew(commands),
-            },
         }
     }
 
-    pub(super) fn on_estate_gone(&self, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { verdict: Verdict::Upgraded, .. } = self.stage {
-            commands.push(Command::TellUpgradeAcceptAnew);
-        } else {
-            self.have_all_accept_anew(commands);
+    /// What it was told of, nobody else may be told of, until its ring has gone. It matters no more
+    /// if it had let go of its listeners.
+    pub(super) fn on_estate_left(&mut self, life: Life) {
+        let left = self.leaving.iter().find(|leaving| leaving.life == life);
+        if left.is_none_or(|leaving| leaving.accepts) {
+            self.estates.push(life);
         }
     }
 
-    pub(super) fn have_all_accept_anew(&self, commands: &mut Vec<Command>) {
-        let listening = self.places.iter().filter(|place| place.phase.listens());
-        commands.extend(listening.map(|place| Command::Send(place.life, Message::AcceptAnew)));
+    pub(super) fn on_estate_gone(&mut self, life: Life, commands: &mut Vec<Command>) {
+        self.estates.retain(|estate| *estate != life);
+        self.tell_who_is_alone(commands);
     }
 }

@@ -53,11 +53,13 @@ impl Pool {
             if place.phase.has_process() {
                 let is_killed = matches!(place.phase, Phase::Killed);
                 let kill_at = place.phase.end_due();
-                self.leaving.push(Leaving { life: place.life, kill_at, is_killed });
+                let life = place.life;
+                self.leaving.push(Leaving { life, accepts: true, kill_at, is_killed });
                 commands.push(Command::Retire(place.life));
             }
             if let Some(successor) = place.successor.take() {
-                let leaving = Leaving { life: successor.life, kill_at: None, is_killed: false };
+                let life = successor.life;
+                let leaving = Leaving { life, accepts: true, kill_at: None, is_killed: false };
                 self.leaving.push(leaving);
             }
             place.phase = Phase::Gone;

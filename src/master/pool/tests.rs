@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::process::EXIT_CANNOT_START;
 use Act::{Adopt, Examine, Finish, Fork, Kill, ReportReady, Send, StartUpgrade, TakeBack};
-use Act::{DropReload, ReadSettings, SettleReload, TellUpgradeAcceptAnew};
+use Act::{DropReload, ReadSettings, SettleReload};
 use Act::{ForwardReload, KillUpgrade, OfferUpgrade, Resume, StopUpgrade};
 
 const STOP: Event = Event::Signal(Signal::Stop { name: "SIGTERM" });
@@ -17,7 +17,6 @@ const KILLED: End = End::Killed { signal: 9, core_dumped: false };
 const CLEAN: End = End::Exited { code: 0 };
 const CANNOT_START: End = End::Exited { code: EXIT_CANNOT_START };
 const SHUTDOWN: Message = Message::Shutdown { deadline_ms: 30_000 };
-const ANEW: Message = Message::AcceptAnew;
 const RELOAD: Message = Message::Reload { deadline_ms: 30_000 };
 
 /// What the pool wants to have done to whom; workers by their place.
@@ -39,7 +38,6 @@ enum Act {
     KillUpgrade,
     ForwardReload,
     Resume,
-    TellUpgradeAcceptAnew,
     Finish(Verdict),
 }
 
@@ -51,6 +49,8 @@ struct Scene {
     newest: BTreeMap<usize, Life>,
     /// Who serves, by the pool's word.
     serving: Vec<Life>,
+    /// Who was told to be alone at its listeners.
+    alone: Vec<Life>,
 }
 
 impl Scene {
@@ -62,7 +62,7 @@ impl Scene {
     fn with(workers: usize, config: &PoolConfig) -> Scene {
         let now = Instant::now();
         let pool = Pool::new(workers, Rules::of(config), 1, now);
-        Scene { pool, now, newest: BTreeMap::new(), serving: Vec::new() }
+        Scene { pool, now, newest: BTreeMap::new(), serving: Vec::new(), alone: Vec::new() }
     }
 
     /// A pool that has started.
@@ -108,9 +108,16 @@ impl Scene {
                 }
                 Command::Retire(life) => {
                     self.serving.retain(|serving| *serving != life);
+                    self.alone.retain(|alone| *alone != life);
                     continue;
                 }
                 Command::StopAccepting | Command::Tell(_) | Command::TellOf(..) => continue,
+                Command::TellAlone(life) => {
+                    assert!(self.serving.contains(&life), "{life:?} doesn't serve");
+                    assert!(!self.alone.contains(&life), "{life:?} knows already");
+                    self.alone.push(life);
+                    continue;
+                }
                 Command::Send(life, message) => Send(life.worker, message),
                 Command::Kill(life) => Kill(life.worker),
                 Command::Examine(life) => Examine(life.worker),
@@ -126,7 +133,6 @@ impl Scene {
                 Command::KillUpgrade => KillUpgrade,
                 Command::ForwardReload => ForwardReload,
                 Command::Resume => Resume,
-                Command::TellUpgradeAcceptAnew => TellUpgradeAcceptAnew,
                 Command::Finish(verdict) => Finish(verdict),
             });
         }
@@ -392,9 +398,7 @@ fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
     assert_eq!(scene.serving, old, "not before all are ready");
     assert_eq!(scene.ready(0), [SettleReload, Send(0, RELOAD), Send(1, RELOAD)]);
     assert_eq!(scene.serving, [scene.life(0), scene.life(1)]);
-    let anew = Send(1, Message::AcceptAnew);
-    assert_eq!(scene.event(Event::AcceptStopped(old[1])), [anew]);
-    assert_eq!(scene.event(Event::WorkerEnded(old[0], CLEAN)), [Send(0, Message::AcceptAnew)]);
+    assert_eq!(scene.event(Event::WorkerEnded(old[0], CLEAN)), []);
     assert_eq!(scene.pass(secs(30) + STOP_GRACE), [Kill(1)], "the other one had its time");
     scene.event(Event::WorkerEnded(old[1], KILLED));
     assert_eq!(scene.pool.poll_timeout(), None);
@@ -541,6 +545,19 @@ fn a_worker_that_was_stopped_can_say_nothing_and_is_replaced() {
 }
 
 #[test]
+fn where_the_master_accepts_there_is_nothing_to_lend() {
+    let config = PoolConfig { accept: Accept::Dispatch, ..PoolConfig::default() };
+    let mut scene = Scene::with(2, &config);
+    scene.pass(Duration::ZERO);
+    (0..2).for_each(|id| drop(scene.ready(id)));
+    for _ in 0..2 * LOOP_FAILURES {
+        assert_eq!(scene.ended(1, CRASHED), []);
+        assert_eq!(scene.pass(scene.restart_delay()), [Fork(1)]);
+    }
+    assert_eq!(scene.ready(1), []);
+}
+
+#[test]
 fn the_clients_of_a_worker_that_never_starts_are_served_by_another_one() {
     let mut scene = Scene::running(2);
     scene.ended(1, CRASHED);
@@ -554,24 +571,35 @@ fn the_clients_of_a_worker_that_never_starts_are_served_by_another_one() {
     assert_eq!(scene.ended(1, CRASHED), [], "they have somebody");
     scene.pass(scene.restart_delay());
     assert_eq!(scene.ready(1), [TakeBack(1)]);
+    assert_eq!(scene.alone, [scene.life(0), scene.life(1)], "whoever was lent them but watches");
 }
 
 #[test]
-fn what_a_dead_worker_was_told_in_the_stead_of_others_they_look_up() {
+fn a_successor_is_on_its_guard_until_nothing_is_left_of_a_dead_worker() {
     let mut scene = Scene::running(2);
+    let (other, dead) = (scene.life(0), scene.life(1));
+    scene.event(Event::EstateLeft(dead));
     scene.ended(1, KILLED);
-    let acts = scene.event(Event::EstateGone);
-    assert_eq!(acts, [Send(0, Message::AcceptAnew)], "the other one isn't there");
-    scene.pass(secs(1));
-    let acts = scene.event(Event::EstateGone);
-    assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
+    scene.pass(Duration::ZERO);
+    scene.ready(1);
+    assert_eq!(scene.alone, [other], "the kernel may tell the dead one of its clients");
+    scene.event(Event::EstateGone(dead));
+    assert_eq!(scene.alone, [other, scene.life(1)]);
 }
 
 #[test]
-fn who_gets_its_listeners_back_looks_at_them_when_the_other_one_has_let_go() {
-    let mut scene = Scene::running(2);
-    let acts = scene.event(Event::AcceptStopped(scene.life(0)));
-    assert_eq!(acts, [Send(0, Message::AcceptAnew), Send(1, Message::AcceptAnew)]);
+fn what_is_left_of_a_worker_that_had_let_go_of_its_listeners_matters_to_nobody() {
+    let mut scene = Scene::running(1);
+    let old = scene.life(0);
+    scene.reload(1);
+    scene.ready(0);
+    scene.event(Event::AcceptStopped(old));
+    scene.event(Event::EstateLeft(old));
+    scene.event(Event::WorkerEnded(old, KILLED));
+    scene.ended(0, CRASHED);
+    scene.pass(Duration::ZERO);
+    scene.ready(0);
+    assert_eq!(scene.alone, [scene.life(0)]);
 }
 
 #[test]
@@ -583,10 +611,41 @@ fn an_upgrade_hands_over_once_the_new_master_serves() {
     assert_eq!(scene.event(Event::UpgradeReady), [OfferUpgrade]);
     assert_eq!(scene.serving.len(), 2, "until it has taken over");
     assert_eq!(scene.event(Event::UpgradeServes), [Send(0, RELOAD), Send(1, RELOAD)]);
-    let stopped = Event::AcceptStopped(scene.life(0));
-    assert_eq!(scene.event(stopped), [TellUpgradeAcceptAnew]);
-    assert_eq!(scene.ended(0, CLEAN), [TellUpgradeAcceptAnew]);
-    assert_eq!(scene.ended(1, CLEAN), [TellUpgradeAcceptAnew, Finish(Verdict::Upgraded)]);
+    assert_eq!(scene.event(Event::AcceptStopped(scene.life(0))), []);
+    assert_eq!(scene.ended(0, CLEAN), []);
+    assert_eq!(scene.ended(1, CLEAN), [Finish(Verdict::Upgraded)]);
+}
+
+#[test]
+fn whoever_takes_a_place_hears_when_nobody_else_has_its_listeners() {
+    let mut scene = Scene::running(2);
+    let old = [scene.life(0), scene.life(1)];
+    assert_eq!(scene.alone, old, "nobody was there before");
+    scene.reload(3);
+    (0..3).for_each(|id| drop(scene.ready(id)));
+    assert_eq!(scene.alone, [], "the old ones serve on");
+    scene.event(Event::AcceptStopped(old[0]));
+    assert_eq!(scene.alone, [], "listeners may have gone to another place");
+    scene.event(Event::WorkerEnded(old[1], CRASHED));
+    let new = [scene.life(0), scene.life(1), scene.life(2)];
+    assert_eq!(scene.alone, new);
+    scene.event(Event::WorkerEnded(old[0], CLEAN));
+    scene.event(Event::RecycleDue(new[1], RecycleReason::Lifetime));
+    scene.ready(1);
+    assert_eq!(scene.alone, [new[0], new[2]], "only the place that changes is on its guard");
+    scene.event(Event::AcceptStopped(new[1]));
+    assert_eq!(scene.alone, [new[0], new[2], scene.life(1)]);
+}
+
+#[test]
+fn the_workers_of_a_new_master_are_alone_once_the_old_one_has_gone() {
+    let mut scene = Scene::new(2);
+    scene.pool.set_beside_old_master(true);
+    scene.pass(Duration::ZERO);
+    (0..2).for_each(|id| drop(scene.ready(id)));
+    assert_eq!(scene.alone, []);
+    scene.event(Event::OldMasterGone);
+    assert_eq!(scene.alone, [scene.life(0), scene.life(1)]);
 }
 
 /// A pool whose new master serves.
@@ -646,7 +705,9 @@ fn a_new_master_that_dies_after_all_leaves_everything_to_this_one() {
     assert_eq!(scene.pass(Duration::ZERO), [Fork(0), Fork(1)]);
     (0..2).for_each(|id| drop(scene.ready(id)));
     assert_eq!(scene.serving.len(), 2);
-    assert_eq!(scene.event(Event::WorkerEnded(old[1], CLEAN)).last(), Some(&Send(1, ANEW)));
+    assert_eq!(scene.alone, [], "an old one still accepts");
+    scene.event(Event::WorkerEnded(old[1], CLEAN));
+    assert_eq!(scene.alone, [scene.life(0), scene.life(1)], "the new master's watched");
     assert_eq!(scene.event(UPGRADE), [StartUpgrade]);
 }
 
@@ -729,8 +790,13 @@ fn any_order_of_events_keeps_the_invariants() {
             random ^= random << 17;
             random % count
         };
-        let mut world =
-            World { scene: Scene::new(3), alive: Vec::new(), upgrades: false, reads: false };
+        let mut world = World {
+            scene: Scene::new(3),
+            alive: Vec::new(),
+            estates: Vec::new(),
+            upgrades: false,
+            reads: false,
+        };
         let mut finished = false;
         for step in 0..300 {
             let end = [CRASHED, CLEAN, CANNOT_START, KILLED][pick(4) as usize];
@@ -744,9 +810,14 @@ fn any_order_of_events_keeps_the_invariants() {
                 (9, Some(life)) => Some(Event::ChannelClosed(life)),
                 (10 | 11, Some(life)) => {
                     world.alive.retain(|alive| *alive != life);
+                    if pick(3) == 0 {
+                        world.estates.push(life);
+                        let commands = world.step(Some(Event::EstateLeft(life)), Duration::ZERO);
+                        world.check(commands, finished, seed);
+                    }
                     Some(Event::WorkerEnded(life, end))
                 }
-                (11, None) => Some(Event::EstateGone),
+                (11, None) => world.estates.pop().map(Event::EstateGone),
                 (12, Some(life)) => Some(Event::AcceptStopped(life)),
                 (13, Some(life)) => Some(Event::RecycleDue(life, RecycleReason::Lifetime)),
                 (14, Some(life)) => {
@@ -783,6 +854,7 @@ fn any_order_of_events_keeps_the_invariants() {
                 world.scene.serving.iter().map(|life| life.worker).collect();
             serving.sort_unstable();
             assert_eq!(serving, (0..workers).collect::<Vec<_>>(), "seed {seed}");
+            assert_eq!(world.scene.alone.len(), workers, "seed {seed}");
             let commands = world.step(Some(STOP), Duration::ZERO);
             finished = world.check(commands, finished, seed);
         }
@@ -802,6 +874,8 @@ fn any_order_of_events_keeps_the_invariants() {
 struct World {
     scene: Scene,
     alive: Vec<Life>,
+    /// Their rings outlive them.
+    estates: Vec<Life>,
     upgrades: bool,
     /// Settings are being read.
     reads: bool,
@@ -868,6 +942,10 @@ impl World {
         }
         if std::mem::take(&mut self.upgrades) {
             let commands = self.step(Some(Event::UpgradeEnded(KILLED)), Duration::ZERO);
+            self.check(commands, false, seed);
+        }
+        while let Some(life) = self.estates.pop() {
+            let commands = self.step(Some(Event::EstateGone(life)), Duration::ZERO);
             self.check(commands, false, seed);
         }
         for _ in 0..100 {

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Address, Checked, PoolConfig};
+use crate::process::accept::Company;
 use crate::process::activation::Inherited;
 use crate::process::sys;
 
@@ -60,6 +61,7 @@ pub(crate) struct Listener {
     pub(crate) socket: OwnedFd,
     /// Its number among those of its address, when there are several.
     pub(crate) slot: Option<usize>,
+    pub(crate) company: Company,
 }
 
 /// An address with its descriptors, as one process tells another.
@@ -86,8 +88,7 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// The first address that can't be bound, and why. A port that is taken is tried for about a
-    /// second and a half: a process that used a ring frees its sockets a little after its end.
+    /// As [`renewed`](Listeners::renewed).
     #[cfg(test)]
     pub(crate) fn bind(
         config: &Checked<PoolConfig>,
@@ -101,7 +102,9 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// The first address that can't be bound, and why; these listeners stay as they are.
+    /// The first address that can't be bound, and why; these listeners stay as they are. A pool that
+    /// begins gives a port that is taken a second and a half to get free: a process that used a ring
+    /// frees its sockets a little after its end. One that serves has no time for that.
     pub(crate) fn renewed(
         &self,
         config: &Checked<PoolConfig>,
@@ -111,6 +114,7 @@ impl Listeners {
             return Ok(Listeners { workers, adopters: BTreeMap::new(), ..self.clone() });
         }
         let sockets = if config.accept == Accept::Dispatch { 1 } else { workers };
+        let tries = if self.entries.is_empty() { tcp::TRIES_MAX } else { 1 };
         let mut known = self.entries.clone();
         let mut entries = Vec::new();
         for address in &config.listen {
@@ -130,7 +134,7 @@ impl Listeners {
                 }
                 (None, Address::Tcp(tcp)) => {
                     let (bound, sockets) =
-                        tcp::bind(*tcp, sockets, config.backlog).map_err(error)?;
+                        tcp::bind(*tcp, sockets, config.backlog, tries).map_err(error)?;
                     let sockets = sockets.into_iter().map(Rc::new).collect();
                     Entry {
                         wanted: address.clone(),
@@ -264,15 +268,20 @@ impl Listeners {
             match &entry.sockets {
                 Sockets::PerWorker(sockets) => {
                     for (slot, socket) in sockets.iter().enumerate() {
-                        if served.contains(&(slot % self.workers)) {
+                        let owner = slot % self.workers;
+                        if served.contains(&owner) {
                             let socket = socket.as_fd().try_clone_to_owned()?;
-                            listeners.push(Listener { socket, slot: Some(slot) });
+                            let is_own = owner == worker;
+                            let company = if is_own { Company::Leaving } else { Company::Owner };
+                            listeners.push(Listener { socket, slot: Some(slot), company });
                         }
                     }
                 }
                 Sockets::Common(_, socket) => {
                     let socket = socket.as_fd().try_clone_to_owned()?;
-                    listeners.push(Listener { socket, slot: None });
+                    let is_only = self.workers == 1;
+                    let company = if is_only { Company::Leaving } else { Company::Workers };
+                    listeners.push(Listener { socket, slot: None, company });
                 }
             }
         }

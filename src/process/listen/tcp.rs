@@ -14,28 +14,29 @@ use nix::sys::socket::{
 use super::error::Reason;
 use crate::process::sys;
 
-/// How often a taken port is tried, and how long to wait before the next time: together 1.5 s.
+/// How often a taken port is tried at most, and how long to wait before the next time: together 1.5 s.
 /// A process that used a ring frees its sockets late, so a quick restart finds its own port taken.
-const TRIES: usize = 31;
+pub(super) const TRIES_MAX: usize = 31;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Binds `workers` sockets to `address` and listens on them; for port 0 the kernel chooses one for
-/// all. Returns the address that they have.
+/// all. Returns the address that they have. A port that is taken is tried so many times.
 pub(super) fn bind(
     address: SocketAddr,
     workers: usize,
     backlog: u32,
+    tries: usize,
 ) -> Result<(SocketAddr, Vec<OwnedFd>), Reason> {
     if address.port() != 0 {
-        claim(address)?;
+        claim(address, tries)?;
     }
     bind_all(address, workers, backlog).map_err(|error| Reason::of(&error))
 }
 
 /// Finds out whether the port is free. `SO_REUSEPORT` alone would not: it lets us join the sockets
 /// of any other process of this user, and take half of its connections.
-fn claim(address: SocketAddr) -> Result<(), Reason> {
-    for _ in 1..TRIES {
+fn claim(address: SocketAddr, tries: usize) -> Result<(), Reason> {
+    for _ in 1..tries {
         match Reason::checked(bound(address, false)) {
             Err(Reason::InUse) => thread::sleep(TRY_AGAIN_AFTER),
             other => return other.map(drop),
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn workers_share_one_port_and_every_connection_reaches_one_of_them() {
-        let (address, sockets) = bind(any_port(), 4, 16).unwrap();
+        let (address, sockets) = bind(any_port(), 4, 16, TRIES_MAX).unwrap();
         assert_eq!(sockets.len(), 4);
         assert_ne!(address.port(), 0);
         let clients: Vec<TcpStream> =
@@ -125,9 +126,9 @@ mod tests {
 
     #[test]
     fn a_port_that_another_pool_of_this_user_has_is_taken() {
-        let (address, _sockets) = bind(any_port(), 2, 16).unwrap();
+        let (address, _sockets) = bind(any_port(), 2, 16, TRIES_MAX).unwrap();
         let before = Instant::now();
-        assert_eq!(bind(address, 2, 16).unwrap_err(), Reason::InUse);
+        assert_eq!(bind(address, 2, 16, TRIES_MAX).unwrap_err(), Reason::InUse);
         assert!(before.elapsed() >= Duration::from_millis(1500), "it was given time to get free");
     }
 
@@ -139,26 +140,26 @@ mod tests {
             thread::sleep(Duration::from_millis(200));
             drop(listener);
         });
-        assert!(bind(address, 1, 16).is_ok());
+        assert!(bind(address, 1, 16, TRIES_MAX).is_ok());
         owner.join().unwrap();
     }
 
     #[test]
     fn connections_in_time_wait_dont_matter() {
-        let (address, sockets) = bind(any_port(), 1, 16).unwrap();
+        let (address, sockets) = bind(any_port(), 1, 16, TRIES_MAX).unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         for socket in sockets {
             drop(TcpListener::from(socket).accept().unwrap()); // closes first: TIME_WAIT is ours
         }
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         drop(client);
-        assert!(bind(address, 1, 16).is_ok());
+        assert!(bind(address, 1, 16, TRIES_MAX).is_ok());
     }
 
     #[test]
     fn all_ipv6_addresses_leave_the_ipv4_ones_to_others() {
         let leaves_it = |_| {
-            let (address, _sockets) = bind("[::]:0".parse().unwrap(), 1, 16).unwrap();
+            let (address, _sockets) = bind("[::]:0".parse().unwrap(), 1, 16, TRIES_MAX).unwrap();
             TcpListener::bind(("127.0.0.1", address.port())).is_ok()
         };
         if TcpListener::bind("[::1]:0").is_ok() {
@@ -169,6 +170,6 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_not_here() {
         let elsewhere = "192.0.2.1:8080".parse().unwrap(); // TEST-NET-1
-        assert_eq!(bind(elsewhere, 1, 16).unwrap_err(), Reason::NotHere);
+        assert_eq!(bind(elsewhere, 1, 16, TRIES_MAX).unwrap_err(), Reason::NotHere);
     }
 }

@@ -69,7 +69,7 @@ impl Bench {
         let parts = Parts {
             buffers: ring.add_buffers(64, 2048).unwrap(),
             ring,
-            listeners: vec![listener.into()],
+            listeners: vec![(listener.into(), Company::Leaving)],
             channel: channel.into(),
             signals: signals.into(),
             slots: Vec::new(),

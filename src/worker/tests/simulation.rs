@@ -48,7 +48,7 @@ impl Stage {
         let parts = Parts {
             buffers: ring.add_buffers(8, 512).unwrap(),
             ring,
-            listeners: vec![listener],
+            listeners: vec![(listener, Company::Leaving)],
             channel,
             signals: world.readable(),
             slots: Vec::new(),
@@ -327,6 +327,7 @@ fn run(seed: u64, faults: Faults) {
     let mut stage = Stage::new(Plan { seed, faults }, connections_max);
     let mut actors = Vec::new();
     let mut to_come = 1 + rng.below(5);
+    let alone_from = rng.below(60); // many runs end before
     let mut turns = 0;
     while to_come > 0 || !actors.iter().all(Actor::is_done) {
         if to_come > 0 && rng.chance(300) {
@@ -341,6 +342,9 @@ fn run(seed: u64, faults: Faults) {
                 actor.heard.extend(actor.client.read());
                 actor.client.close(); // make room for those that wait
             }
+        }
+        if turns == alone_from {
+            stage.world.feed(&stage.channel, &LIMIT.encode(&Message::Alone).unwrap());
         }
         // Something to read keeps the turn from waiting until a client's time is up.
         stage.world.feed(&stage.bell, &1_u64.to_ne_bytes());
@@ -463,7 +467,16 @@ fn passed_connections_are_shown_as_taken_before_they_are_served() {
 
 #[test]
 fn connections_max_is_a_maximum_however_many_wait() {
-    let mut stage = Stage::new(Plan { seed: 1, faults: Faults::NONE }, 3);
+    for is_alone in [true, false] {
+        let stage = Stage::new(Plan { seed: 1, faults: Faults::NONE }, 3);
+        if is_alone {
+            stage.world.feed(&stage.channel, &LIMIT.encode(&Message::Alone).unwrap());
+        }
+        serve_fifty(stage);
+    }
+}
+
+fn serve_fifty(mut stage: Stage) {
     let clients: Vec<Client> = (0..50).map(|_| stage.world.connect(&stage.listener)).collect();
     for client in &clients {
         client.write(b"GET /plain/1 HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n");
