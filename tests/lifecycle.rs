@@ -3,14 +3,16 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::mem;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::{Client, MODES, Server, eventually, freeze, is_running, kill_hard};
+use common::{Client, MODES, PATIENCE, Server, eventually, freeze, is_running, kill_hard, thaw};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -41,6 +43,29 @@ fn a_graceful_stop_answers_what_has_begun() {
         let (status, log) = server.wait();
         assert!(status.success(), "{status}: {log}");
         assert!(TcpStream::connect(address).is_err(), "somebody still listens");
+    });
+}
+
+/// Whoever isn't alone at a socket is told of a client first, and takes it then.
+#[test]
+fn a_stop_answers_who_came_before_to_a_socket_of_all_workers() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sock");
+    with_and_without_features(|start| {
+        let listen = format!("unix:{}", path.display());
+        let mut server = start(&["--workers", "2", "--listen", &listen]);
+        let workers = server.workers();
+        workers.iter().for_each(|worker| freeze(*worker));
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        server.signal(Signal::SIGTERM);
+        server.wait_for_log("SIGTERM: stopping");
+        workers.iter().for_each(|worker| thaw(*worker));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(server.wait().0.success());
     });
 }
 

@@ -323,6 +323,33 @@ fn an_old_master_that_is_killed_leaves_everything_to_the_new_one() {
 }
 
 #[test]
+fn a_new_master_serves_at_once_beside_a_busy_worker_of_one_that_was_killed() {
+    foster_parent();
+    for mode in MODES {
+        let mut server = Server::start(&["--workers", "1", "--accept", mode]);
+        let busy = server.workers()[0];
+        freeze(busy);
+        server.signal(Signal::SIGUSR2);
+        let line = server.wait_for_log("upgrading: the new master has pid ");
+        let (_, new) = line.rsplit_once(' ').unwrap();
+        server.wait_for_log("upgraded: the new master serves");
+        kill_hard(server.pid());
+        assert!(!server.child.wait().unwrap().success());
+        server.wait_for_log("has gone");
+        server.succeed(new.parse().unwrap());
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}");
+        }
+        assert!(is_frozen(busy), "{mode}: nobody waited for it");
+        thaw(busy);
+        eventually("it has gone, too", || !is_running(busy));
+        for _ in 0..20 {
+            assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}: alone now");
+        }
+    }
+}
+
+#[test]
 fn a_new_master_that_dies_while_the_old_one_ends_is_replaced_by_that() {
     for mode in MODES {
         let mut gated = Gated::start(mode);

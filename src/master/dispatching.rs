@@ -112,7 +112,7 @@ impl Dispatching {
 
     /// The pool stops: nothing new comes in, and nothing waits.
     pub(super) fn stop(&mut self, ring: &mut Ring<Tag>) {
-        self.acceptor.stop(ring);
+        self.acceptor.stop(ring, self.open());
         self.dispatcher.begin_stop();
     }
 

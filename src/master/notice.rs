@@ -34,7 +34,7 @@ pub(super) enum Fate {
     /// It fails before it gets ready, again and again.
     Looping {
         failures: u32,
-        adopter: Option<usize>,
+        clients: Clients,
     },
     Recycled {
         reason: RecycleReason,
@@ -42,6 +42,17 @@ pub(super) enum Fate {
     NotRecycled {
         cause: Cause,
     },
+}
+
+/// Who has the clients of a worker that doesn't start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Clients {
+    /// Those at its sockets.
+    LentTo { worker: usize },
+    /// The master gives it none.
+    OfOthers,
+    /// Nobody is ready.
+    OfNobody,
 }
 
 /// Why a change came to nothing.
@@ -153,11 +164,14 @@ impl fmt::Display for Fate {
             Fate::Hangs { hang: Hang::Stopped, lasting } => {
                 write!(f, "hangs: somebody stopped it (SIGSTOP) {lasting:.1?} ago: killing it")
             }
-            Fate::Looping { failures, adopter } => {
+            Fate::Looping { failures, clients } => {
                 write!(f, "failed {failures} times in a row before it was ready: ")?;
-                match adopter {
-                    Some(adopter) => write!(f, "worker {adopter} serves its clients meanwhile"),
-                    None => f.write_str("no other one could serve its clients"),
+                match clients {
+                    Clients::LentTo { worker } => {
+                        write!(f, "worker {worker} serves its clients meanwhile")
+                    }
+                    Clients::OfOthers => f.write_str("others serve all clients meanwhile"),
+                    Clients::OfNobody => f.write_str("no other one could serve its clients"),
                 }
             }
             Fate::Recycled { reason } => write!(f, "{reason}: starting a successor"),

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use super::children::Life;
 use super::end::End;
 use super::error::MasterError;
-use super::notice::{Busy, Cause, Fate, Hurry, Next, Notice};
+use super::notice::{Busy, Cause, Clients, Fate, Hurry, Next, Notice};
 use super::watch::Hang;
 use crate::config::{Accept, PoolConfig};
 use crate::process::channel::{Message, RecycleReason};
@@ -503,17 +503,19 @@ impl Pool {
     /// Finds somebody for the clients of a worker that doesn't start.
     fn have_adopted(&mut self, life: Life, failures: u32, commands: &mut Vec<Command>) {
         let is_ready = |place: &&Place| matches!(place.phase, Phase::Ready { .. });
-        let by = self.places.iter().filter(|_| self.rules.lends).filter(is_ready);
-        let by = by.map(|place| place.life).next();
+        let by = self.places.iter().find(is_ready).map(|place| place.life);
         let place = &mut self.places[life.worker];
         if place.is_adopted {
             return;
         }
-        commands.push(Command::TellOf(
-            life,
-            Fate::Looping { failures, adopter: by.map(|by| by.worker) },
-        ));
-        if let Some(by) = by {
+        let clients = match by {
+            Some(_) if !self.rules.lends && failures > LOOP_FAILURES => return, // it was said
+            Some(_) if !self.rules.lends => Clients::OfOthers,
+            Some(by) => Clients::LentTo { worker: by.worker },
+            None => Clients::OfNobody,
+        };
+        commands.push(Command::TellOf(life, Fate::Looping { failures, clients }));
+        if let (Some(by), Clients::LentTo { .. }) = (by, clients) {
             place.is_adopted = true;
             commands.push(Command::Adopt { worker: life.worker, by });
         }

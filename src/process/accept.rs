@@ -118,8 +118,9 @@ impl<T: Copy> Acceptor<T> {
                 }
                 _ => {}
             }
+            let may_look = self.stopped || (is_wanted && in_company);
             match listener.look {
-                Armed::Off if is_wanted && in_company && listener.wants_look => {
+                Armed::Off if may_look && listener.wants_look => {
                     let id = ring.push(Op::Accept { fd, multishot, wait: false }, tag);
                     listener.look = Armed::On { id, watches: false };
                     listener.wants_look = false;
@@ -204,7 +205,7 @@ impl<T: Copy> Acceptor<T> {
             (Armed::Off, false) => listener.waiting = Armed::Off,
             (Armed::On { .. } | Armed::Ending, false) => {
                 listener.look = Armed::Off;
-                listener.wants_look |= result.is_ok(); // there may be more
+                listener.wants_look |= result.is_ok() && !self.stopped; // there may be more
             }
         }
         match result {
@@ -255,10 +256,14 @@ impl<T: Copy> Acceptor<T> {
         self.retry_at.filter(|_| !self.stopped)
     }
 
-    /// Accepts no more.
-    pub(crate) fn stop(&mut self, ring: &mut Ring<T>) {
+    /// Accepts no more than what is there. An accept would have taken that as it came, so whoever
+    /// watches looks once more.
+    pub(crate) fn stop(&mut self, ring: &mut Ring<T>, connections: usize) {
         self.stopped = true;
-        self.arm(ring, 0);
+        for listener in &mut self.listeners {
+            listener.wants_look = matches!(listener.waiting, Armed::On { watches: true, .. });
+        }
+        self.arm(ring, connections);
     }
 
     /// Accepts again, once it is armed.

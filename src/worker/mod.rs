@@ -699,7 +699,7 @@ impl Worker {
 
     fn begin_drain(&mut self) {
         self.around.draining = self.lifecycle.draining();
-        self.acceptor.stop(&mut self.ring);
+        self.acceptor.stop(&mut self.ring, self.table.len());
         self.takers.clear(); // its slots are a successor's now
         self.owes_accept_stopped = true;
         let now = self.around.now;
