@@ -56,15 +56,16 @@ fn main() -> uring_pool::Result<()> {
     }
     let pool = Pool::new(config, WorkerConfig::default())?;
     let handle = pool.handle();
-    pool.on_ready(move |ready| {
+    // Before anybody is told where it is: whoever knows that may send the signal.
+    let scaled = handle.clone();
+    const SIGWINCH: i32 = 28;
+    let scale = move |_| {
+        (0..messages).for_each(|number| scaled.send(None, number.into()));
+        scale_to.inspect(|workers| scaled.scale(*workers).expect("not too many"));
+    };
+    handle.on_signal(SIGWINCH, scale).expect("it can be caught");
+    pool.on_ready(|ready| {
         println!("it serves {} with {} workers", ready.addresses[0], ready.workers);
-        let (scaled, scale_to) = (handle.clone(), scale_to);
-        const SIGWINCH: i32 = 28;
-        let scale = move |_| {
-            (0..messages).for_each(|number| scaled.send(None, number.into()));
-            scale_to.inspect(|workers| scaled.scale(*workers).expect("not too many"));
-        };
-        handle.on_signal(SIGWINCH, scale).expect("it can be caught");
     })
     .serve(move |worker| {
         let is_meant = broken_worker.is_none_or(|id: usize| id == worker.id());
