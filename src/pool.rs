@@ -404,7 +404,7 @@ impl Worker {
     ///
     /// ```no_run
     /// use std::time::Duration;
-    /// use uring_pool::{Pool, Request, Response};
+    /// use uring_pool::{IntoResponse, Pool, Request, Response};
     ///
     /// # fn main() -> uring_pool::Result<()> {
     /// Pool::bind("127.0.0.1:8080")?.serve(|worker| {

@@ -28,7 +28,7 @@ impl Lines {
     pub(crate) fn new(format: LogFormat, bytes_max: usize, time: SystemTime) -> Lines {
         let mut stamp = Stamp::default();
         stamp.set(time);
-        let waiting = Vec::new();
+        let waiting = Vec::with_capacity(bytes_max); // untouched memory costs nothing
         Lines {
             format,
             stamp,

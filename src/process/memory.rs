@@ -37,9 +37,14 @@ mod tests {
     #[test]
     fn what_is_touched_is_resident() {
         let memory = Memory::open();
-        let before = memory.resident().unwrap();
-        let touched = vec![1_u8; 16 << 20];
-        assert!(memory.resident().unwrap() >= before + (8 << 20));
-        drop(touched);
+        // Other tests in this process let go of their own memory meanwhile.
+        let is_seen = |_| {
+            let before = memory.resident().unwrap();
+            let touched = std::hint::black_box(vec![1_u8; 64 << 20]);
+            let after = memory.resident().unwrap();
+            drop(touched);
+            after >= before + (32 << 20)
+        };
+        assert!((0..20).any(is_seen));
     }
 }

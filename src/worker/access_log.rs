@@ -41,11 +41,11 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    pub(super) fn new(file: LogFile, flush: Duration) -> AccessLog {
+    pub(super) fn new(file: LogFile, flush: Duration, buffer_bytes: usize) -> AccessLog {
         AccessLog {
             file,
             flush,
-            spare: Vec::with_capacity(WRITE_BYTES),
+            spare: Vec::with_capacity(buffer_bytes), // untouched memory costs nothing
             in_flight: None,
             flush_at: None,
             refused: None,

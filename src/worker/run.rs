@@ -118,7 +118,9 @@ fn prepare(
         signals: seat.signals,
         gate: gate_config(config, &settings),
         guard: guard(config, rates),
-        access_log: file.map(|file| AccessLog::new(file, config.access_log.flush)),
+        access_log: file.map(|file| {
+            AccessLog::new(file, config.access_log.flush, config.access_log.buffer_bytes)
+        }),
         settings,
     };
     Ok(Worker::new(parts, service(), now))

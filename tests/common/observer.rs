@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::Client;
 
 /// Values of `/status` that may go down: what there is now, rates and quantiles.
-const NO_COUNTERS: [&str; 19] = [
+const NO_COUNTERS: [&str; 21] = [
+    "memory_held",
+    "cache_hit_rate",
     "total_workers",
     "active_workers",
     "alive_workers",

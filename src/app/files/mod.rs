@@ -46,10 +46,10 @@ const TRIES_MAX: usize = 3;
 ///
 /// ```no_run
 /// use uring_pool::Pool;
-/// use uring_pool::app::files::Files;
+/// use uring_pool::app::files::{CacheRule, Files};
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
-///     let rule = "/assets/*: public, max-age=31536000, immutable".parse()?;
+///     let rule: CacheRule = "/assets/*: public, max-age=31536000, immutable".parse()?;
 ///     Pool::bind("127.0.0.1:8080")?.serve(move |_worker| {
 ///         let files = Files::open("/var/www".as_ref()).expect("the root is there");
 ///         files.with_listing(true).with_cache_control(vec![rule.clone()])

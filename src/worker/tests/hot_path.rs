@@ -46,7 +46,7 @@ impl Bench {
             keeps_records: true,
             ..GateConfig::open(1000)
         };
-        let log = AccessLog::new(LogFile::open(log).unwrap(), Duration::from_millis(1));
+        let log = AccessLog::new(LogFile::open(log).unwrap(), Duration::from_millis(1), 1 << 20);
         Bench::with(clients, gate, guard, Some(log))
     }
 
