@@ -223,7 +223,7 @@ mod tests {
         assert!(PidFile::create(&path, Some(other)).is_ok(), "its successor's");
 
         let dead = match fork().unwrap() {
-            Fork::Child => process::exit(0),
+            Fork::Child => crate::process::sys::exit_at_once(0),
             Fork::Parent { child } => child,
         };
         assert_eq!(waitpid(dead, None), Ok(WaitStatus::Exited(dead, 0)));
@@ -241,10 +241,12 @@ mod tests {
             let (mut reader, writer) = io::pipe().unwrap();
             let start = || match fork().unwrap() {
                 Fork::Parent { child } => child,
-                Fork::Child => process::exit(PidFile::create(&path, None).map_or(0, |file| {
-                    std::mem::forget(file); // or the other one would find none
-                    1
-                })),
+                Fork::Child => crate::process::sys::exit_at_once(
+                    PidFile::create(&path, None).map_or(0, |file| {
+                        std::mem::forget(file); // or the other one would find none
+                        1
+                    }),
+                ),
             };
             let children = [start(), start()];
             drop(writer);
@@ -273,7 +275,7 @@ mod tests {
         match fork().unwrap() {
             Fork::Child => {
                 drop(file);
-                process::exit(0)
+                crate::process::sys::exit_at_once(0)
             }
             Fork::Parent { child } => {
                 assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));

@@ -246,7 +246,7 @@ mod tests {
     use crate::process::sys::{Fork, fork};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::getgroups;
-    use std::process::{Command, exit};
+    use std::process::Command;
     use std::{env, fs, panic};
 
     const SOMEBODY: Identity = Identity { uid: 12_345, gid: 23_456 };
@@ -257,7 +257,9 @@ mod tests {
     /// Runs assertions in a process of their own, which may change for good.
     fn in_a_child(assertions: impl FnOnce() + panic::UnwindSafe) {
         match fork().unwrap() {
-            Fork::Child => exit(i32::from(panic::catch_unwind(assertions).is_err())),
+            Fork::Child => crate::process::sys::exit_at_once(i32::from(
+                panic::catch_unwind(assertions).is_err(),
+            )),
             Fork::Parent { child } => {
                 assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
             }

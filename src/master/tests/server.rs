@@ -5,7 +5,6 @@ use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
-use std::process;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -60,7 +59,7 @@ impl Server {
                     let listeners = Listeners::bind(&config, workers).unwrap();
                     serve(config, features, listeners, (scoreboard, memory), worker, &writer)
                 };
-                process::exit(panic::catch_unwind(AssertUnwindSafe(master)).unwrap_or(99))
+                sys::exit_at_once(panic::catch_unwind(AssertUnwindSafe(master)).unwrap_or(99))
             }
             Fork::Parent { child } => child,
         };

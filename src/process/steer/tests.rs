@@ -4,7 +4,6 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::exit;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -132,7 +131,7 @@ fn listener(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 /// Runs `child` in a forked process; whether it returned true.
 fn in_child(child: impl FnOnce() -> bool) -> bool {
     match fork().unwrap() {
-        Fork::Child => exit(i32::from(!child())),
+        Fork::Child => crate::process::sys::exit_at_once(i32::from(!child())),
         Fork::Parent { child } => {
             matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0))
         }
