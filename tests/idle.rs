@@ -42,10 +42,15 @@ fn an_idle_server_never_wakes_up() {
             thread::sleep(Duration::from_millis(200));
             before == last
         });
-        // The time is what is measured here: 10 s are the promise, 5 are enough to break it.
-        thread::sleep(Duration::from_secs(5));
-        let after: Vec<u64> = processes.iter().map(|&pid| switches(pid)).collect();
-        assert_eq!(after, before, "mask `{mask}`");
+        // The time is what is measured here: 10 s are the promise, 5 are enough to break it. An alarm
+        // that a sent response has left behind goes off once, as do the looks of a master that finds all
+        // idle twice (within half of `hang_timeout`); what ticks does so in every window.
+        let is_quiet = |_| {
+            thread::sleep(Duration::from_secs(5));
+            let after: Vec<u64> = processes.iter().map(|&pid| switches(pid)).collect();
+            mem::replace(&mut before, after.clone()) == after
+        };
+        assert!((0..6).any(is_quiet), "mask `{mask}`: {before:?}");
     }
 }
 
