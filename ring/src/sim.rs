@@ -80,7 +80,7 @@ impl World {
         (fd, Client { machine: Rc::clone(&self.machine), at })
     }
 
-    /// Makes a stream socket that is not connected, for [`Op::Connect`](crate::Op::Connect).
+    /// Makes a stream socket that is not connected, for [`Op::Connect`].
     pub fn socket(&self) -> OwnedFd {
         self.machine.borrow_mut().add_socket()
     }
