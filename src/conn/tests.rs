@@ -132,16 +132,17 @@ impl Talk {
         while let Some(action) = self.connection.poll_action(&mut env) {
             assert!(!self.closed, "nothing follows a close");
             match action {
-                Action::Send(outgoing) => {
+                Action::Send => {
+                    let outgoing = self.connection.take_outgoing(&env);
                     assert!(self.in_flight.is_none(), "one send at a time");
                     self.received.extend_from_slice(&outgoing.head);
-                    self.received.extend_from_slice(&outgoing.body);
+                    self.received.extend_from_slice(outgoing.body.as_deref().unwrap_or_default());
                     self.in_flight = Some(outgoing);
                 }
                 Action::Read(read) => {
                     assert!(self.in_flight.is_none(), "nothing is read ahead");
                     self.reads_done += 1;
-                    let (buffer, result) = offline::run(read);
+                    let (buffer, result) = offline::run(*read);
                     self.connection.handle_read(buffer, result, &mut env);
                 }
                 Action::SendFile(mut send) => {
