@@ -9,6 +9,11 @@
 //! answered in order: while one is being handled, those behind it wait in `input`. A body is
 //! received as far as its handler asks for it (`upload`).
 
+#![expect(
+    clippy::inline_always,
+    reason = "the way from a request to its answer: 100 instructions each, by the bench `instructions`"
+)]
+
 mod admission;
 mod download;
 mod env;

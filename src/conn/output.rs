@@ -196,8 +196,8 @@ impl Output {
     /// Whether something waits that can be sent: nothing is in flight.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
-        let is_taken = self.in_flight.is_some() || self.is_sending_file;
-        !is_taken && !(self.head.is_empty() && self.body.is_none())
+        let waits = !self.head.is_empty() || self.body.is_some();
+        waits && self.in_flight.is_none() && !self.is_sending_file
     }
 
     /// Gives out what waits.

@@ -80,12 +80,14 @@ impl BlackBox {
 
     /// A handler is about to be called for the request whose line is the first `len` of `bytes`.
     /// The copy is cheapest where at least 7 bytes follow the line, as in a whole head.
+    #[expect(clippy::inline_always, reason = "15 instructions of each request, else")]
     #[inline(always)]
     pub(crate) fn begin(&self, bytes: &[u8], len: usize, now: u64) {
         let slot = &self.slots[0];
         let words = len.min(TEXT_BYTES).div_ceil(size_of::<u64>());
         let (whole, rest) = bytes.as_chunks();
         let count = words.min(whole.len());
+        #[expect(clippy::needless_range_loop, reason = "iterators take 3 more for each word")]
         for number in 0..count {
             slot.text[number].store(u64::from_ne_bytes(whole[number]), Relaxed);
         }

@@ -492,6 +492,7 @@ impl RequestPool {
     }
 
     /// Takes a request back.
+    #[expect(clippy::inline_always, reason = "34 instructions of each request, else")]
     #[inline(always)]
     pub(crate) fn give_back(&mut self, mut request: Request) {
         if self.spare.len() < Self::SPARE_MAX {
