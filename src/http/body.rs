@@ -16,6 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use super::upgrade::Switch;
+
 /// The body of a response.
 #[derive(Default)]
 pub struct Body(pub(crate) Kind);
@@ -30,6 +32,8 @@ pub(crate) enum Kind {
     Owned(Vec<u8>),
     Pieces(Box<Pieces>),
     Stream(Box<Streamed>),
+    /// No body, but another protocol.
+    Switch(Box<Switch>),
 }
 
 /// Parts whose lengths are known, one after the other.
@@ -179,6 +183,7 @@ impl Body {
             Kind::Owned(bytes) => Some(bytes.len() as u64),
             Kind::Pieces(pieces) => Some(pieces.length),
             Kind::Stream(stream) => stream.length,
+            Kind::Switch(_) => Some(0),
         }
     }
 
