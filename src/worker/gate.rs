@@ -50,6 +50,8 @@ pub(super) struct Gate {
     taken: u32,
     /// Idle connections that were closed to make room, and aren't gone yet.
     leaving: usize,
+    /// Others wait in the master for room.
+    is_wanted: bool,
     /// Nobody idled the last time.
     look_again_at: Option<Instant>,
     /// Open connections of each client that has any and counts.
@@ -71,6 +73,7 @@ impl Gate {
             newcomers: VecDeque::new(),
             taken: 0,
             leaving: 0,
+            is_wanted: false,
             look_again_at: None,
             clients: BTreeMap::new(),
         }
@@ -85,6 +88,15 @@ impl Gate {
         self.newcomers.push_back(newcomer);
     }
 
+    /// Whether connections wait in the master, which has no worker with room for them.
+    pub(super) fn set_wanted(&mut self, is_wanted: bool) {
+        self.is_wanted = is_wanted;
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.newcomers.len()
@@ -97,7 +109,8 @@ impl Gate {
 
     /// What to do next. `is_leaving`: the worker leaves, and serves whom it has accepted.
     pub(super) fn poll(&mut self, connections: usize, is_leaving: bool, now: Instant) -> Step {
-        if self.newcomers.is_empty() {
+        let is_wanted = self.is_wanted && !is_leaving && self.is_full(connections);
+        if self.newcomers.is_empty() && !is_wanted {
             self.look_again_at = None;
             return Step::Wait;
         }
@@ -128,10 +141,14 @@ impl Gate {
     /// When to [`poll`](Gate::poll) again, if nothing happens before. `now` when the turn was all
     /// that it was about.
     pub(super) fn poll_timeout(&self, connections: usize, now: Instant) -> Option<Instant> {
-        if self.newcomers.is_empty() {
+        if self.newcomers.is_empty() && !self.is_wanted {
             return None;
         }
-        if self.is_full(connections) { self.look_again_at } else { Some(now) }
+        if self.newcomers.is_empty() || self.is_full(connections) {
+            self.look_again_at
+        } else {
+            Some(now)
+        }
     }
 
     /// The record that is to be kept of a connection, if any.

@@ -272,6 +272,9 @@ impl Worker {
             self.on_second();
         }
         self.gate.begin_turn();
+        if self.gate.is_wanted() && self.page.asks.closings.read() == 0 {
+            self.gate.set_wanted(false);
+        }
         self.errands.enter(now, self.around.date.unix_seconds());
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
@@ -560,6 +563,7 @@ impl Worker {
                 let connections = self.connections();
                 self.acceptor.give_back(&mut self.ring, connections);
             }
+            Order::MakeRoom => self.gate.set_wanted(true),
             Order::Deliver(payload) => self.runtime.deliver(payload),
         }
     }
@@ -710,6 +714,7 @@ impl Worker {
                 let until = now + DRAIN_GRACE + DRAIN_PACE * number as u32;
                 entry.connection.handle_drain(until.min(half.max(now + DRAIN_GRACE)));
             }
+            entry.connection.handle_leaving(&mut self.around.env(id));
             self.settle(id);
         }
     }
