@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -132,26 +132,6 @@ pub(crate) fn map_scoreboard(
         let header: *const Header = start.cast();
         Ok((&*header, slice::from_raw_parts(header.add(1).cast(), count)))
     }
-}
-
-/// Makes zeroed memory that this process shares with its children, of so many words in a row that
-/// starts on a page. It is never unmapped, and takes room only where it was written to.
-///
-/// # Errors
-///
-/// No address space left.
-pub(crate) fn share_words(count: usize) -> io::Result<&'static [AtomicU64]> {
-    let bytes = count * size_of::<AtomicU64>();
-    let (access, kind) =
-        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-    // SAFETY: the kernel chooses the place, so that nothing is there that it could replace.
-    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the mapping starts on a page, holds `count` words, and is never unmapped. A word is an
-    // atomic, for which all bits are valid and which other processes may write to.
-    Ok(unsafe { slice::from_raw_parts(start.cast(), count) })
 }
 
 /// Takes over a descriptor that this process was started with, and keeps it from its own children.

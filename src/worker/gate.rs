@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::Proxies;
 use crate::conn::{Record, Settings};
+use crate::guard::ClientTable;
 use crate::http::{Client, peer_of};
 use crate::process::parcel::Origin;
+use crate::process::scoreboard::Scoreboard;
 
 /// While there is no room and nobody idles, nobody looks again for so long: looking costs a glance
 /// at every connection.
@@ -33,6 +35,28 @@ pub(super) struct GateConfig {
     pub(super) proxies: Rc<Proxies>,
     /// Whether anything asks for a record of each connection.
     pub(super) keeps_records: bool,
+    /// The other workers, who count the same clients; none where there is but one.
+    pub(super) neighbours: Option<Neighbours>,
+}
+
+/// The workers of the pool, as far as they tell each other how many connections clients have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neighbours {
+    table: ClientTable,
+    scoreboard: Scoreboard,
+    /// This worker's.
+    place: usize,
+}
+
+impl Neighbours {
+    pub(super) fn new(table: ClientTable, scoreboard: Scoreboard, place: usize) -> Neighbours {
+        Neighbours { table, scoreboard, place }
+    }
+
+    /// Tells them of a client; returns how many connections of its they have.
+    fn tell(&self, client: u64, count: u32) -> u32 {
+        self.table.show(self.place, client, count, |place| self.scoreboard.is_held(place))
+    }
 }
 
 /// A connection that isn't served yet.
@@ -68,6 +92,9 @@ pub(super) enum Step {
 
 impl Gate {
     pub(super) fn new(config: GateConfig) -> Gate {
+        if let (Some(neighbours), Some(_)) = (&config.neighbours, config.connections_per_client) {
+            neighbours.table.forget(neighbours.place); // what a worker left that died here
+        }
         Gate {
             config,
             newcomers: VecDeque::new(),
@@ -164,19 +191,27 @@ impl Gate {
         self.config.connections_per_client.is_some()
     }
 
-    /// Counts a connection of this client's; returns whether it may stay.
+    /// Counts a connection of this client's; returns whether it may stay. Of two that come to two
+    /// workers at the same time both may have to go, where there is room for one.
     pub(super) fn count(&mut self, client: u64) -> bool {
         let count = self.clients.entry(client).or_default();
         *count += 1;
-        self.config.connections_per_client.is_none_or(|most| *count <= most)
+        let count = *count;
+        let elsewhere = self.config.neighbours.map_or(0, |it| it.tell(client, count));
+        let all = count.saturating_add(elsewhere);
+        self.config.connections_per_client.is_none_or(|most| all <= most)
     }
 
     /// A connection that was counted is gone.
     pub(super) fn discount(&mut self, client: u64) {
         if let Some(count) = self.clients.get_mut(&client) {
             *count -= 1;
-            if *count == 0 {
+            let count = *count;
+            if count == 0 {
                 self.clients.remove(&client);
+            }
+            if let Some(neighbours) = self.config.neighbours {
+                neighbours.tell(client, count);
             }
         }
     }
@@ -193,6 +228,7 @@ impl GateConfig {
             connection_timeout: None,
             proxies: Rc::default(),
             keeps_records: false,
+            neighbours: None,
         }
     }
 }

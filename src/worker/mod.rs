@@ -45,7 +45,7 @@ use rt::{ConnWakers, Runtime, WakeQueue, Woken};
 use table::{ConnId, Table};
 use timers::Timers;
 
-pub(crate) use run::run;
+pub(crate) use run::{Shared, run};
 
 /// Idle connections are closed one after the other, so that their clients don't come back in one
 /// instant: 10,000 of them over a second.
@@ -436,7 +436,13 @@ impl Worker {
         if let Some(record) = self.gate.record(&socket, now) {
             connection.set_record(record);
         }
-        let id = self.table.insert(Entry::new(socket, connection, passed_as));
+        let mut entry = Entry::new(socket, connection, passed_as);
+        if origin == Origin::HandedOver && self.gate.counts_clients() {
+            // It had its place before, and keeps it, whoever came while it was on its way.
+            entry.counted_as = entry.connection.client_to_count();
+            entry.counted_as.inspect(|client| _ = self.gate.count(*client));
+        }
+        let id = self.table.insert(entry);
         self.settle(id);
     }
 
