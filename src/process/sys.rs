@@ -12,6 +12,7 @@ use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::fstat;
@@ -440,6 +441,26 @@ pub(crate) fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bounds what the kernel takes to be sent on a TCP socket, and hasn't sent yet (`TCP_NOTSENT_LOWAT`);
+/// what is accepted at a listener inherits it.
+///
+/// # Errors
+///
+/// This is no TCP socket.
+pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: u32) -> Result<(), Errno> {
+    // SAFETY: the option's value is an integer, which is as long as said and is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// What tells a socket from any other of this boot: `SO_COOKIE`. Kernel 4.12.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind as bind_to, getsockname, setsockopt,
     socket, sockopt,
@@ -78,9 +79,21 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
     }
     setsockopt(&socket, sockopt::ReuseAddr, &true)?; // connections of before may be in TIME_WAIT
     setsockopt(&socket, sockopt::ReusePort, &reuse_port)?;
-    setsockopt(&socket, sockopt::TcpNoDelay, &true)?; // what is accepted inherits it
+    set_for_accepted(&socket)?;
     bind_to(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(socket)
+}
+
+/// What the kernel takes of a response ahead of its sending. Without a bound it takes up to
+/// `net.ipv4.tcp_wmem`, 4 MiB for each client that doesn't read. What is on its way comes on top of
+/// this, so that no path is too long or too fast for it; a fast reader on loopback has even more, as
+/// this stays in the processor's cache (PERF.md).
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
+/// Sets what connections inherit that are accepted at this socket.
+pub(in crate::process) fn set_for_accepted(socket: &OwnedFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    sys::set_unsent_bytes_max(socket.as_fd(), UNSENT_BYTES_MAX)
 }
 
 fn port_of(socket: &OwnedFd) -> io::Result<u16> {
