@@ -102,7 +102,7 @@ fn prepare(socket: &OwnedFd) -> Result<Address, Fault> {
     let flags = OFlag::from_bits_retain(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
     fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     if matches!(address, Address::Tcp(_)) {
-        set_for_accepted(socket)?;
+        set_for_accepted(socket).map_err(|error| Errno::from_raw(errno(&error)))?;
     }
     Ok(address)
 }

@@ -12,7 +12,6 @@ use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::fstat;
@@ -409,18 +408,8 @@ fn load(program: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
 pub(crate) fn detach_program(socket: BorrowedFd<'_>) -> io::Result<()> {
     /// libc has no name for it (5.3).
     const SO_DETACH_REUSEPORT_BPF: i32 = 68;
-    let ignored: i32 = 0;
-    // SAFETY: the option's value is an integer, which is as long as said and is only read.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_DETACH_REUSEPORT_BPF,
-            (&raw const ignored).cast(),
-            size_of_val(&ignored) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let ignored = 0;
+    set_option(socket, libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, ignored)
 }
 
 /// Lets a program choose among all sockets of the group that `socket` belongs to, from now on.
@@ -429,18 +418,7 @@ pub(crate) fn detach_program(socket: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// The socket belongs to no group, or the descriptor is no such program.
 pub(crate) fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let program = program.as_raw_fd();
-    // SAFETY: the option's value is an integer, which is as long as said and is only read.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_EBPF,
-            (&raw const program).cast(),
-            size_of_val(&program) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, program.as_raw_fd())
 }
 
 /// Bounds what the kernel takes to be sent on a TCP socket, and hasn't sent yet (`TCP_NOTSENT_LOWAT`);
@@ -449,18 +427,23 @@ pub(crate) fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
 /// # Errors
 ///
 /// This is no TCP socket.
-pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: u32) -> Result<(), Errno> {
+pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
+}
+
+/// Sets an option whose value is an integer.
+fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is an integer, which is as long as said and is only read.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NOTSENT_LOWAT,
-            (&raw const bytes).cast(),
-            size_of_val(&bytes) as libc::socklen_t,
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
-    Errno::result(result).map(drop)
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What tells a socket from any other of this boot: `SO_COOKIE`. Kernel 4.12.

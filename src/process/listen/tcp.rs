@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind as bind_to, getsockname, setsockopt,
     socket, sockopt,
@@ -88,10 +87,10 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
 /// `net.ipv4.tcp_wmem`, 4 MiB for each client that doesn't read. What is on its way comes on top of
 /// this, so that no path is too long or too fast for it; a fast reader on loopback has even more, as
 /// this stays in the processor's cache (PERF.md).
-const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+const UNSENT_BYTES_MAX: i32 = 128 * 1024;
 
 /// Sets what connections inherit that are accepted at this socket.
-pub(in crate::process) fn set_for_accepted(socket: &OwnedFd) -> Result<(), Errno> {
+pub(in crate::process) fn set_for_accepted(socket: &OwnedFd) -> io::Result<()> {
     setsockopt(socket, sockopt::TcpNoDelay, &true)?;
     sys::set_unsent_bytes_max(socket.as_fd(), UNSENT_BYTES_MAX)
 }
@@ -110,7 +109,7 @@ fn port_of(socket: &OwnedFd) -> io::Result<u16> {
 mod tests {
     use super::*;
     use nix::sys::socket::getsockopt;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::time::Instant;
 
@@ -131,10 +130,18 @@ mod tests {
             listener.set_nonblocking(true).unwrap();
             while let Ok((connection, _)) = listener.accept() {
                 assert!(getsockopt(&connection, sockopt::TcpNoDelay).unwrap());
+                assert!(sent_ahead(connection) < 1 << 20, "the kernel takes no more");
                 accepted += 1;
             }
         }
         assert_eq!(accepted, clients.len());
+    }
+
+    /// What can be written before somebody reads.
+    fn sent_ahead(mut connection: TcpStream) -> usize {
+        connection.set_nonblocking(true).unwrap();
+        let counts = std::iter::from_fn(|| connection.write(&[0; 1 << 16]).ok());
+        counts.sum()
     }
 
     #[test]
