@@ -46,7 +46,7 @@ async fn next(stream: &Upgraded) -> io::Result<Option<Bytes>> {
     let (mut chunk, mut stopping) = (pin!(stream.chunk()), pin!(stream.stopping()));
     poll_fn(|context| match chunk.as_mut().poll(context) {
         Poll::Pending => stopping.as_mut().poll(context).map(|()| Ok(None)),
-        ready => ready,
+        ready @ Poll::Ready(_) => ready,
     })
     .await
 }

@@ -98,9 +98,9 @@ fn whoever_reads_nothing_is_not_read_from() {
     let mut stream = TcpStream::connect(address(&server)).unwrap();
     offer(&mut stream, "");
     stream.set_nonblocking(true).unwrap();
-    let (mut said, mut refusals) = (0_usize, 0);
+    let (piece, mut said, mut refusals) = (vec![b'x'; 1 << 16], 0_usize, 0);
     eventually("the window closes", || {
-        match stream.write(&[b'x'; 1 << 16]) {
+        match stream.write(&piece) {
             Ok(count) => (said, refusals) = (said + count, 0),
             Err(error) if error.kind() == ErrorKind::WouldBlock => refusals += 1,
             Err(error) => panic!("{error}"),

@@ -1154,7 +1154,7 @@ fn a_chunk_beyond_the_limit_is_refused_by_its_size_alone() {
     for chunks in ["10001\r\n", "8000\r\n", "fffffffffffffff\r\n"] {
         let mut talk = Talk::echoing();
         talk.say(format!("{head}8001\r\n"));
-        talk.say([b'x'; 0x8001]);
+        talk.say("x".repeat(0x8001));
         talk.say("\r\n");
         assert_eq!(talk.heard(), "");
         talk.say(chunks);

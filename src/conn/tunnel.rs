@@ -96,7 +96,7 @@ impl Connection {
         env.guard.fields.clear();
         self.finish_exchange(exchange, env);
         let waker = env.waker.clone();
-        switch.pipe.attach(waker.clone());
+        switch.pipe.attach(waker.clone(), env.settings.idle_timeout);
         if env.is_leaving() {
             switch.pipe.stop();
         }
@@ -159,7 +159,7 @@ impl Connection {
                 break;
             }
         }
-        let idle = tunnel.pipe.idle_timeout().unwrap_or(Some(env.settings.idle_timeout));
+        let idle = tunnel.pipe.idle_timeout();
         self.phase_deadline = idle.map(|idle| tunnel.active_at + idle);
     }
 }

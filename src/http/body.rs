@@ -177,13 +177,12 @@ impl Body {
     /// Its length in bytes, unless only its end will tell.
     pub fn len(&self) -> Option<u64> {
         match &self.0 {
-            Kind::Empty => Some(0),
+            Kind::Empty | Kind::Switch(_) => Some(0),
             Kind::Static(bytes) => Some(bytes.len() as u64),
             Kind::Bytes(bytes) => Some(bytes.len() as u64),
             Kind::Owned(bytes) => Some(bytes.len() as u64),
             Kind::Pieces(pieces) => Some(pieces.length),
             Kind::Stream(stream) => stream.length,
-            Kind::Switch(_) => Some(0),
         }
     }
 

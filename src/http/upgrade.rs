@@ -196,7 +196,7 @@ impl Upgraded {
     /// client that has vanished without a word is noticed by nothing else, unless something is
     /// sent to it.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
-        self.pipe.state.borrow_mut().idle_timeout = Some(timeout);
+        self.pipe.state.borrow_mut().idle_timeout = timeout;
         self.pipe.tell_connection();
     }
 
@@ -277,8 +277,7 @@ struct State {
     /// The connection is gone.
     is_over: bool,
     is_stopping: bool,
-    /// `None` while it wasn't set.
-    idle_timeout: Option<Option<Duration>>,
+    idle_timeout: Option<Duration>,
     reader: Option<Waker>,
     writer: Option<Waker>,
     stopper: Option<Waker>,
@@ -287,9 +286,10 @@ struct State {
 }
 
 impl Pipe {
-    /// The connection may have to be told of something.
-    pub(crate) fn attach(&self, connection: Waker) {
-        self.state.borrow_mut().connection = Some(connection);
+    /// The connection, which may have to be told of something, and may idle for so long.
+    pub(crate) fn attach(&self, connection: Waker, idle_timeout: Duration) {
+        let mut state = self.state.borrow_mut();
+        (state.connection, state.idle_timeout) = (Some(connection), Some(idle_timeout));
     }
 
     /// While it is attended, nobody wakes the connection.
@@ -362,8 +362,8 @@ impl Pipe {
         wake(state, |state| &mut state.stopper);
     }
 
-    /// For how long nothing may happen, if that was set.
-    pub(crate) fn idle_timeout(&self) -> Option<Option<Duration>> {
+    /// For how long nothing may happen.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         self.state.borrow().idle_timeout
     }
 

@@ -140,7 +140,8 @@ mod tests {
     /// What can be written before somebody reads.
     fn sent_ahead(mut connection: TcpStream) -> usize {
         connection.set_nonblocking(true).unwrap();
-        let counts = std::iter::from_fn(|| connection.write(&[0; 1 << 16]).ok());
+        let piece = vec![0; 1 << 16];
+        let counts = std::iter::from_fn(|| connection.write(&piece).ok());
         counts.sum()
     }
 
