@@ -78,16 +78,14 @@ fn a_body_that_is_taken_and_one_that_goes_through_cost_no_more_than_a_small_one(
                 sent += piece.len() as u64;
             }
         });
-        let (mut watch, mut heard, mut end) = (Watch::new(worker), 0, Vec::new());
+        let (mut watch, mut read, mut end) = (Watch::new(worker), 0, Vec::new());
         let mut buffer = vec![0; 1 << 20];
-        let mut read = 0;
         if is_echoed {
             while let count @ 1.. = reader.read(&mut buffer).unwrap() {
-                heard += buffer[..count].iter().filter(|byte| **byte == b'x').count() as u64;
                 read += count as u64;
                 watch.look(read);
             }
-            assert!((length..length + 10).contains(&heard), "{heard} bytes");
+            assert!((length..length + 1000).contains(&read), "{read} bytes");
         } else {
             while !writing.is_finished() {
                 watch.most = watch.most.max(memory(worker));
