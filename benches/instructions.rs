@@ -41,13 +41,13 @@ type Case = (&'static str, u64, fn(u64));
 const CASES: [Case; 11] = [
     ("parse a short head", 1300, |rounds| parse(WRK, rounds)),
     ("parse a browser's head", 3600, |rounds| parse(BROWSER, rounds)),
-    ("answer a short request", 2900, |rounds| answer(&[WRK, OTHER], rounds)),
-    ("answer it when it repeats", 1500, |rounds| answer(&[WRK], rounds)),
-    ("answer a browser's request", 5200, |rounds| answer(&[BROWSER, OTHER_BROWSER], rounds)),
-    ("answer 16 pipelined requests", 14700, |rounds| answer(&[&WRK.repeat(16)], rounds)),
-    ("short, with a record", 3100, |rounds| guarded(&[WRK, OTHER], false, false, rounds)),
+    ("answer a short request", 2600, |rounds| answer(&[WRK, OTHER], rounds)),
+    ("answer it when it repeats", 1200, |rounds| answer(&[WRK], rounds)),
+    ("answer a browser's request", 4800, |rounds| answer(&[BROWSER, OTHER_BROWSER], rounds)),
+    ("answer 16 pipelined requests", 11900, |rounds| answer(&[&WRK.repeat(16)], rounds)),
+    ("short, with a record", 2900, |rounds| guarded(&[WRK, OTHER], false, false, rounds)),
     ("short, and the access log", 5500, |rounds| guarded(&[WRK, OTHER], true, false, rounds)),
-    ("short, and a rate limit", 3900, |rounds| guarded(&[WRK, OTHER], false, true, rounds)),
+    ("short, and a rate limit", 3800, |rounds| guarded(&[WRK, OTHER], false, true, rounds)),
     ("short, and both", 6400, |rounds| guarded(&[WRK, OTHER], true, true, rounds)),
     ("browser's, and both", 10500, |rounds| {
         guarded(&[BROWSER, OTHER_BROWSER], true, true, rounds);

@@ -124,7 +124,7 @@ impl Conversation {
     pub fn read(&mut self, heard: &mut Vec<u8>) {
         while let Some(Outgoing { head, body }) = self.unread.take() {
             heard.extend_from_slice(&head);
-            heard.extend_from_slice(&body);
+            heard.extend_from_slice(body.as_deref().unwrap_or_default());
             self.tell(|connection, env| connection.handle_sent(head, env));
         }
     }
@@ -182,11 +182,13 @@ impl Conversation {
             while let Some(action) = self.connection.poll_action(&mut env) {
                 assert!(!self.is_closed, "nothing follows a close");
                 match action {
-                    Action::Send(outgoing) => {
-                        assert!(self.unread.replace(outgoing).is_none(), "one send at a time");
+                    Action::Send => {
+                        let outgoing = self.connection.take_outgoing(&env);
+                        assert!(self.unread.is_none(), "one send at a time");
+                        self.unread = Some(outgoing);
                     }
                     Action::Read(read) => {
-                        let (buffer, result) = run(read);
+                        let (buffer, result) = run(*read);
                         self.connection.handle_read(buffer, result, &mut env);
                     }
                     // Nothing of it is in the page cache, so that it is read.
@@ -195,9 +197,10 @@ impl Conversation {
                     Action::Abort | Action::Close => self.is_closed = true,
                 }
             }
-            if self.is_closed || !self.wakes.0.swap(false, Ordering::Relaxed) {
+            if !self.wakes.0.load(Ordering::Relaxed) {
                 break;
             }
+            self.wakes.0.store(false, Ordering::Relaxed);
             self.connection.handle_wake(&mut env);
         }
     }

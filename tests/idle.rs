@@ -42,20 +42,15 @@ fn an_idle_server_never_wakes_up() {
             thread::sleep(Duration::from_millis(200));
             before == last
         });
-        // The time is what is measured here: 10 s are the promise, 5 are enough to break it. An alarm
-        // that a sent response has left behind goes off once, as do the looks of a master that finds all
-        // idle twice (within half of `hang_timeout`); what ticks does so in every window.
-        let is_quiet = |_| {
-            thread::sleep(Duration::from_secs(5));
-            let after: Vec<u64> = processes.iter().map(|&pid| switches(pid)).collect();
-            mem::replace(&mut before, after.clone()) == after
-        };
-        assert!((0..6).any(is_quiet), "mask `{mask}`: {before:?}");
+        // The time is what is measured here: 10 s are the promise, 5 are enough to break it.
+        thread::sleep(Duration::from_secs(5));
+        let after: Vec<u64> = processes.iter().map(|&pid| switches(pid)).collect();
+        assert_eq!(before, after, "mask `{mask}`");
     }
 }
 
 #[test]
-fn an_idle_connection_takes_little_memory() {
+fn an_idle_connection_takes_at_most_400_bytes() {
     // Below the limit of 20,000 descriptors that some machines have.
     const CONNECTIONS: usize = 10_000;
     const WARM_UP: usize = 500;
@@ -74,9 +69,6 @@ fn an_idle_connection_takes_little_memory() {
     println!("{each} bytes of user memory an idle connection");
     assert_eq!(server.status()["active_connections"], WARM_UP + CONNECTIONS + 1);
     drop(idle);
-    assert!(
-        each <= 440, // 400 are the aim, and were kept before uploads and records
-        "{each} bytes an idle connection"
-    );
+    assert!(each <= 400, "{each} bytes an idle connection");
     assert!(TcpStream::connect(address).is_ok());
 }

@@ -212,17 +212,12 @@ fn a_client_s_share_is_one_over_all_workers_also_when_some_die_or_are_replaced()
         server.workers().into_iter().for_each(kill_hard);
         eventually("there are new workers", || {
             clients.clear();
-            let mut others: Vec<Client> = (0..5)
-                .map(|_| {
-                    let client = Client::connect_from([127, 0, 0, 2], address);
-                    // One at a time: of two at once both may be one too many.
-                    let mut one = vec![client];
-                    kept(&mut one);
-                    one
-                })
-                .flatten()
-                .collect();
-            clients.append(&mut others);
+            // One at a time: of two at once both may be one too many.
+            for _ in 0..5 {
+                let mut one = vec![Client::connect_from([127, 0, 0, 2], address)];
+                kept(&mut one);
+                clients.append(&mut one);
+            }
             clients.len() == 5
         });
         // New workers count what the old ones have, and a new master's as well.

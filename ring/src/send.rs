@@ -7,19 +7,20 @@ use bytes::Bytes;
 #[derive(Debug, Default)]
 pub struct SendBuffer {
     head: Vec<u8>,
-    body: Bytes,
+    /// Most have none, and nothing to drop then.
+    body: Option<Bytes>,
     sent: usize,
 }
 
 impl SendBuffer {
     /// A buffer of `head` alone.
     pub fn new(head: Vec<u8>) -> SendBuffer {
-        SendBuffer { head, body: Bytes::new(), sent: 0 }
+        SendBuffer { head, body: None, sent: 0 }
     }
 
     /// A buffer of `head`, then `body`.
     pub fn with_body(head: Vec<u8>, body: Bytes) -> SendBuffer {
-        SendBuffer { head, body, sent: 0 }
+        SendBuffer { head, body: Some(body), sent: 0 }
     }
 
     /// Notes that `count` more bytes went out.
@@ -30,7 +31,7 @@ impl SendBuffer {
 
     /// Bytes that have not gone out yet.
     pub fn left(&self) -> usize {
-        self.head.len() + self.body.len() - self.sent
+        self.head.len() + self.body.as_ref().map_or(0, Bytes::len) - self.sent
     }
 
     /// Gives the written part's memory back, for the next response.
@@ -41,7 +42,8 @@ impl SendBuffer {
     /// What is left to send, in order; the second part is empty unless there is a body.
     pub(crate) fn rest(&self) -> (&[u8], &[u8]) {
         let in_body = self.sent.saturating_sub(self.head.len());
-        (&self.head[self.sent.min(self.head.len())..], &self.body[in_body..])
+        let body = self.body.as_ref().map_or(&[][..], |body| &body[in_body..]);
+        (&self.head[self.sent.min(self.head.len())..], body)
     }
 }
 

@@ -12,8 +12,8 @@ use crate::http::{Request, Response, Status, household};
 use crate::proto::h1::Version;
 use crate::proto::proxy::{ProxyHeader, parse_proxy_header};
 
-/// When somebody may come back who was refused because memory was short.
-const RETRY_AFTER: &[u8] = b"Retry-After: 1\r\n";
+/// In seconds: when somebody may come back who was refused because memory was short.
+const RETRY_AFTER: &str = "1";
 
 impl Exchange {
     /// The last one of its connection, so far.
@@ -103,7 +103,7 @@ impl Connection {
 
     /// Whether a request has to be refused, with which status and as what. Prepares what its
     /// response tells of it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit(
         &mut self,
         request: &mut Request,
@@ -165,18 +165,18 @@ impl Connection {
         }
         env.pools.requests.give_back(request);
         env.figures.on_fault(fault);
-        self.answer(Response::plain(status), exchange, env);
+        self.answer(refusal(status, fault), exchange, env);
     }
 
     /// Writes a response, with the fields that were prepared for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write(
         &mut self,
         response: Response,
         exchange: &mut Exchange,
         env: &mut Env<'_>,
     ) -> Option<Box<Download>> {
-        if self.record.is_none() && !env.guard.memory.is_short() {
+        if self.record.is_none() {
             return respond::write(response, exchange, &mut self.output, env);
         }
         self.write_with_fields(response, exchange, env)
@@ -193,9 +193,6 @@ impl Connection {
             mem::swap(&mut record.fields, &mut env.guard.fields);
             record.request_deadline = None;
         }
-        if response.status() == Status::SERVICE_UNAVAILABLE && env.guard.memory.is_short() {
-            env.guard.fields.extend_from_slice(RETRY_AFTER);
-        }
         let download = respond::write(response, exchange, &mut self.output, env);
         env.guard.fields.clear();
         if let Some(record) = &mut self.record {
@@ -207,6 +204,7 @@ impl Connection {
     }
 
     /// Whether the connection may bring another request.
+    #[inline(always)]
     pub(super) fn may_go_on(&self, env: &Env<'_>) -> bool {
         let retire_at = self.record.as_ref().and_then(|record| record.retire_at);
         self.requests < env.settings.requests_per_connection
@@ -235,5 +233,15 @@ impl Connection {
             record.end(env);
         }
         self.begin_close(Ending::Linger);
+    }
+}
+
+/// What a client is told that is turned away.
+#[cold]
+pub(super) fn refusal(status: Status, fault: Fault) -> Response {
+    let response = Response::plain(status);
+    match fault {
+        Fault::OutOfMemory => response.with_header("Retry-After", RETRY_AFTER),
+        _ => response,
     }
 }

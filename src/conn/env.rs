@@ -87,7 +87,15 @@ impl Settings {
     }
 
     /// How long the peer may take to take so many bytes.
+    #[inline]
     fn time_to_send(&self, bytes: usize) -> Duration {
+        /// What a socket takes at once from anybody who has read what came before, so that nearly
+        /// all sends have one deadline, and no alarm before it: `net.ipv4.tcp_wmem` begins with it.
+        const SMALL_BYTES: usize = 16 * 1024;
+        if bytes <= SMALL_BYTES { self.write_timeout } else { self.time_to_send_much(bytes) }
+    }
+
+    fn time_to_send_much(&self, bytes: usize) -> Duration {
         /// On top of what the rate says: a fast path may have a short break.
         const PAUSE: Duration = Duration::from_secs(5);
         let at_rate = time_at(bytes, self.send_rate_min).map(|time| time + PAUSE);
@@ -113,11 +121,13 @@ impl Env<'_> {
     }
 
     /// When a send of so many bytes that begins now has taken too long.
+    #[inline]
     pub(super) fn send_deadline(&self, bytes: usize) -> Instant {
         self.now + self.settings.time_to_send(bytes)
     }
 
     /// How long a connection may wait for its next request.
+    #[inline]
     pub(crate) fn idle_timeout(&self) -> Duration {
         match self.draining {
             Draining::Closing => DRAIN_GRACE,

@@ -35,6 +35,7 @@ use crate::http::{BodyError, Inlet, Request, Response, Status};
 use crate::proto::h1::{HeadError, HeadParser, Method, Version};
 
 pub(crate) use crate::http::BodyLimits;
+use admission::refusal;
 use download::{Download, Pumped};
 pub(crate) use download::{FileRead, FileSend};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
@@ -56,13 +57,14 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// sent before it could know: a few round trips on one continent.
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(200);
 
-/// What the caller has to do.
+/// What the caller has to do. Two words, so that it travels in registers.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Send this, then call `handle_sent`. There is one at a time.
-    Send(Outgoing),
+    /// Send what [`take_outgoing`](Connection::take_outgoing) gives, then call `handle_sent`. There is
+    /// one at a time.
+    Send,
     /// Read this, then call `handle_read`. There is one at a time, and no send beside it.
-    Read(FileRead),
+    Read(Box<FileRead>),
     /// Send this head and then this part of a file, then call `handle_file_sent`; also when the file
     /// isn't in memory. As a `Send`, it is the only one.
     SendFile(Box<FileSend>),
@@ -81,7 +83,8 @@ pub(crate) struct Connection {
     /// Arrived and not used yet: a part of a head, or requests that wait for their turn.
     input: Vec<u8>,
     output: Output,
-    /// When the phase has lasted too long.
+    /// When the phase has lasted too long. An idle one's is set when all is sent: until then the
+    /// time is that of the send.
     phase_deadline: Option<Instant>,
     /// When the send in flight has taken too long.
     send_deadline: Option<Instant>,
@@ -240,6 +243,9 @@ impl Connection {
         self.pump(env);
         let (responses, nanos) = self.output.finish_file(env.nanos);
         self.on_responses(responses, nanos, env);
+        if matches!(self.phase, Phase::Idle) {
+            self.phase_deadline = Some(env.now + env.idle_timeout());
+        }
         self.advance_input(env);
     }
 
@@ -371,7 +377,26 @@ impl Connection {
     }
 
     /// What to do next; to be asked until there is nothing.
+    #[inline(always)]
     pub(crate) fn poll_action(&mut self, env: &mut Env<'_>) -> Option<Action> {
+        match self.phase {
+            Phase::Idle | Phase::Head | Phase::Handling { .. } => {
+                self.output.is_ready().then_some(Action::Send)
+            }
+            _ => self.poll_other_action(env),
+        }
+    }
+
+    /// The bytes of a `Send`.
+    #[inline(always)]
+    pub(crate) fn take_outgoing(&mut self, env: &Env<'_>) -> Outgoing {
+        let outgoing = self.output.take();
+        self.send_deadline = Some(env.send_deadline(outgoing.len()));
+        outgoing
+    }
+
+    #[inline(never)]
+    fn poll_other_action(&mut self, env: &mut Env<'_>) -> Option<Action> {
         if let Phase::Closed { told } = &mut self.phase {
             env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
             if let Some(record) = &mut self.record {
@@ -385,12 +410,11 @@ impl Connection {
                 return Some(Action::SendFile(send));
             }
             if let Some(read) = download.poll_read(&mut self.output, env) {
-                return Some(Action::Read(read));
+                return Some(Action::Read(Box::new(read)));
             }
         }
-        if let Some(outgoing) = self.output.poll() {
-            self.send_deadline = Some(env.send_deadline(outgoing.head.len() + outgoing.body.len()));
-            return Some(Action::Send(outgoing));
+        if self.output.is_ready() {
+            return Some(Action::Send);
         }
         let ending = match &mut self.phase {
             Phase::Closing(ending) => *ending,
@@ -547,6 +571,7 @@ impl Connection {
     }
 
     /// A request without a body has come.
+    #[inline(never)]
     fn on_request(&mut self, mut request: Request, env: &mut Env<'_>) {
         let (exchange, refusal) = self.begin_exchange(&mut request, env);
         if let Some((status, fault)) = refusal {
@@ -559,7 +584,7 @@ impl Connection {
     }
 
     /// What its response must know of a request, and whether it has to be refused.
-    #[inline]
+    #[inline(always)]
     fn begin_exchange(
         &mut self,
         request: &mut Request,
@@ -579,6 +604,7 @@ impl Connection {
         (exchange, refusal)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request, exchange: Exchange, env: &mut Env<'_>) {
         let (head, len) = request.line();
         env.figures.black_box.begin(head, len, env.nanos);
@@ -587,6 +613,7 @@ impl Connection {
         self.follow(progress, exchange, env);
     }
 
+    #[inline(always)]
     fn follow(&mut self, progress: Progress, exchange: Exchange, env: &mut Env<'_>) {
         if interim::is_pending() {
             self.output.head(env.pools).extend_from_slice(&interim::take());
@@ -612,6 +639,7 @@ impl Connection {
         }
     }
 
+    #[inline(always)]
     fn answer(&mut self, response: Response, mut exchange: Exchange, env: &mut Env<'_>) {
         exchange.keep_alive &= env.draining != Draining::Closing && self.may_go_on(env);
         if exchange.is_uploading {
@@ -680,6 +708,7 @@ impl Connection {
         }
     }
 
+    #[inline(always)]
     fn finish_exchange(&mut self, exchange: Exchange, env: &mut Env<'_>) {
         self.output.end_response();
         if let Some(record) = &mut self.record {
@@ -695,7 +724,6 @@ impl Connection {
             if !matches!(self.phase, Phase::Idle) {
                 self.phase = Phase::Idle;
             }
-            self.phase_deadline = Some(env.now + env.idle_timeout());
         } else {
             // A client that is told to go may have sent more before it hears of it.
             let is_told_to = env.draining == Draining::Closing || !self.may_go_on(env);
@@ -710,7 +738,7 @@ impl Connection {
             self.output.begin_response(env.nanos);
         }
         let mut exchange = Exchange { is_head, ..Exchange::new(Version::Http11) };
-        self.write(Response::plain(status), &mut exchange, env);
+        self.write(refusal(status, fault), &mut exchange, env);
         self.output.end_response();
         if let Some(record) = &mut self.record {
             record.end(env);

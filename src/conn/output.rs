@@ -18,15 +18,22 @@ const BODY_BYTES_PER_SEND: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) head: Vec<u8>,
-    pub(crate) body: Bytes,
+    /// Never empty.
+    pub(crate) body: Option<Bytes>,
+}
+
+impl Outgoing {
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.body.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// Responses on their way out, in order. Small ones gather in `head` while a send is in flight.
 #[derive(Default, Debug)]
 pub(super) struct Output {
     head: Vec<u8>,
-    /// Follows `head`; nothing can be written behind it until it has been given out.
-    body: Bytes,
+    /// Follows `head`; nothing can be written behind it until it has been given out. Never empty.
+    body: Option<Bytes>,
     /// Whose ends lie in `head` and `body`; begun, too, while the first is still to be written.
     waiting: Batch,
     /// Whose ends lie in the send that is in flight.
@@ -101,7 +108,7 @@ impl Output {
 
     /// Where the next bytes are written.
     pub(super) fn head(&mut self, pools: &mut Pools) -> &mut Vec<u8> {
-        assert!(self.body.is_empty(), "a body is still to come before this");
+        assert!(self.body.is_none(), "a body is still to come before this");
         if self.head.capacity() == 0 {
             self.head = pools.take_buffer();
         }
@@ -113,7 +120,7 @@ impl Output {
     pub(super) fn is_free(&self) -> bool {
         self.in_flight.is_none()
             && !self.is_sending_file
-            && self.body.is_empty()
+            && self.body.is_none()
             && self.head.len() < HEAD_BYTES_MAX
     }
 
@@ -161,19 +168,20 @@ impl Output {
 
     /// Lets shared bytes follow what was written.
     pub(super) fn set_body(&mut self, body: Bytes) {
-        assert!(self.body.is_empty(), "one body at a time");
-        self.body = body;
+        assert!(self.body.is_none(), "one body at a time");
+        self.body = Some(body).filter(|body| !body.is_empty());
     }
 
     /// Whether anything more has to wait until some of it is sent.
     pub(super) fn is_full(&self) -> bool {
-        !self.body.is_empty() || self.head.len() >= HEAD_BYTES_MAX
+        self.body.is_some() || self.head.len() >= HEAD_BYTES_MAX
     }
 
     /// Bytes of memory that wait here. Shared ones are somebody else's, too.
     #[inline]
     pub(super) fn held_bytes(&self) -> usize {
-        let body = if self.body.is_unique() { self.body.len() } else { 0 };
+        let own = self.body.as_ref().filter(|body| body.is_unique());
+        let body = own.map_or(0, Bytes::len);
         self.head.capacity() + body + self.in_flight_bytes as usize
     }
 
@@ -182,25 +190,33 @@ impl Output {
         self.in_flight.is_some()
             || self.is_sending_file
             || !self.head.is_empty()
-            || !self.body.is_empty()
+            || self.body.is_some()
     }
 
-    /// Gives out what waits, unless a send is in flight.
-    pub(super) fn poll(&mut self) -> Option<Outgoing> {
+    /// Whether something waits that can be sent: nothing is in flight.
+    #[inline]
+    pub(super) fn is_ready(&self) -> bool {
         let is_taken = self.in_flight.is_some() || self.is_sending_file;
-        if is_taken || (self.head.is_empty() && self.body.is_empty()) {
-            return None;
-        }
+        !is_taken && !(self.head.is_empty() && self.body.is_none())
+    }
+
+    /// Gives out what waits.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Outgoing {
+        debug_assert!(self.is_ready(), "two sends at once may be reordered");
         let head = mem::take(&mut self.head);
         self.in_flight_bytes = u32::try_from(head.capacity()).unwrap_or(u32::MAX);
-        let body = self.body.split_to(self.body.len().min(BODY_BYTES_PER_SEND));
         let later = self.waiting.without_count();
-        self.in_flight = Some(if self.body.is_empty() {
-            mem::replace(&mut self.waiting, later)
-        } else {
-            later // the ends are still to come
-        });
-        Some(Outgoing { head, body })
+        let mut ended = mem::replace(&mut self.waiting, later);
+        let mut body = self.body.take();
+        if let Some(whole) = &mut body
+            && whole.len() > BODY_BYTES_PER_SEND
+        {
+            self.body = Some(whole.split_off(BODY_BYTES_PER_SEND));
+            (ended, self.waiting) = (later, ended); // the ends are still to come
+        }
+        self.in_flight = Some(ended);
+        Outgoing { head, body }
     }
 
     /// The send is over: how many responses ended with it, and how long ago the first began.
@@ -240,7 +256,8 @@ mod tests {
         output.set_body(vec![0; 2 * BODY_BYTES_PER_SEND + 1].into());
         output.end_response();
         for (count, nanos) in [(0, 2_048), (0, 3_072), (1, 4_096)] {
-            assert!(output.poll().is_some() && output.poll().is_none());
+            assert!(output.is_ready());
+            assert!(output.take().len() > 0 && !output.is_ready());
             assert_eq!(output.finish(nanos), (count, nanos - 1_024));
         }
         assert!(!output.is_busy());

@@ -133,16 +133,17 @@ impl Talk {
         while let Some(action) = self.connection.poll_action(&mut env) {
             assert!(!self.closed, "nothing follows a close");
             match action {
-                Action::Send(outgoing) => {
+                Action::Send => {
+                    let outgoing = self.connection.take_outgoing(&env);
                     assert!(self.in_flight.is_none(), "one send at a time");
                     self.received.extend_from_slice(&outgoing.head);
-                    self.received.extend_from_slice(&outgoing.body);
+                    self.received.extend_from_slice(outgoing.body.as_deref().unwrap_or_default());
                     self.in_flight = Some(outgoing);
                 }
                 Action::Read(read) => {
                     assert!(self.in_flight.is_none(), "nothing is read ahead");
                     self.reads_done += 1;
-                    let (buffer, result) = offline::run(read);
+                    let (buffer, result) = offline::run(*read);
                     self.connection.handle_read(buffer, result, &mut env);
                 }
                 Action::SendFile(mut send) => {
@@ -1114,7 +1115,7 @@ fn a_205_says_that_it_has_no_body_whatever_its_handler_gave_it() {
         talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         let heard = talk.heard();
         assert!(heard.starts_with("HTTP/1.1 205 Reset Content\r\n"), "{heard}");
-        assert!(heard.ends_with("Content-Length: 0\r\n\r\n"), "{heard}");
+        assert!(heard.contains("\r\nContent-Length: 0\r\n") && heard.ends_with("\r\n\r\n"));
         assert!(!heard.contains("Transfer-Encoding") && !talk.closed);
     }
 }

@@ -80,13 +80,14 @@ impl BlackBox {
 
     /// A handler is about to be called for the request whose line is the first `len` of `bytes`.
     /// The copy is cheapest where at least 7 bytes follow the line, as in a whole head.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(&self, bytes: &[u8], len: usize, now: u64) {
         let slot = &self.slots[0];
         let words = len.min(TEXT_BYTES).div_ceil(size_of::<u64>());
         let (whole, rest) = bytes.as_chunks();
-        for (word, bytes) in slot.text.iter().zip(whole).take(words) {
-            word.store(u64::from_ne_bytes(*bytes), Relaxed);
+        let count = words.min(whole.len());
+        for number in 0..count {
+            slot.text[number].store(u64::from_ne_bytes(whole[number]), Relaxed);
         }
         if whole.len() < words {
             let mut bytes = [0; size_of::<u64>()];

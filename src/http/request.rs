@@ -499,6 +499,7 @@ impl RequestPool {
     }
 
     /// Takes a request back.
+    #[inline(always)]
     pub(crate) fn give_back(&mut self, mut request: Request) {
         if self.spare.len() < Self::SPARE_MAX {
             request.parts.inlet = None;

@@ -30,8 +30,8 @@ pub(super) struct Entry {
     pub(super) alarm: Option<Instant>,
     /// Memory that it held when it was last looked at.
     pub(super) held_bytes: u32,
-    /// The client that it counts for, where that is limited.
-    pub(super) counted_as: Option<u64>,
+    /// It counts for its client, where that is limited.
+    pub(super) is_counted: bool,
     /// Gone once it has moved into the operation that closes it.
     socket: Option<OwnedFd>,
     /// What is sent of a file without the ring.
@@ -63,7 +63,7 @@ impl Entry {
             closed: false,
             alarm: None,
             held_bytes: 0,
-            counted_as: None,
+            is_counted: false,
             socket: Some(socket),
             file: None,
             is_nonblocking: false,
@@ -242,6 +242,9 @@ fn set_nonblocking(is: &mut bool, wanted: bool, socket: &OwnedFd, ring: &mut Rin
 
 impl From<Outgoing> for SendBuffer {
     fn from(Outgoing { head, body }: Outgoing) -> SendBuffer {
-        SendBuffer::with_body(head, body)
+        match body {
+            Some(body) => SendBuffer::with_body(head, body),
+            None => SendBuffer::new(head),
+        }
     }
 }

@@ -213,7 +213,7 @@ impl Worker {
             ring,
             buffers,
             table: Table::new(),
-            timers: Timers::default(),
+            timers: Timers::new(now),
             // One more than may be open: for whom one that idles has to go.
             acceptor: Acceptor::new(listeners, connections_max + 1, tag, Tag::Cancel),
             gate: Gate::new(gate),
@@ -437,10 +437,13 @@ impl Worker {
             connection.set_record(record);
         }
         let mut entry = Entry::new(socket, connection, passed_as);
-        if origin == Origin::HandedOver && self.gate.counts_clients() {
+        if origin == Origin::HandedOver
+            && self.gate.counts_clients()
+            && let Some(client) = entry.connection.client_to_count()
+        {
             // It had its place before, and keeps it, whoever came while it was on its way.
-            entry.counted_as = entry.connection.client_to_count();
-            entry.counted_as.inspect(|client| _ = self.gate.count(*client));
+            entry.is_counted = true;
+            self.gate.count(client);
         }
         let id = self.table.insert(entry);
         self.settle(id);
@@ -519,7 +522,9 @@ impl Worker {
     fn remove(&mut self, id: ConnId) -> Option<Entry> {
         let entry = self.table.remove(id)?;
         self.around.guard.memory.change(entry.held_bytes, 0);
-        if let Some(client) = entry.counted_as {
+        if entry.is_counted
+            && let Some(client) = entry.connection.client_to_count()
+        {
             self.gate.discount(client);
         }
         self.gate.on_removed();
@@ -622,8 +627,11 @@ impl Worker {
         let mut sent = 0;
         while let Some(action) = entry.connection.poll_action(&mut env) {
             match action {
-                Action::Send(outgoing) => entry.send(id, outgoing.into(), &mut self.ring),
-                Action::Read(read) => entry.read(id, read, &mut self.ring),
+                Action::Send => {
+                    let outgoing = entry.connection.take_outgoing(&env);
+                    entry.send(id, outgoing.into(), &mut self.ring);
+                }
+                Action::Read(read) => entry.read(id, *read, &mut self.ring),
                 Action::SendFile(file) => {
                     sent += entry.send_file(id, file, &mut self.ring, &mut env);
                 }
@@ -649,10 +657,10 @@ impl Worker {
             return;
         }
         if self.gate.counts_clients()
-            && entry.counted_as.is_none()
+            && !entry.is_counted
             && let Some(client) = entry.connection.client_to_count()
         {
-            entry.counted_as = Some(client);
+            entry.is_counted = true;
             if !self.gate.count(client) {
                 entry.connection.turn_client_away(&self.around.env(id));
                 return self.settle(id);

@@ -60,10 +60,10 @@ pub fn encode_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), 
     Ok(())
 }
 
-/// Appends Content-Length. See [`content_length_allowed`](super::content_length_allowed).
+/// Appends the value of Content-Length and the end of its line; what stands before it is the same for
+/// many responses. See [`content_length_allowed`](super::content_length_allowed).
 #[inline]
-pub fn encode_content_length(out: &mut Vec<u8>, length: u64) {
-    out.extend_from_slice(b"Content-Length: ");
+pub fn encode_content_length_value(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn content_lengths() {
         for length in [0, 1, 9, 10, 12_345, u64::MAX] {
-            let expected = format!("Content-Length: {length}\r\n");
-            assert_eq!(encoded(|out| encode_content_length(out, length)), expected);
+            let expected = format!("{length}\r\n");
+            assert_eq!(encoded(|out| encode_content_length_value(out, length)), expected);
         }
     }
 
