@@ -46,7 +46,7 @@ pub use app::Handler;
 pub use guard::RequestId;
 pub use http::{
     Body, BodyError, BodyStream, Event, Frame, IntoResponse, Method, Multipart, Origin, Part,
-    Request, Response, Scheme, Status, TempFile, Version,
+    Request, Response, Scheme, Status, TempFile, Upgrade, Upgraded, Version,
 };
 pub use master::{MasterError, PoolHandle, balance};
 pub use pool::{

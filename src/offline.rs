@@ -150,7 +150,10 @@ impl Conversation {
     /// The server begins to stop.
     pub fn drain(&mut self) {
         self.draining = Draining::Closing;
-        self.tell(|connection, env| connection.handle_drain(env.now));
+        self.tell(|connection, env| {
+            connection.handle_drain(env.now);
+            connection.handle_leaving(env);
+        });
     }
 
     /// Whether the server has closed the connection.

@@ -14,7 +14,9 @@ use uring_ring::{Features, Unavailable};
 
 use crate::app::{Handler, service};
 use crate::config::{Accept, Address, Checked, ConfigError, PoolConfig, WorkerConfig, WorkerCount};
-use crate::guard::{Quota, RateTable, Verdict, quota_fields, write_verdict_fields};
+use crate::guard::{
+    ClientTable, PLACES_MAX, Quota, RateTable, Verdict, quota_fields, write_verdict_fields,
+};
 use crate::http::{IntoResponse, Response, Status as StatusCode};
 use crate::master::balance::Balancer;
 use crate::master::{self, MasterError, PoolHandle, Start, Surroundings};
@@ -28,10 +30,9 @@ use crate::process::listen::{ListenError, Listeners};
 use crate::process::log_file::{LogFile, LogFileError};
 use crate::process::pid_file::{PidFile, PidFileError};
 use crate::process::privileges::{self, PrivilegeError};
-use crate::process::scoreboard::Scoreboard;
+use crate::process::scoreboard::{PAGES, SHARED_WORDS, Scoreboard};
 use crate::process::seat::Seat;
-use crate::process::sys;
-use crate::worker::{self, rt};
+use crate::worker::{self, Shared, rt};
 
 /// A pool of worker processes that is about to be started.
 ///
@@ -187,8 +188,7 @@ impl Pool {
             _ => None, // the old master has it until this one is ready
         };
         let (scoreboard, memory) = scoreboard(memory).map_err(Error::Scoreboard)?;
-        let words = sys::share_words(RateTable::WORDS).map_err(Error::Scoreboard)?;
-        let rates = RateTable::new(words, scoreboard.seed());
+        let shared = shared(scoreboard);
         let start = Start {
             features,
             listeners,
@@ -203,8 +203,7 @@ impl Pool {
         let mut program = Program {
             hooks: self.hooks,
             factory,
-            scoreboard,
-            rates,
+            shared,
             features,
             config,
             current: WorkerSettings { worker, app: None },
@@ -231,12 +230,22 @@ fn scoreboard(memory: Option<OwnedFd>) -> io::Result<(Scoreboard, OwnedFd)> {
     Scoreboard::create(SystemTime::now())
 }
 
+/// What the workers of all masters that share this memory have in common.
+fn shared(scoreboard: Scoreboard) -> Shared {
+    const {
+        assert!(RateTable::WORDS + ClientTable::WORDS <= SHARED_WORDS && PAGES <= PLACES_MAX);
+    }
+    let (rates, rest) = scoreboard.words().split_at(RateTable::WORDS);
+    let seed = scoreboard.seed();
+    let clients = ClientTable::new(&rest[..ClientTable::WORDS], seed);
+    Shared { scoreboard, rates: RateTable::new(rates, seed), clients }
+}
+
 /// The program around the pool, as the master calls it.
 struct Program<F> {
     hooks: Hooks,
     factory: F,
-    scoreboard: Scoreboard,
-    rates: RateTable,
+    shared: Shared,
     features: Features,
     /// As given; what is in use, the master knows.
     config: Checked<PoolConfig>,
@@ -263,12 +272,12 @@ where
         let about = Worker {
             id: seat.worker_id,
             core: seat.core,
-            scoreboard: self.scoreboard,
-            rates: self.rates,
+            scoreboard: self.shared.scoreboard,
+            rates: self.shared.rates,
             limit: seat.limit,
             app,
         };
-        worker::run(seat, &settings.worker, self.rates, || service((self.factory)(&about)))
+        worker::run(seat, &settings.worker, self.shared, || service((self.factory)(&about)))
     }
 
     fn on_ready(&mut self, ready: &master::Ready<'_>) {

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{Server, eventually};
 use nix::sys::signal::Signal;
@@ -184,6 +185,53 @@ fn a_full_disk_costs_lines_and_nothing_else() {
     assert!(dropped.is_some_and(|line| !line.ends_with(" 0")), "{dropped:?}");
     server.signal(Signal::SIGTERM);
     assert!(server.wait().0.success());
+}
+
+/// Mounts a file system of 64 KiB at the directory, for itself and what it becomes: the server.
+const WITH_SMALL_DISK: &str = r#"mount -t tmpfs -o size=64k none "$0" && exec "$@""#;
+
+#[test]
+fn a_disk_that_gets_full_and_has_room_again_costs_the_lines_between() {
+    let (directory, path) = directory();
+    let (disk, file) = (directory.path().to_str().unwrap(), path.to_str().unwrap());
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c"]);
+    let probe = command.args([WITH_SMALL_DISK, disk, "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        return println!("skipped: nothing can be mounted here");
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", WITH_SMALL_DISK, disk]);
+    command.arg(common::program().get_program());
+    command.args(["serve", "--demo", "--listen", "127.0.0.1:0", "--workers", "1"]);
+    command.args(["--access-log", file, "--access-log-format", "json"]);
+    command.env_remove("URING_POOL_MASK").env_remove("URING_POOL_LOG");
+    let mut server = Server::of(command);
+    let mut client = server.connect();
+    let mut asked = 0;
+    eventually("the disk is full", || {
+        (0..200).for_each(|_| assert_eq!(client.get("/plaintext").status(), 200));
+        asked += 200;
+        counts(&server).1 > 0
+    });
+    server.wait_for_log("No space left");
+    // Somebody makes room, as seen from outside of its mounts.
+    let inside = format!("/proc/{}/root{file}", server.pid());
+    let before = fs::read_to_string(&inside).unwrap();
+    assert!(before.len() <= 64 << 10 && before.lines().count() > 10);
+    fs::write(&inside, "").unwrap();
+    let (written, _) = counts(&server);
+    eventually("it goes on", || {
+        assert_eq!(client.get("/plaintext").status(), 200);
+        counts(&server).0 > written
+    });
+    // Of what was begun before, at most one line is cut; the others are whole.
+    let after = fs::read_to_string(&inside).unwrap();
+    let whole = |line: &&str| serde_json::from_str::<Value>(line.trim_matches('\0')).is_ok();
+    let lines = after.lines().count();
+    assert!(after.lines().filter(whole).count() + 1 >= lines, "{after}");
+    let (written, dropped) = counts(&server);
+    assert!(written + dropped >= asked, "{written} and {dropped} of {asked}");
 }
 
 #[test]

@@ -5,7 +5,8 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, Server, eventually};
+use common::{Client, PATIENCE, Server, eventually, in_every_mode, kill_hard};
+use nix::sys::signal::Signal;
 
 const CLOSE: Option<&str> = Some("close");
 
@@ -132,6 +133,23 @@ fn at_the_limit_whoever_has_idled_longest_makes_room_be_it_silent_or_served() {
 }
 
 #[test]
+fn in_every_mode_newcomers_get_in_where_all_idle() {
+    in_every_mode(|mode| {
+        let text = "workers = 2\n[limits]\nconnections_max = 2\n";
+        let server = Server::configured(text, &["--accept", mode]);
+        // Silent ones, who have idled from their first moment on.
+        let silent: Vec<Client> = (0..12).map(|_| server.connect()).collect();
+        let mut answered: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        for client in &mut answered {
+            assert_eq!(client.get("/plaintext").status(), 200, "{mode}");
+        }
+        let made_room = server.status()["errors"]["made_room"].as_u64().unwrap();
+        assert!(made_room >= 12, "{mode}: {made_room}");
+        drop(silent);
+    });
+}
+
+#[test]
 fn while_nobody_idles_a_newcomer_waits_for_whoever_goes() {
     let server = server("[limits]\nconnections_max = 1\n");
     let mut busy = server.connect();
@@ -163,6 +181,55 @@ fn a_client_has_so_many_connections_and_others_have_theirs() {
     let status = other.get("/status");
     let status: serde_json::Value = serde_json::from_str(status.body()).unwrap();
     assert!(status["errors"]["too_many_connections"].as_u64().unwrap() >= 1);
+}
+
+/// How many of these connections a server keeps open.
+fn kept(clients: &mut Vec<Client>) -> usize {
+    clients.retain_mut(|client| {
+        client.try_get("/plaintext").is_some_and(|answer| answer.status() == 200)
+    });
+    clients.len()
+}
+
+#[test]
+fn a_client_s_share_is_one_over_all_workers_also_when_some_die_or_are_replaced() {
+    common::foster_parent();
+    in_every_mode(|mode| {
+        let text = "workers = 3\n[limits]\nconnections_per_client = 5\n";
+        let mut server = Server::configured(text, &["--accept", mode]);
+        let address = server.address();
+        let several = || (0..20).map(|_| Client::connect_from([127, 0, 0, 2], address)).collect();
+        let mut clients: Vec<Client> = several();
+        assert!(kept(&mut clients) <= 5, "{mode}");
+        // One at a time, exactly as many as there may be.
+        while clients.len() < 5 {
+            let mut one = vec![Client::connect_from([127, 0, 0, 2], address)];
+            kept(&mut one);
+            clients.append(&mut one);
+        }
+        assert_eq!(kept(&mut several()), 0, "{mode}");
+        // What dies with a worker is free again.
+        server.workers().into_iter().for_each(kill_hard);
+        eventually("there are new workers", || {
+            clients.clear();
+            // One at a time: of two at once both may be one too many.
+            for _ in 0..5 {
+                let mut one = vec![Client::connect_from([127, 0, 0, 2], address)];
+                kept(&mut one);
+                clients.append(&mut one);
+            }
+            clients.len() == 5
+        });
+        // New workers count what the old ones have, and a new master's as well.
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log("reloaded");
+        eventually("the old workers have gone", || server.workers().len() == 3);
+        assert_eq!(kept(&mut clients), 5, "{mode}: they are handed over");
+        assert_eq!(kept(&mut several()), 0, "{mode}: after a reload");
+        server.upgrade();
+        assert_eq!(kept(&mut clients), 5, "{mode}: they are handed over");
+        assert_eq!(kept(&mut several()), 0, "{mode}: after an upgrade");
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::thread;
 
-use common::{Answer, Client, Server};
+use common::{Answer, Client, Server, foster_parent};
 use nix::sys::signal::Signal;
 
 /// A limit that nothing is regained of while a test runs.
@@ -110,10 +110,15 @@ fn what_an_untrusted_peer_claims_counts_for_nothing() {
 }
 
 #[test]
-fn a_reload_forgives_nobody() {
+fn a_reload_and_an_upgrade_forgive_nobody() {
+    foster_parent();
     let mut server = server(2, 1, "");
     assert_eq!(server.connect().get("/plaintext").status(), 200);
     server.signal(Signal::SIGHUP);
     server.wait_for_log("reloaded");
     assert_eq!(server.connect().get("/plaintext").status(), 429);
+    server.upgrade();
+    assert_eq!(server.connect().get("/plaintext").status(), 429);
+    let mut other = Client::connect_from([127, 0, 0, 2], server.address());
+    assert_eq!(other.get("/plaintext").status(), 200);
 }

@@ -8,14 +8,19 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use uring_pool::offline::Conversation;
-use uring_pool::{Body, BodyError, Request, Response};
+use uring_pool::{Body, BodyError, Request, Response, Upgraded};
 
 #[derive(Arbitrary, Debug)]
 enum Event<'a> {
     /// Any bytes.
     Write(&'a [u8]),
     /// Something that is nearly a request.
-    Request { kind: u8, framing: Framing, close: bool, expect: bool },
+    Request {
+        kind: u8,
+        framing: Framing,
+        close: bool,
+        expect: bool,
+    },
     /// A piece of a body in chunks, or its end.
     Chunk(&'a [u8]),
     Read,
@@ -33,13 +38,15 @@ enum Framing {
     Chunked,
 }
 
+const PATHS: [&str; 7] = ["all", "pieces", "echo", "none", "never", "form", "switch"];
+
 impl Event<'_> {
     fn bytes(&self) -> Vec<u8> {
         match self {
             Event::Write(bytes) => bytes.to_vec(),
             Event::Request { kind, framing, close, expect } => {
-                let path = ["all", "pieces", "echo", "none", "never", "form"][usize::from(kind % 6)];
-                let method = ["POST", "GET", "HEAD"][usize::from(kind / 6 % 3)];
+                let path = PATHS[usize::from(*kind) % PATHS.len()];
+                let method = ["POST", "GET", "HEAD"][usize::from(*kind) / PATHS.len() % 3];
                 let mut head = format!("{method} /{path} HTTP/1.1\r\nHost: h\r\n");
                 match framing {
                     Framing::None => {}
@@ -49,6 +56,8 @@ impl Event<'_> {
                 }
                 head += if *close { "Connection: close\r\n" } else { "" };
                 head += if *expect { "Expect: 100-continue\r\n" } else { "" };
+                head +=
+                    if path == "switch" { "Connection: upgrade\r\nUpgrade: not\r\n" } else { "" };
                 head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n";
                 head.into_bytes()
             }
@@ -59,6 +68,19 @@ impl Event<'_> {
                 chunk
             }
             _ => Vec::new(),
+        }
+    }
+}
+
+/// Says what it hears, in other words.
+async fn invert(stream: Upgraded) {
+    while let Ok(Some(piece)) = stream.chunk().await {
+        let not: Vec<u8> = piece.iter().map(|byte| !byte).collect();
+        if stream.write_all(&not).await.is_err() || (stream.is_stopping() && not.len() > 2) {
+            return;
+        }
+        if not.ends_with(b"end") {
+            let _ = stream.shutdown().await;
         }
     }
 }
@@ -84,6 +106,13 @@ async fn answer(request: &Request) -> Result<Response, BodyError> {
             }
             Response::text(parts.to_string())
         }
+        "/switch" => match request.upgrade("NOT") {
+            Some(upgrade) => {
+                request.trailers().await?; // its body is in the way
+                upgrade.accept(invert)
+            }
+            None => Response::text("no offer"),
+        },
         "/never" => std::future::pending().await,
         _ => Response::text("none"),
     })

@@ -94,7 +94,7 @@ impl<H> Compress<H> {
 
     fn is_worth_it(&self, response: &Response) -> bool {
         let is_large = match &response.body.0 {
-            Kind::Empty | Kind::Pieces(_) => false,
+            Kind::Empty | Kind::Pieces(_) | Kind::Switch(_) => false,
             Kind::Stream(stream) if stream.idle.is_some() => false,
             Kind::Stream(stream) => stream.length.is_none_or(|length| length >= self.bytes_min),
             _ => response.body.len() >= Some(self.bytes_min),
@@ -145,7 +145,7 @@ fn compress(mut response: Response, coding: Coding) -> Response {
                 Kind::Owned(bytes) => Bytes::from(bytes),
                 Kind::Static(bytes) => Bytes::from_static(bytes),
                 Kind::Bytes(bytes) => bytes,
-                Kind::Empty | Kind::Pieces(_) | Kind::Stream(_) => {
+                Kind::Empty | Kind::Pieces(_) | Kind::Stream(_) | Kind::Switch(_) => {
                     unreachable!("it is not worth it")
                 }
             };

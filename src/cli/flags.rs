@@ -74,7 +74,7 @@ pub(super) struct Flags {
     /// Connections of one worker (default: as many as descriptors allow)
     #[arg(long, value_name = "N")]
     pub(super) connections_max: Option<u32>,
-    /// Connections of one worker from one client (default: no limit)
+    /// Connections from one client, over all workers (default: no limit)
     #[arg(long, value_name = "N")]
     pub(super) connections_per_client: Option<u32>,
     /// Requests of one client in a `--rate-window`; more are answered with 429 (default: no limit)

@@ -65,7 +65,7 @@ pub struct Limits {
     /// longest is closed for the new one; if none idles, the new one waits. Default: `None`, as
     /// many as the limit of descriptors allows.
     pub connections_max: Option<u32>,
-    /// Connections of one worker from one client (as [`RateLimit`] has it), 1 to 1,048,576. More are
+    /// Connections from one client (as [`RateLimit`] has it), over all workers, 1 to 1,048,576. More are
     /// closed at once; trusted proxies may have as many as they like. Default: `None`, no limit.
     pub connections_per_client: Option<u32>,
     /// Requests of one connection, at least 1; the answer to the last one says `Connection: close`.
@@ -109,7 +109,8 @@ impl Default for Limits {
 pub struct Timeouts {
     /// From the first byte of a head to its last. Default: 10 s.
     pub head: Duration,
-    /// Between two requests of a connection. Default: 75 s, as nginx's.
+    /// Between two requests of a connection, or two signs of life of one that has changed its protocol.
+    /// Default: 75 s, as nginx's.
     pub idle: Duration,
     /// Between two arrivals of a body's bytes. Default: 30 s.
     pub body: Duration,

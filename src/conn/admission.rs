@@ -71,6 +71,9 @@ impl Connection {
         if let Some(upload) = &self.upload {
             bytes += upload.held_bytes();
         }
+        if let Phase::Tunnel(tunnel) = &self.phase {
+            bytes += tunnel.held_bytes();
+        }
         if let Some(record) = &self.record {
             bytes += record.held_bytes();
         }

@@ -1,8 +1,9 @@
 //! A response's body that is still to come: from a stream, or piece by piece from memory and files.
 //! Reads no file; it tells what is to be read.
 
+use std::fs;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -298,6 +299,17 @@ impl Download {
         *is_reading = true;
         let file = Rc::clone(file);
         Some(FileRead { file, offset: *offset, buffer, count })
+    }
+
+    /// The path of the file that comes next, as far as the kernel knows it.
+    #[cold]
+    pub(super) fn file_name(&self) -> String {
+        let Source::Pieces { pieces, .. } = &self.source else { return "a stream".to_owned() };
+        let Some(Piece::File { file, .. }) = pieces.list.front() else {
+            return "a file".to_owned();
+        };
+        let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        link.map_or_else(|_| "a file".to_owned(), |path| path.display().to_string())
     }
 
     /// The buffer of a read is back, with so many bytes more, or none at the end of the file.

@@ -115,6 +115,11 @@ fn time_at(bytes: usize, rate: u32) -> Option<Duration> {
 }
 
 impl Env<'_> {
+    /// Whether the worker leaves.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.draining != Draining::No
+    }
+
     /// When a send of so many bytes that begins now has taken too long.
     #[inline]
     pub(super) fn send_deadline(&self, bytes: usize) -> Instant {

@@ -22,6 +22,7 @@ mod record;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod upload;
 
 use std::io;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::{Progress, Task};
 use crate::figures::{Fault, Parked};
+use crate::http::body::Kind;
 use crate::http::interim;
 use crate::http::{BodyError, Inlet, Request, Response, Status};
 use crate::proto::h1::{HeadError, HeadParser, Method, Version};
@@ -45,6 +47,7 @@ pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
 pub(crate) use output::Outgoing;
 use output::Output;
 pub(crate) use record::Record;
+use tunnel::Tunnel;
 
 /// Bytes of later requests kept while an earlier one is handled. As much as a head may take: a
 /// client that pipelines more than this has to wait for answers.
@@ -120,6 +123,8 @@ enum Phase {
     Handling { task: Task, exchange: Exchange },
     /// The response's body comes in pieces.
     Streaming { download: Box<Download>, exchange: Exchange },
+    /// It isn't HTTP any more.
+    Tunnel(Box<Tunnel>),
     /// The request was answered, and the rest of its body is thrown away.
     Discarding,
     /// The last response is on its way.
@@ -215,6 +220,7 @@ impl Connection {
                 self.follow_upload(env);
             }
             Phase::Idle => self.phase_deadline = Some(env.now + env.idle_timeout()),
+            Phase::Tunnel(_) => self.on_tunnel_sent(env),
             _ => {}
         }
         if !self.input.is_empty() || self.peer_ended {
@@ -259,9 +265,11 @@ impl Connection {
             return env.pools.give_back_buffer(buffer); // it is over
         };
         match &result {
-            Ok(0) => log::error!("a file became shorter while it was sent"),
+            Ok(0) => log::error!("{} became shorter while it was sent", download.file_name()),
             Ok(_) => {}
-            Err(error) => log::error!("cannot read a file that is being sent: {error}"),
+            Err(error) => {
+                log::error!("cannot read {}, which is being sent: {error}", download.file_name());
+            }
         }
         let count = result.unwrap_or(0) as u64;
         if download.handle_read(buffer, count, &mut self.output) {
@@ -298,6 +306,10 @@ impl Connection {
                 self.follow_upload(env);
                 self.advance_input(env);
             }
+            Phase::Tunnel(tunnel) => {
+                self.phase = Phase::Tunnel(tunnel);
+                self.drive_tunnel(env);
+            }
             phase => self.phase = phase, // woken for a request that is over
         }
     }
@@ -314,7 +326,8 @@ impl Connection {
             match self.phase {
                 Phase::Head => {
                     self.note_rubbish(env);
-                    self.refuse(late, Fault::HeadTimeout, false, env);
+                    let is_head = is_head(&self.input);
+                    self.refuse(late, Fault::HeadTimeout, is_head, env);
                 }
                 Phase::Idle if env.draining != Draining::Closing => {
                     self.give_up(Fault::IdleTimeout, env);
@@ -328,6 +341,7 @@ impl Connection {
                 }
                 Phase::Discarding => self.give_up(Fault::BodyTimeout, env),
                 Phase::Proxy => self.give_up(Fault::HeadTimeout, env),
+                Phase::Tunnel(_) => self.give_up(Fault::IdleTimeout, env),
                 _ => self.fail(),
             }
         }
@@ -407,7 +421,13 @@ impl Connection {
         if self.output.is_ready() {
             return Some(Action::Send);
         }
-        let Phase::Closing(ending) = self.phase else { return None };
+        let ending = match &mut self.phase {
+            Phase::Closing(ending) => *ending,
+            Phase::Tunnel(tunnel) if !self.output.is_busy() => {
+                return tunnel.poll_shutdown().then_some(Action::ShutdownWrite);
+            }
+            _ => return None,
+        };
         env.figures.black_box.release(mem::replace(&mut self.parked, Parked::NONE));
         if self.output.is_busy() {
             return None;
@@ -437,10 +457,11 @@ impl Connection {
     /// the peer has to wait.
     pub(crate) fn wants_input(&self) -> bool {
         !self.peer_ended
-            && match self.phase {
+            && match &self.phase {
                 Phase::Idle | Phase::Head if !self.output.is_full() => true,
                 Phase::Proxy | Phase::Discarding | Phase::Lingering { .. } => true,
                 Phase::Closing(_) | Phase::Closed { .. } => false,
+                Phase::Tunnel(tunnel) => tunnel.wants_input(),
                 _ => match &self.upload {
                     Some(upload) => upload.is_wanted(),
                     None => self.input.len() < INPUT_AHEAD_MAX,
@@ -502,7 +523,7 @@ impl Connection {
                     Err(error) => {
                         log::debug!("refused a request: {error}");
                         let fault = Fault::of_refusal(error.status());
-                        let is_head = rest.trim_ascii_start().starts_with(b"HEAD ");
+                        let is_head = is_head(rest);
                         self.note_rubbish(env);
                         self.refuse(Status::new(error.status()), fault, is_head, env);
                     }
@@ -514,6 +535,10 @@ impl Connection {
                     }
                 }
                 Phase::Discarding => used += self.discard_upload(rest, env),
+                Phase::Tunnel(_) => {
+                    self.receive_tunnel(rest, env);
+                    return bytes.len();
+                }
                 Phase::Lingering { discarded } => {
                     *discarded += rest.len();
                     if *discarded > LINGER_BYTES_MAX || self.peer_ended {
@@ -521,7 +546,15 @@ impl Connection {
                     }
                     return bytes.len();
                 }
-                Phase::Closing(_) | Phase::Closed { .. } => return bytes.len(),
+                Phase::Closing(ending) => {
+                    // It was told that nothing would follow, and it isn't so: what is left unread
+                    // would make the close a reset, which may overtake the response.
+                    if *ending == Ending::Close && !rest.is_empty() {
+                        *ending = Ending::Linger;
+                    }
+                    return bytes.len();
+                }
+                Phase::Closed { .. } => return bytes.len(),
             }
         }
         if self.peer_ended {
@@ -593,6 +626,9 @@ impl Connection {
         match progress {
             Progress::Answered(mut request) => {
                 let response = request.take_response().expect("laid in by the service");
+                if matches!(response.body.0, Kind::Switch(_)) {
+                    return self.begin_tunnel(request, response, exchange, env);
+                }
                 env.pools.requests.give_back(request);
                 self.answer(response, exchange, env);
             }
@@ -694,8 +730,8 @@ impl Connection {
                 self.phase = Phase::Idle;
             }
         } else {
-            // A client that was told to go may have sent more before it heard of it.
-            let is_told_to = env.draining == Draining::Closing;
+            // A client that is told to go may have sent more before it hears of it.
+            let is_told_to = env.draining == Draining::Closing || !self.may_go_on(env);
             self.begin_close(if is_told_to { Ending::Linger } else { Ending::Close });
         }
     }
@@ -720,4 +756,9 @@ impl Connection {
         self.phase_deadline = None;
         self.drop_upload();
     }
+}
+
+/// Whether what can't be understood began as a request for a head alone.
+fn is_head(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"HEAD ")
 }

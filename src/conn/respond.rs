@@ -8,7 +8,7 @@ use super::output::Output;
 use super::{Env, Exchange};
 use crate::guard::Answered;
 use crate::http::body::Kind;
-use crate::http::{ContentType, Response, Status};
+use crate::http::{Body, ContentType, Response, Status};
 use crate::proto::h1::{
     CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, EncodeError, TRANSFER_ENCODING_CHUNKED, Version,
     body_allowed, content_length_allowed, encode_content_length_value, encode_field,
@@ -44,6 +44,15 @@ fn encode_type(head: &mut Vec<u8>, content_type: ContentType, is_length_next: bo
     }
 }
 
+/// No body: of a 205 the framing has to say so (RFC 9110 section 15.3.6).
+#[cold]
+fn without(body: Body) -> Body {
+    if let Kind::Stream(stream) = body.0 {
+        drop(Download::of_stream(*stream, Framing::Length(0))); // with care
+    }
+    Body::empty()
+}
+
 /// Writes a response to the output; its body, too, unless that comes later.
 #[inline]
 pub(super) fn write(
@@ -52,14 +61,17 @@ pub(super) fn write(
     output: &mut Output,
     env: &mut Env<'_>,
 ) -> Option<Box<Download>> {
-    let Response { status, content_type, fields, ready, body } = response;
+    let Response { status, content_type, fields, ready, mut body } = response;
+    // Most are a 200, which may have everything.
+    let is_ok = status == Status::OK;
+    if !is_ok && status == Status::RESET_CONTENT {
+        body = without(body);
+    }
     let framing = match body.len() {
         Some(length) => Framing::Length(length),
         None if exchange.version == Version::Http11 => Framing::Chunked,
         None => Framing::Close,
     };
-    // Most are a 200, which may have everything.
-    let is_ok = status == Status::OK;
     let may_have_body = is_ok || body_allowed(status.code());
     let is_silent = exchange.is_head || !may_have_body;
     let tells_length = is_ok
@@ -127,6 +139,7 @@ pub(super) fn write(
             return (!is_silent).then(|| Box::new(download));
         }
         _ if is_silent => {}
+        Kind::Switch(_) => unreachable!("taken out before, see `tunnel`"),
         Kind::Pieces(pieces) => return Some(Box::new(Download::of_pieces(*pieces))),
         Kind::Empty => {}
         Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),

@@ -1,6 +1,7 @@
 //! Conversations with a connection in virtual time.
 
 mod downloads;
+mod tunnel;
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -1098,4 +1099,66 @@ fn a_request_knows_its_types_its_cookies_and_its_trailers() {
     expect("GET /cookies", cookies, "", "200", pairs);
     talk.say("POST /trailers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nA:  b \r\n\r\n");
     assert!(talk.heard().ends_with(r#"[("A", [98])]"#));
+}
+
+#[test]
+fn a_205_says_that_it_has_no_body_whatever_its_handler_gave_it() {
+    for number in 0..3 {
+        let mut talk = Talk::with(async move |_: &Request| {
+            let reset = Status::RESET_CONTENT;
+            match number {
+                0 => Response::empty(reset),
+                1 => Response::text("reset, please").with_status(reset),
+                _ => Response::new(Body::chunks(["reset", "please"])).with_status(reset),
+            }
+        });
+        talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let heard = talk.heard();
+        assert!(heard.starts_with("HTTP/1.1 205 Reset Content\r\n"), "{heard}");
+        assert!(heard.contains("\r\nContent-Length: 0\r\n") && heard.ends_with("\r\n\r\n"));
+        assert!(!heard.contains("Transfer-Encoding") && !talk.closed);
+    }
+}
+
+#[test]
+fn a_head_request_that_comes_too_slowly_gets_no_body() {
+    let mut talk = Talk::echoing();
+    talk.say("HEAD / HTTP/1.1\r\nHost:");
+    talk.pass(HEAD_TIMEOUT);
+    let heard = talk.heard();
+    assert!(heard.starts_with("HTTP/1.1 408 ") && heard.ends_with("\r\n\r\n"), "{heard}");
+}
+
+#[test]
+fn whoever_sends_more_than_it_said_is_read_from_before_the_close() {
+    let last = "GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut talk = Talk::echoing();
+    talk.say(format!("{last}and more"));
+    assert!(talk.write_ended && !talk.closed && talk.connection.wants_input());
+    talk.say("and more");
+    talk.end();
+    assert!(talk.closed);
+    let mut talk = Talk::echoing();
+    talk.say(last);
+    assert!(talk.closed && !talk.write_ended, "who keeps its word costs nothing");
+
+    // Who is told to go may have sent more.
+    let mut talk = Talk::echoing();
+    talk.settings.requests_per_connection = 1;
+    talk.say("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(talk.heard().contains("Connection: close") && talk.write_ended && !talk.closed);
+}
+
+#[test]
+fn a_chunk_beyond_the_limit_is_refused_by_its_size_alone() {
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for chunks in ["10001\r\n", "8000\r\n", "fffffffffffffff\r\n"] {
+        let mut talk = Talk::echoing();
+        talk.say(format!("{head}8001\r\n"));
+        talk.say("x".repeat(0x8001));
+        talk.say("\r\n");
+        assert_eq!(talk.heard(), "");
+        talk.say(chunks);
+        assert!(talk.heard().starts_with("HTTP/1.1 413 "), "{chunks}");
+    }
 }

@@ -2,6 +2,7 @@
 //! ids, lines of the access log, the memory that connections hold together. Knows no connections,
 //! no processes and no clock.
 
+mod clients;
 mod id;
 mod line;
 mod lines;
@@ -9,6 +10,7 @@ mod rate;
 
 use std::time::SystemTime;
 
+pub(crate) use clients::{ClientTable, PLACES_MAX};
 pub use id::RequestId;
 pub(crate) use id::{Ids, Kind as IdKind, MadeId, is_usable as is_usable_id};
 pub(crate) use line::{LINE_BYTES_MAX, Line, RequestPart};

@@ -16,6 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use super::upgrade::Switch;
+
 /// The body of a response.
 #[derive(Default)]
 pub struct Body(pub(crate) Kind);
@@ -30,6 +32,8 @@ pub(crate) enum Kind {
     Owned(Vec<u8>),
     Pieces(Box<Pieces>),
     Stream(Box<Streamed>),
+    /// No body, but another protocol.
+    Switch(Box<Switch>),
 }
 
 /// Parts whose lengths are known, one after the other.
@@ -173,7 +177,7 @@ impl Body {
     /// Its length in bytes, unless only its end will tell.
     pub fn len(&self) -> Option<u64> {
         match &self.0 {
-            Kind::Empty => Some(0),
+            Kind::Empty | Kind::Switch(_) => Some(0),
             Kind::Static(bytes) => Some(bytes.len() as u64),
             Kind::Bytes(bytes) => Some(bytes.len() as u64),
             Kind::Owned(bytes) => Some(bytes.len() as u64),

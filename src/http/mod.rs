@@ -13,6 +13,7 @@ mod multipart;
 mod request;
 mod response;
 mod status;
+mod upgrade;
 
 pub use body::{Body, Frame};
 pub use body_error::BodyError;
@@ -28,5 +29,7 @@ pub(crate) use response::ContentType;
 pub(crate) use response::ReadyFields;
 pub use response::{IntoResponse, Response};
 pub use status::Status;
+pub(crate) use upgrade::Pipe;
+pub use upgrade::{Upgrade, Upgraded};
 
 pub use crate::proto::h1::{Method, Version};

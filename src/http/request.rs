@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::client::{Client, Origin, Scheme, peer_of};
 use super::inlet::{BodyStream, Inlet};
-use super::{BodyError, Multipart, Response, form, interim};
+use super::{BodyError, Multipart, Response, Upgrade, form, interim};
 use crate::guard::{IdKind, MadeId, RequestId, is_usable_id};
 use crate::proto::forwarded::Resolved;
 use crate::proto::h1::{Field, Framing, Head, Method, Span, Version, is_authority};
@@ -263,6 +263,13 @@ impl Request {
         let Some(inlet) = &self.parts.inlet else { return Ok(Vec::new()) };
         poll_fn(|context| inlet.poll_end(context)).await?;
         Ok(inlet.trailers())
+    }
+
+    /// The client's offer to change to this protocol, whose name counts without regard to case; none
+    /// unless the client has made it, by HTTP/1.1 and with `upgrade` in Connection (RFC 9110
+    /// section 7.8). [`Upgrade::accept`] takes it.
+    pub fn upgrade(&self, protocol: &str) -> Option<Upgrade> {
+        self.upgrades().find(|it| it.eq_ignore_ascii_case(protocol)).map(Upgrade::new)
     }
 
     /// The protocols that the client would change to, best first, such as `websocket` (RFC 9110

@@ -195,6 +195,15 @@ impl Response {
         }
     }
 
+    /// Whether every field that was named has a valid name and value.
+    pub(crate) fn has_valid_fields(&self) -> bool {
+        let mut scratch = Vec::new();
+        let mut fields = self.fields.iter().flat_map(|fields| fields.iter());
+        fields.all(|(name, value)| {
+            encode_field(&mut scratch, name.as_bytes(), value.as_bytes()).is_ok()
+        })
+    }
+
     /// Its status.
     pub fn status(&self) -> Status {
         self.status

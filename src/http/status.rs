@@ -6,10 +6,14 @@
 pub struct Status(u16);
 
 impl Status {
+    /// 101: by accepting an [`Upgrade`](super::Upgrade) only.
+    pub(crate) const SWITCHING_PROTOCOLS: Status = Status(101);
     /// 200
     pub const OK: Status = Status(200);
     /// 204: no body.
     pub const NO_CONTENT: Status = Status(204);
+    /// 205: no body either.
+    pub const RESET_CONTENT: Status = Status(205);
     /// 206: a part of what was asked for.
     pub const PARTIAL_CONTENT: Status = Status(206);
     /// 301

@@ -204,6 +204,7 @@ impl Master<'_> {
             Message::Shutdown { .. }
             | Message::Alone
             | Message::ListenersBack
+            | Message::RoomWanted
             | Message::TakeOver
             | Message::TakenOver => {
                 log::warn!("{} said {message:?}, which is the master's", self.name_of(life));

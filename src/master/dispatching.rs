@@ -19,6 +19,7 @@ use super::refusal::Refusals;
 use super::{Master, Tag};
 use crate::config::PoolConfig;
 use crate::process::accept::Acceptor;
+use crate::process::channel::Message;
 use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
 use crate::process::parcel::{DESCRIPTORS_MAX, HANDED_OVER_MAX, Origin, Parcel};
@@ -304,7 +305,8 @@ impl Master<'_> {
         dispatching.refusals.handle_timeout(now, &mut self.ring);
         let open = dispatching.open();
         dispatching.acceptor.handle_time(now, &mut self.ring, open);
-        if dispatching.look_again_at.is_some_and(|at| at <= now) {
+        let has_waited = dispatching.look_again_at.is_some_and(|at| at <= now);
+        if has_waited {
             dispatching.look_again_at = None;
         }
         if dispatching.dispatcher.wants_progress() {
@@ -328,6 +330,11 @@ impl Master<'_> {
             log::warn!("closing {lost} idle connections, for which no worker had room in time");
         }
         self.dispatching.update_asks(self.scoreboard, &self.children, now);
+        if has_waited && self.dispatching.waits_for_room {
+            // Not with the first that waits: most of the time there is room at once.
+            let workers: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();
+            workers.into_iter().for_each(|life| self.send(life, &Message::RoomWanted));
+        }
         for (life, released) in self.dispatching.dispatcher.released() {
             let page = self.children.get(life).map(|child| child.page);
             if let Some(page) = page.filter(|page| page.orders.released.read() != released) {

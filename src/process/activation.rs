@@ -9,8 +9,9 @@ use std::process;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sys::socket::{SockType, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{SockType, SockaddrStorage, getsockname, getsockopt, sockopt};
 
+use super::listen::set_for_accepted;
 use super::sys;
 use crate::config::Address;
 
@@ -101,7 +102,7 @@ fn prepare(socket: &OwnedFd) -> Result<Address, Fault> {
     let flags = OFlag::from_bits_retain(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
     fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     if matches!(address, Address::Tcp(_)) {
-        setsockopt(socket, sockopt::TcpNoDelay, &true)?; // what is accepted inherits it
+        set_for_accepted(socket).map_err(|error| Errno::from_raw(errno(&error)))?;
     }
     Ok(address)
 }

@@ -34,6 +34,9 @@ pub(crate) enum Message {
     Alone,
     /// Master to worker: the listeners that came later have another owner again.
     ListenersBack,
+    /// Master to worker: connections wait in the master, as no worker has room for them. For as long as
+    /// the page says so, who is full makes some.
+    RoomWanted,
     /// Old master to new master, whose workers are ready: everything is its own from now on.
     TakeOver,
     /// New master to old master: it has taken over.

@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process;
+use std::ptr;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Relaxed, Release},
@@ -28,13 +29,17 @@ use crate::config::WORKERS_MAX;
 use crate::figures::{Counter, Figures, Unfinished};
 
 /// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"urpool05");
+const MAGIC: u64 = u64::from_be_bytes(*b"urpool07");
 
 /// Processes that one place may have at a time: one that serves, one that starts, and some that
 /// still drain after earlier reloads. There are so many for the largest pool, as any may grow to
 /// that: memory of pages that were never used is never touched, and costs nothing.
 const PAGES_PER_WORKER: usize = 4;
-const PAGES: usize = WORKERS_MAX * PAGES_PER_WORKER;
+pub(crate) const PAGES: usize = WORKERS_MAX * PAGES_PER_WORKER;
+
+/// Words for what else the workers of a pool have to know of each other: five MiB, of which only what
+/// is used is ever touched.
+pub(crate) const SHARED_WORDS: usize = 5 << 17;
 
 /// The pages of a pool's workers. A handle: copies name the same memory, in children too.
 #[derive(Clone, Copy)]
@@ -83,6 +88,22 @@ impl Scoreboard {
     /// A random number that this pool was born with.
     pub(crate) fn seed(&self) -> u64 {
         self.header.seed.load(Relaxed)
+    }
+
+    /// Memory that the whole pool shares, and that what comes after an upgrade inherits; all zeroes
+    /// in the beginning.
+    pub(crate) fn words(&self) -> &'static [AtomicU64; SHARED_WORDS] {
+        &self.header.words.0
+    }
+
+    /// The number of a page.
+    pub(crate) fn place_of(&self, page: &WorkerPage) -> Option<usize> {
+        self.pages.iter().position(|it| ptr::eq(it, page))
+    }
+
+    /// Whether the page of this number has a process, or will have one.
+    pub(crate) fn is_held(&self, place: usize) -> bool {
+        self.pages.get(place).is_some_and(|page| page.life.holder.load(Relaxed) != 0)
     }
 
     /// What the master shows.
@@ -172,7 +193,12 @@ pub(crate) struct Header {
     /// What balancers draw with; the same after an upgrade, so that sticky clients stay.
     seed: AtomicU64,
     pool: CachePadded<PoolFigures>,
+    words: SharedWords,
 }
+
+/// On pages of their own.
+#[repr(C, align(4096))]
+struct SharedWords([AtomicU64; SHARED_WORDS]);
 
 /// Written by the master; by two of them for a moment, during an upgrade.
 pub(crate) struct PoolFigures {

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -132,26 +132,6 @@ pub(crate) fn map_scoreboard(
         let header: *const Header = start.cast();
         Ok((&*header, slice::from_raw_parts(header.add(1).cast(), count)))
     }
-}
-
-/// Makes zeroed memory that this process shares with its children, of so many words in a row that
-/// starts on a page. It is never unmapped, and takes room only where it was written to.
-///
-/// # Errors
-///
-/// No address space left.
-pub(crate) fn share_words(count: usize) -> io::Result<&'static [AtomicU64]> {
-    let bytes = count * size_of::<AtomicU64>();
-    let (access, kind) =
-        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-    // SAFETY: the kernel chooses the place, so that nothing is there that it could replace.
-    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the mapping starts on a page, holds `count` words, and is never unmapped. A word is an
-    // atomic, for which all bits are valid and which other processes may write to.
-    Ok(unsafe { slice::from_raw_parts(start.cast(), count) })
 }
 
 /// Takes over a descriptor that this process was started with, and keeps it from its own children.
@@ -428,18 +408,8 @@ fn load(program: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
 pub(crate) fn detach_program(socket: BorrowedFd<'_>) -> io::Result<()> {
     /// libc has no name for it (5.3).
     const SO_DETACH_REUSEPORT_BPF: i32 = 68;
-    let ignored: i32 = 0;
-    // SAFETY: the option's value is an integer, which is as long as said and is only read.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_DETACH_REUSEPORT_BPF,
-            (&raw const ignored).cast(),
-            size_of_val(&ignored) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let ignored = 0;
+    set_option(socket, libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, ignored)
 }
 
 /// Lets a program choose among all sockets of the group that `socket` belongs to, from now on.
@@ -448,15 +418,29 @@ pub(crate) fn detach_program(socket: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// The socket belongs to no group, or the descriptor is no such program.
 pub(crate) fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let program = program.as_raw_fd();
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, program.as_raw_fd())
+}
+
+/// Bounds what the kernel takes to be sent on a TCP socket, and hasn't sent yet (`TCP_NOTSENT_LOWAT`);
+/// what is accepted at a listener inherits it.
+///
+/// # Errors
+///
+/// This is no TCP socket.
+pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
+}
+
+/// Sets an option whose value is an integer.
+fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is an integer, which is as long as said and is only read.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_EBPF,
-            (&raw const program).cast(),
-            size_of_val(&program) as libc::socklen_t,
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

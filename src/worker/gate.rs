@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::Proxies;
 use crate::conn::{Record, Settings};
+use crate::guard::ClientTable;
 use crate::http::{Client, peer_of};
 use crate::process::parcel::Origin;
+use crate::process::scoreboard::Scoreboard;
 
 /// While there is no room and nobody idles, nobody looks again for so long: looking costs a glance
 /// at every connection.
@@ -33,6 +35,28 @@ pub(super) struct GateConfig {
     pub(super) proxies: Rc<Proxies>,
     /// Whether anything asks for a record of each connection.
     pub(super) keeps_records: bool,
+    /// The other workers, who count the same clients; none where there is but one.
+    pub(super) neighbours: Option<Neighbours>,
+}
+
+/// The workers of the pool, as far as they tell each other how many connections clients have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neighbours {
+    table: ClientTable,
+    scoreboard: Scoreboard,
+    /// This worker's.
+    place: usize,
+}
+
+impl Neighbours {
+    pub(super) fn new(table: ClientTable, scoreboard: Scoreboard, place: usize) -> Neighbours {
+        Neighbours { table, scoreboard, place }
+    }
+
+    /// Tells them of a client; returns how many connections of its they have.
+    fn tell(&self, client: u64, count: u32) -> u32 {
+        self.table.show(self.place, client, count, |place| self.scoreboard.is_held(place))
+    }
 }
 
 /// A connection that isn't served yet.
@@ -50,6 +74,8 @@ pub(super) struct Gate {
     taken: u32,
     /// Idle connections that were closed to make room, and aren't gone yet.
     leaving: usize,
+    /// Others wait in the master for room.
+    is_wanted: bool,
     /// Nobody idled the last time.
     look_again_at: Option<Instant>,
     /// Open connections of each client that has any and counts.
@@ -66,11 +92,15 @@ pub(super) enum Step {
 
 impl Gate {
     pub(super) fn new(config: GateConfig) -> Gate {
+        if let (Some(neighbours), Some(_)) = (&config.neighbours, config.connections_per_client) {
+            neighbours.table.forget(neighbours.place); // what a worker left that died here
+        }
         Gate {
             config,
             newcomers: VecDeque::new(),
             taken: 0,
             leaving: 0,
+            is_wanted: false,
             look_again_at: None,
             clients: BTreeMap::new(),
         }
@@ -85,6 +115,15 @@ impl Gate {
         self.newcomers.push_back(newcomer);
     }
 
+    /// Whether connections wait in the master, which has no worker with room for them.
+    pub(super) fn set_wanted(&mut self, is_wanted: bool) {
+        self.is_wanted = is_wanted;
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.newcomers.len()
@@ -97,7 +136,8 @@ impl Gate {
 
     /// What to do next. `is_leaving`: the worker leaves, and serves whom it has accepted.
     pub(super) fn poll(&mut self, connections: usize, is_leaving: bool, now: Instant) -> Step {
-        if self.newcomers.is_empty() {
+        let is_wanted = self.is_wanted && !is_leaving && self.is_full(connections);
+        if self.newcomers.is_empty() && !is_wanted {
             self.look_again_at = None;
             return Step::Wait;
         }
@@ -128,10 +168,14 @@ impl Gate {
     /// When to [`poll`](Gate::poll) again, if nothing happens before. `now` when the turn was all
     /// that it was about.
     pub(super) fn poll_timeout(&self, connections: usize, now: Instant) -> Option<Instant> {
-        if self.newcomers.is_empty() {
+        if self.newcomers.is_empty() && !self.is_wanted {
             return None;
         }
-        if self.is_full(connections) { self.look_again_at } else { Some(now) }
+        if self.newcomers.is_empty() || self.is_full(connections) {
+            self.look_again_at
+        } else {
+            Some(now)
+        }
     }
 
     /// The record that is to be kept of a connection, if any.
@@ -147,19 +191,27 @@ impl Gate {
         self.config.connections_per_client.is_some()
     }
 
-    /// Counts a connection of this client's; returns whether it may stay.
+    /// Counts a connection of this client's; returns whether it may stay. Of two that come to two
+    /// workers at the same time both may have to go, where there is room for one.
     pub(super) fn count(&mut self, client: u64) -> bool {
         let count = self.clients.entry(client).or_default();
         *count += 1;
-        self.config.connections_per_client.is_none_or(|most| *count <= most)
+        let count = *count;
+        let elsewhere = self.config.neighbours.map_or(0, |it| it.tell(client, count));
+        let all = count.saturating_add(elsewhere);
+        self.config.connections_per_client.is_none_or(|most| all <= most)
     }
 
     /// A connection that was counted is gone.
     pub(super) fn discount(&mut self, client: u64) {
         if let Some(count) = self.clients.get_mut(&client) {
             *count -= 1;
-            if *count == 0 {
+            let count = *count;
+            if count == 0 {
                 self.clients.remove(&client);
+            }
+            if let Some(neighbours) = self.config.neighbours {
+                neighbours.tell(client, count);
             }
         }
     }
@@ -176,6 +228,7 @@ impl GateConfig {
             connection_timeout: None,
             proxies: Rc::default(),
             keeps_records: false,
+            neighbours: None,
         }
     }
 }

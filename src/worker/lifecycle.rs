@@ -38,6 +38,8 @@ pub(super) enum Order {
     Drain,
     AcceptAlone,
     GiveListenersBack,
+    /// For those who wait in the master.
+    MakeRoom,
     /// The embedder's own message.
     Deliver(serde_json::Value),
 }
@@ -147,6 +149,7 @@ impl Lifecycle {
             }
             Ok(Message::Alone) => Some(Order::AcceptAlone),
             Ok(Message::ListenersBack) => Some(Order::GiveListenersBack),
+            Ok(Message::RoomWanted) => Some(Order::MakeRoom),
             Ok(Message::User { payload }) => Some(Order::Deliver(payload)),
             Ok(other) => {
                 log::warn!("not for a worker: {other:?}");

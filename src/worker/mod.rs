@@ -45,7 +45,7 @@ use rt::{ConnWakers, Runtime, WakeQueue, Woken};
 use table::{ConnId, Table};
 use timers::Timers;
 
-pub(crate) use run::run;
+pub(crate) use run::{Shared, run};
 
 /// Idle connections are closed one after the other, so that their clients don't come back in one
 /// instant: 10,000 of them over a second.
@@ -272,6 +272,9 @@ impl Worker {
             self.on_second();
         }
         self.gate.begin_turn();
+        if self.gate.is_wanted() && self.page.asks.closings.read() == 0 {
+            self.gate.set_wanted(false);
+        }
         self.errands.enter(now, self.around.date.unix_seconds());
         while let Some(completion) = self.ring.poll_completion() {
             self.on_completion(completion);
@@ -433,7 +436,16 @@ impl Worker {
         if let Some(record) = self.gate.record(&socket, now) {
             connection.set_record(record);
         }
-        let id = self.table.insert(Entry::new(socket, connection, passed_as));
+        let mut entry = Entry::new(socket, connection, passed_as);
+        if origin == Origin::HandedOver
+            && self.gate.counts_clients()
+            && let Some(client) = entry.connection.client_to_count()
+        {
+            // It had its place before, and keeps it, whoever came while it was on its way.
+            entry.is_counted = true;
+            self.gate.count(client);
+        }
+        let id = self.table.insert(entry);
         self.settle(id);
     }
 
@@ -562,6 +574,7 @@ impl Worker {
                 let connections = self.connections();
                 self.acceptor.give_back(&mut self.ring, connections);
             }
+            Order::MakeRoom => self.gate.set_wanted(true),
             Order::Deliver(payload) => self.runtime.deliver(payload),
         }
     }
@@ -715,6 +728,7 @@ impl Worker {
                 let until = now + DRAIN_GRACE + DRAIN_PACE * number as u32;
                 entry.connection.handle_drain(until.min(half.max(now + DRAIN_GRACE)));
             }
+            entry.connection.handle_leaving(&mut self.around.env(id));
             self.settle(id);
         }
     }

@@ -12,18 +12,18 @@ use nix::sys::resource::{Resource, getrlimit};
 use uring_ring::{Ring, Setup};
 
 use super::access_log::AccessLog;
-use super::gate::{self, GateConfig};
+use super::gate::{self, GateConfig, Neighbours};
 use super::recycle::Recycle;
 use super::rt::{Runtime, WakeQueue};
 use super::{Parts, Tag, Turn, Worker};
 use crate::app::Service;
 use crate::config::{Checked, WorkerConfig};
 use crate::conn::{BodyLimits, Settings};
-use crate::guard::{Guard, Lines, Memory, Quota, Rate, RateTable};
+use crate::guard::{ClientTable, Guard, Lines, Memory, Quota, Rate, RateTable};
 use crate::process::EXIT_CANNOT_START;
 use crate::process::log_file::LogFile;
 use crate::process::privileges;
-use crate::process::scoreboard::State;
+use crate::process::scoreboard::{Scoreboard, State};
 use crate::process::seat::Seat;
 use crate::process::sys;
 use crate::proto::h1::HeadLimits;
@@ -41,18 +41,26 @@ const DESCRIPTORS_NEEDED: u64 = 16;
 /// Fewer connections than this are said to be few: a browser opens six.
 const CONNECTIONS_FEW: usize = 100;
 
+/// What the workers of a pool have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared {
+    pub(crate) scoreboard: Scoreboard,
+    pub(crate) rates: RateTable,
+    pub(crate) clients: ClientTable,
+}
+
 /// Serves until it is told to stop; returns the exit status of the process.
 pub(crate) fn run(
     seat: Seat,
     config: &Checked<WorkerConfig>,
-    rates: RateTable,
+    shared: Shared,
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> i32 {
     let page = seat.page;
     if let Err(error) = sys::install_stack_dump(page) {
         log::warn!("this worker won't tell its stack when it hangs: {error}");
     }
-    let mut worker = match prepare(seat, config, rates, service) {
+    let mut worker = match prepare(seat, config, shared, service) {
         Ok(worker) => worker,
         Err(error) => {
             log::error!("a worker cannot start: {error}");
@@ -77,7 +85,7 @@ pub(crate) fn run(
 fn prepare(
     seat: Seat,
     config: &WorkerConfig,
-    rates: RateTable,
+    shared: Shared,
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> Result<Worker, Box<dyn Error>> {
     let setup = Setup { entries: RING_ENTRIES, restricted: true, features: seat.features };
@@ -101,6 +109,10 @@ fn prepare(
     let runtime = Runtime::new(now, Arc::clone(&queue));
     runtime.enter(now); // a handler's maker may spawn tasks
     let settings = settings(config);
+    let neighbours = shared
+        .scoreboard
+        .place_of(seat.page)
+        .map(|place| Neighbours::new(shared.clients, shared.scoreboard, place));
     let parts = Parts {
         ring,
         buffers,
@@ -116,8 +128,8 @@ fn prepare(
         recycle: Recycle::new(config.recycle, process::id(), now),
         channel: seat.channel,
         signals: seat.signals,
-        gate: gate_config(config, &settings),
-        guard: guard(config, rates),
+        gate: GateConfig { neighbours, ..gate_config(config, &settings) },
+        guard: guard(config, shared.rates),
         access_log: file.map(|file| {
             AccessLog::new(file, config.access_log.flush, config.access_log.buffer_bytes)
         }),
@@ -158,6 +170,7 @@ fn gate_config(config: &WorkerConfig, settings: &Settings) -> GateConfig {
         connection_timeout: config.timeouts.connection,
         proxies: Rc::new(config.proxies.clone()),
         keeps_records: gate::keeps_records(config, settings),
+        neighbours: None,
     }
 }
 

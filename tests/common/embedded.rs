@@ -1,5 +1,5 @@
-//! The program of an embedder whose handlers and factory misbehave when they are told to:
-//! `examples/misbehaving.rs`.
+//! Programs of embedders, which are examples: `misbehaving.rs`, whose handlers and factory misbehave
+//! when they are told to, and others by name.
 
 use std::env;
 use std::path::PathBuf;
@@ -20,13 +20,16 @@ pub(crate) fn start(flags: &[&str]) -> Server {
 /// Where it is. `cargo test` builds examples, but not those of a single test.
 pub(crate) fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let test = env::current_exe().unwrap(); // target/debug/deps/name-hash
-        let directory = test.ancestors().nth(2).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--profile", "test", "--example", NAME]);
-        cargo.arg("--target-dir").arg(directory.parent().unwrap());
-        assert!(cargo.status().unwrap().success(), "examples/{NAME}.rs doesn't build");
-        directory.join("examples").join(NAME)
-    })
+    PROGRAM.get_or_init(|| example(NAME))
+}
+
+/// Builds the example of this name; returns where it is.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = env::current_exe().unwrap(); // target/debug/deps/name-hash
+    let directory = test.ancestors().nth(2).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--profile", "test", "--example", name]);
+    cargo.arg("--target-dir").arg(directory.parent().unwrap());
+    assert!(cargo.status().unwrap().success(), "examples/{name}.rs doesn't build");
+    directory.join("examples").join(name)
 }

@@ -94,7 +94,7 @@ fn a_file_that_became_shorter_ends_its_connection() {
     });
     talk.say("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /never HTTP/1.1\r\nHost: x\r\n\r\n");
     let heard = talk.heard();
-    assert!(heard.ends_with(std::str::from_utf8(&bytes).unwrap()) && talk.closed);
+    assert!(heard.ends_with(std::str::from_utf8(&bytes).unwrap()) && talk.write_ended);
     assert!(heard.contains("Content-Length: 2000\r\n"));
     assert_eq!(talk.figures.faults(Fault::CutOff), 1);
 }

@@ -20,6 +20,7 @@ use crate::process::activation::Inherited;
 use crate::process::sys;
 
 pub use error::ListenError;
+pub(super) use tcp::set_for_accepted;
 use unix::SocketFile;
 
 /// Every listening socket of a pool. Socket files are removed when the last of its users is

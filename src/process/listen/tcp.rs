@@ -78,9 +78,21 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
     }
     setsockopt(&socket, sockopt::ReuseAddr, &true)?; // connections of before may be in TIME_WAIT
     setsockopt(&socket, sockopt::ReusePort, &reuse_port)?;
-    setsockopt(&socket, sockopt::TcpNoDelay, &true)?; // what is accepted inherits it
+    set_for_accepted(&socket)?;
     bind_to(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(socket)
+}
+
+/// What the kernel takes of a response ahead of its sending. Without a bound it takes up to
+/// `net.ipv4.tcp_wmem`, 4 MiB for each client that doesn't read. What is on its way comes on top of
+/// this, so that no path is too long or too fast for it; a fast reader on loopback has even more, as
+/// this stays in the processor's cache (PERF.md).
+const UNSENT_BYTES_MAX: i32 = 128 * 1024;
+
+/// Sets what connections inherit that are accepted at this socket.
+pub(in crate::process) fn set_for_accepted(socket: &OwnedFd) -> io::Result<()> {
+    setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    sys::set_unsent_bytes_max(socket.as_fd(), UNSENT_BYTES_MAX)
 }
 
 fn port_of(socket: &OwnedFd) -> io::Result<u16> {
@@ -97,7 +109,7 @@ fn port_of(socket: &OwnedFd) -> io::Result<u16> {
 mod tests {
     use super::*;
     use nix::sys::socket::getsockopt;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::time::Instant;
 
@@ -118,10 +130,19 @@ mod tests {
             listener.set_nonblocking(true).unwrap();
             while let Ok((connection, _)) = listener.accept() {
                 assert!(getsockopt(&connection, sockopt::TcpNoDelay).unwrap());
+                assert!(sent_ahead(connection) < 1 << 20, "the kernel takes no more");
                 accepted += 1;
             }
         }
         assert_eq!(accepted, clients.len());
+    }
+
+    /// What can be written before somebody reads.
+    fn sent_ahead(mut connection: TcpStream) -> usize {
+        connection.set_nonblocking(true).unwrap();
+        let piece = vec![0; 1 << 16];
+        let counts = std::iter::from_fn(|| connection.write(&piece).ok());
+        counts.sum()
     }
 
     #[test]

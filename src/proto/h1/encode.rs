@@ -16,6 +16,8 @@ pub const CHUNK_END: &[u8; 2] = b"\r\n";
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// The field line of a response that is the last one.
 pub const CONNECTION_CLOSE: &[u8] = b"Connection: close\r\n";
+/// The field line of a response that changes the protocol (RFC 9110 section 7.8).
+pub const CONNECTION_UPGRADE: &[u8] = b"Connection: upgrade\r\n";
 /// The field line that tells an HTTP/1.0 client that its wish was granted.
 pub const CONNECTION_KEEP_ALIVE: &[u8] = b"Connection: keep-alive\r\n";
 /// The field line of a body in chunks; never for an HTTP/1.0 client.

@@ -33,9 +33,9 @@ pub use body::{BodyDecoder, LengthDecoder, Step};
 pub use chunked::{ChunkError, ChunkedDecoder};
 pub use class::{is_field_name, is_field_value};
 pub use encode::{
-    CHUNK_END, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONTINUE, EncodeError, LAST_CHUNK,
-    TRANSFER_ENCODING_CHUNKED, encode_chunk, encode_chunk_head, encode_content_length_value,
-    encode_field, encode_status_line,
+    CHUNK_END, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, CONNECTION_UPGRADE, CONTINUE, EncodeError,
+    LAST_CHUNK, TRANSFER_ENCODING_CHUNKED, encode_chunk, encode_chunk_head,
+    encode_content_length_value, encode_field, encode_status_line,
 };
 pub use error::HeadError;
 pub use framing::Framing;
