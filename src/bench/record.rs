@@ -56,6 +56,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 pub use collect::{Collector, Live, Record, Slot};
@@ -180,6 +181,8 @@ struct Kept {
     connections: Vec<Share>,
     /// What each target got; the last one is that of all that have no place of their own.
     targets: Vec<Share>,
+    /// Response times of each target's answers, if there are several.
+    target_times: Vec<Histogram<u64>>,
     /// Intervals that went on into the next, because the collector had none to give back.
     overdue: u64,
 }
@@ -250,6 +253,10 @@ impl Recorder {
         self.kept.count_status(answer.status, count);
         share::of(&mut self.kept.connections, answer.connection).on_answer(service, answer);
         share::of(&mut self.kept.targets, answer.target).on_answer(service, answer);
+        if !self.kept.target_times.is_empty() {
+            let times = share::of(&mut self.kept.target_times, answer.target);
+            times.saturating_record_n(response, u64::from(count));
+        }
     }
 
     /// A request was answered whole, but not as it should be: with another status, or body. It has

@@ -454,6 +454,7 @@ impl<W: World> Loader<W> {
             Some(asked) => {
                 self.errands -= 1;
                 self.left += 1; // it was taken away when the request got its connection
+                self.conns[conn as usize].session_left = self.task.session - 1;
                 self.send(conn, &[asked], now);
             }
             None => self.touched.push(conn),
@@ -674,7 +675,9 @@ impl<W: World> Loader<W> {
             it.idle.pop_front();
             self.conns[conn as usize].is_idle = false;
             let is_errand = self.opens_on_demand();
-            let room = if is_errand { 1 } else { self.room(conn) };
+            // A connection that will be opened for it takes one request.
+            let is_closed = self.conns[conn as usize].phase == Phase::Closed;
+            let room = if is_errand && is_closed { 1 } else { self.room(conn) };
             if room == 0 {
                 continue; // lost meanwhile: it comes back when it is open again
             }
@@ -683,7 +686,7 @@ impl<W: World> Loader<W> {
             let request = it.menu.pick(schedule.index());
             let asked = Asked { intended: due, sent: 0, request, count: 1 };
             schedule.advance();
-            if is_errand && self.conns[conn as usize].phase == Phase::Closed {
+            if is_errand && is_closed {
                 self.conns[conn as usize].errand = Some(asked);
                 self.conns[conn as usize].ready_at = due;
                 self.errands += 1;

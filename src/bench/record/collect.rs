@@ -85,6 +85,10 @@ pub struct Record {
     /// What each target got. One more than there are, or than [`TARGETS_MAX`]: the last one is for
     /// those that have no place of their own.
     pub targets: Vec<Share>,
+    /// Response times of the answers of each of them, in the same order; empty if there is only one
+    /// target, whose times are those of all.
+    #[serde(default, with = "json::histograms", skip_serializing_if = "Vec::is_empty")]
+    pub target_times: Vec<Histogram<u64>>,
     /// Intervals that lasted longer than they should, because the collector was late.
     pub overdue: u64,
     /// Threads that recorded.
@@ -144,6 +148,10 @@ impl Collector {
                 heat: Heat::new(self.span),
                 connections: vec![Share::default(); connections.max(1)],
                 targets: vec![Share::default(); targets.min(TARGETS_MAX) + 1],
+                target_times: match targets {
+                    0 | 1 => Vec::new(),
+                    several => vec![times(); several.min(TARGETS_MAX) + 1],
+                },
                 overdue: 0,
             },
         }
@@ -191,6 +199,7 @@ impl Collector {
             self.record.heat.add(&kept.heat);
             add_each(&mut self.record.statuses, &kept.statuses[..]);
             add_targets(&mut self.record.targets, &kept.targets);
+            add_targets(&mut self.record.target_times, &kept.target_times);
         }
         while !self.open.is_empty() {
             self.seal_oldest();
@@ -262,6 +271,7 @@ impl Record {
             heat: Heat::new(span),
             connections: Vec::new(),
             targets: Vec::new(),
+            target_times: Vec::new(),
             overdue: 0,
             threads: 0,
         }
@@ -305,6 +315,11 @@ impl Record {
         self.heat.add(&other.heat);
         self.connections.extend(other.connections);
         add_targets(&mut self.targets, &other.targets);
+        if self.target_times.is_empty() == other.target_times.is_empty() {
+            add_targets(&mut self.target_times, &other.target_times);
+        } else {
+            self.target_times.clear(); // one of them knows only the sum
+        }
         self.overdue += other.overdue;
         self.threads += other.threads;
     }
@@ -375,13 +390,39 @@ fn add_each(sums: &mut [u64], more: &[u64]) {
     sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
 }
 
+/// What is kept of each target.
+trait OfTarget: Clone {
+    fn empty() -> Self;
+    fn add(&mut self, more: &Self);
+}
+
+impl OfTarget for Share {
+    fn empty() -> Share {
+        Share::default()
+    }
+
+    fn add(&mut self, more: &Share) {
+        Share::add(self, more);
+    }
+}
+
+impl OfTarget for Histogram<u64> {
+    fn empty() -> Histogram<u64> {
+        times()
+    }
+
+    fn add(&mut self, more: &Histogram<u64>) {
+        Histogram::add(self, more).expect("their bounds are the same");
+    }
+}
+
 /// Adds up targets; the last one of each is for those without a place.
-fn add_targets(sums: &mut Vec<Share>, more: &[Share]) {
+fn add_targets<T: OfTarget>(sums: &mut Vec<T>, more: &[T]) {
     let Some((others, named)) = more.split_last() else { return };
-    let mut last = sums.pop().unwrap_or_default();
+    let mut last = sums.pop().unwrap_or_else(T::empty);
     last.add(others);
     if sums.len() < named.len() {
-        sums.resize(named.len(), Share::default());
+        sums.resize(named.len(), T::empty());
     }
     sums.iter_mut().zip(named).for_each(|(sum, more)| sum.add(more));
     sums.push(last);

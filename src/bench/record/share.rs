@@ -43,7 +43,7 @@ impl Share {
 
 /// The share with this number; the last one is everybody's who has none.
 #[inline]
-pub(super) fn of(shares: &mut [Share], number: u32) -> &mut Share {
+pub(super) fn of<T>(shares: &mut [T], number: u32) -> &mut T {
     let last = shares.len() - 1;
     &mut shares[last.min(number as usize)]
 }

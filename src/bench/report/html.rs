@@ -367,19 +367,24 @@ fn shares(out: &mut String, summary: &Summary) {
     if summary.targets.len() > 1 {
         out.push_str(
             "<section><h2>Targets</h2><div class='scroll'><table><tr><th></th><th>ok</th>\
-             <th>failed</th><th>received</th><th>mean service</th><th>longest</th></tr>",
+             <th>failed</th><th>received</th><th>mean service</th><th>p50</th><th>p90</th>\
+             <th>p99</th><th>max</th></tr>",
         );
         for target in &summary.targets {
             let _ = write!(
                 out,
-                "<tr><td class='wide'>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<tr><td class='wide'>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
                 Escaped(&target.name),
                 count(target.answers),
                 count(target.failed),
                 bytes(target.bytes as f64),
                 time_or_not(target.service_mean, false),
-                time_or_not(target.service_max, false),
             );
+            let times = &target.response;
+            for nanos in [times.p50, times.p90, times.p99, times.max] {
+                let _ = write!(out, "<td>{}</td>", time_or_not(nanos, false));
+            }
+            out.push_str("</tr>");
         }
         out.push_str("</table></div></section>\n");
     }
