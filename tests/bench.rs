@@ -8,7 +8,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,62 @@ fn a_stall_is_told_as_long_as_it_was() {
         let best = errors.iter().copied().fold(f64::MAX, f64::min);
         assert!(best <= 0.05, "{pause} s of {seconds} s: off by {errors:?}");
     }
+}
+
+/// Independent books: the server serves one request at a time, at 80 % of what it can do, and notes
+/// when each answer left. Requests carry their number, so that arithmetic says when each was due.
+/// What it took from then on is what the generator must have measured.
+#[test]
+fn what_people_waited_is_what_the_server_noted() {
+    const RATE: u32 = 100;
+    const SECONDS: u32 = 12;
+    // Eight milliseconds on average: nine of ten take 4, each tenth 44, which others wait for.
+    let service = |number: u32| Duration::from_millis(if number % 10 == 9 { 44 } else { 4 });
+    let due = |number: u32| Duration::from_secs(1) * number / RATE;
+    let count = RATE * SECONDS;
+    let directory = tempfile::tempdir().unwrap();
+    let rows = directory.path().join("numbers.csv");
+    let numbers: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+    std::fs::write(&rows, format!("number\n{}\n", numbers.join("\n"))).unwrap();
+    let mut errors = Vec::new();
+    for _ in 0..3 {
+        type Note = (u32, Instant, Instant);
+        let notes: Arc<Mutex<Vec<Note>>> = Arc::default();
+        let (copy, turn) = (Arc::clone(&notes), Mutex::new(()));
+        let address = server(move |head, _| {
+            let came = Instant::now();
+            let number = head.strip_prefix("GET /")?.split_once(' ')?.0.parse().ok()?;
+            let mine = turn.lock().unwrap();
+            thread::sleep(service(number));
+            let left = Instant::now();
+            drop(mine);
+            copy.lock().unwrap().push((number, came, left));
+            Some(OK.to_owned())
+        });
+        let (rate, time) = (RATE.to_string(), format!("{SECONDS}s"));
+        let flags = ["-R", &rate, "-c", "64", "-t", "1", "-z", &time, "--warmup", "0s", "--csv"];
+        let url = format!("http://{address}/{{number}}");
+        let run = json(&[0, 98], &[&flags[..], &[rows.to_str().unwrap(), &url]].concat());
+        assert_eq!(run["counts"]["ok"], count);
+        let notes = std::mem::take(&mut *notes.lock().unwrap());
+        // The clock began when the request that was least late was due.
+        let begin = notes.iter().map(|(number, came, _)| *came - due(*number)).min().unwrap();
+        let mut took: Vec<Duration> =
+            notes.iter().map(|(number, _, left)| *left - (begin + due(*number))).collect();
+        took.sort_unstable();
+        let error = [("p50", 50), ("p99", 99)].map(|(name, part)| {
+            let noted = took[(took.len() * part).div_ceil(100) - 1].as_nanos() as f64;
+            let told = run["latency"]["response"][name].as_u64().unwrap() as f64;
+            println!("{name}: noted {:.3} ms, told {:.3} ms", noted / 1e6, told / 1e6);
+            (told / noted - 1.0).abs()
+        });
+        errors.push(error[0].max(error[1]));
+        if errors.last().unwrap() <= &0.02 {
+            break;
+        }
+    }
+    let best = errors.iter().copied().fold(f64::MAX, f64::min);
+    assert!(best <= 0.02, "off by {errors:?}");
 }
 
 /// A server that is never done answering is told as censored, not left out.
@@ -248,7 +304,7 @@ fn every_shape_of_load_gets_its_answers() {
 
 #[test]
 fn requests_arrive_as_flags_say() {
-    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::new(Mutex::new(Vec::new()));
     let copy = Arc::clone(&seen);
     let address = server(move |head, _| {
         copy.lock().unwrap().push(head.to_owned());
@@ -278,7 +334,7 @@ fn unix_sockets_and_other_sources_reach_the_server() {
     assert_eq!(run["counts"]["ok"], 10);
     drop(unix);
 
-    let sources = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let sources = Arc::new(Mutex::new(std::collections::BTreeSet::new()));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let copy = Arc::clone(&sources);

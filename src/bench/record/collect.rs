@@ -34,6 +34,7 @@ pub struct Collector {
     /// The newest slots, with their numbers.
     open: VecDeque<(u64, Interval)>,
     spare: Vec<Interval>,
+    encoder: Encoder,
     total: Counts,
     response: Histogram<u64>,
 }
@@ -117,6 +118,7 @@ impl Collector {
             record: Record::new(settings, span),
             open: VecDeque::new(),
             spare: Vec::new(),
+            encoder: Encoder::new(),
             total: Counts::default(),
             response: times(),
         }
@@ -241,7 +243,7 @@ impl Collector {
 
     fn seal_oldest(&mut self) {
         let Some((number, mut interval)) = self.open.pop_front() else { return };
-        let slot = Slot::of(&interval.counts, &interval.times);
+        let slot = self.encoder.slot(&interval.counts, &interval.times);
         self.record.slot(number).add(&slot);
         interval.clear();
         self.spare.push(interval);
@@ -348,13 +350,6 @@ impl Slot {
         Slot { counts: Counts::default(), times: std::array::from_fn(|_| Box::default()) }
     }
 
-    fn of(counts: &Counts, times: &Times) -> Slot {
-        let times = Clock::ALL.map(|clock| {
-            if times.is_empty(clock) { Box::default() } else { encode(&times.of(clock)) }
-        });
-        Slot { counts: *counts, times }
-    }
-
     /// What this clock measured, if anything.
     pub fn times(&self, clock: Clock) -> Option<Histogram<u64>> {
         let mut bytes = &self.times[clock as usize][..];
@@ -377,6 +372,41 @@ impl Slot {
             sum.add(more).expect("their bounds are the same");
             self.times[clock as usize] = encode(&sum);
         }
+    }
+}
+
+/// Makes slots of intervals. Keeps its memory: a histogram is 270 KB, and with one allocated for each
+/// slot, between which small ones stay, the heap would grow by as much.
+struct Encoder {
+    times: Histogram<u64>,
+    bytes: Vec<u8>,
+    serializer: V2Serializer,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    fn new() -> Encoder {
+        Encoder { times: times(), bytes: Vec::new(), serializer: V2Serializer::new() }
+    }
+
+    fn slot(&mut self, counts: &Counts, times: &Times) -> Slot {
+        let times = Clock::ALL.map(|clock| {
+            if times.is_empty(clock) {
+                return Box::default();
+            }
+            self.times.clear();
+            times.add_to(&mut self.times, clock);
+            self.bytes.clear();
+            let serialized = self.serializer.serialize(&self.times, &mut self.bytes);
+            serialized.expect("memory takes everything");
+            Box::from(&self.bytes[..])
+        });
+        Slot { counts: *counts, times }
     }
 }
 
