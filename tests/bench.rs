@@ -265,6 +265,8 @@ fn wrong_use_is_status_two_and_says_what_would_be_right() {
         (&["http://h/", "-c", "0"], "-c 0"),
         (&["http://h/", "--stages", "10"], "10s:1k"),
         (&["http://h/", "--think", "1s", "-R", "5"], "--session"),
+        (&["http://h/", "-R", "5", "--session", "3", "--no-keepalive"], "--requests-per-conn"),
+        (&["http://h/", "-R", "5", "--session", "3", "--requests-per-conn", "4"], "multiple"),
         (&["http://h/", "--colour"], "--colour"),
         (&["http://127.0.0.1/", "-c", "1000000"], "ulimit"),
     ] {
@@ -274,11 +276,54 @@ fn wrong_use_is_status_two_and_says_what_would_be_right() {
     }
 }
 
+/// Each third answer is wrong: whoever says how many may be is asked, and nobody else.
+#[test]
+fn a_condition_about_failures_decides_instead_of_status_three() {
+    let address = server(|_, number| {
+        let status = if number % 3 == 2 { "500 No" } else { "200 OK" };
+        Some(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let url = url(address);
+    let ends = |conditions: &[&str]| {
+        bench(&[&["-c", "2", "-n", "3000"], conditions, &[&url]].concat()).status.code()
+    };
+    assert_eq!(ends(&[]), Some(3));
+    assert_eq!(ends(&["--assert", "rate>0"]), Some(3), "it says nothing of failures");
+    // A machine that is busy with other things makes a run invalid, too.
+    assert!(matches!(ends(&["--assert", "failed<50%"]), Some(0 | 98)));
+    assert!(matches!(ends(&["--assert", "failed<1%"]), Some(99 | 98)));
+}
+
+#[test]
+fn the_server_behind_an_address_is_found_and_measured() {
+    let server = Server::start(&["--workers", "2"]);
+    let url = format!("http://{}/plaintext", server.address());
+    let run = json(&[0, 98], &["-c", "2", "-z", "500ms", &url]);
+    let found = &run["measured"]["server"];
+    assert_eq!(found["pid"], server.pid(), "{found}");
+    assert_eq!(found["processes"], 3, "a master with two workers: {found}");
+}
+
+/// Each target has percentiles of its own.
+#[test]
+fn a_slow_target_is_told_from_a_fast_one() {
+    let address = server(|head, _| {
+        if head.starts_with("GET /slow") {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Some(OK.into())
+    });
+    let [fast, slow] = ["fast", "slow"].map(|name| format!("http://{address}/{name}"));
+    let run = json(&[0, 98], &["-c", "8", "-n", "400", &fast, &slow]);
+    let p50 = |target: usize| run["targets"][target]["response"]["p50"].as_u64().unwrap();
+    assert!(p50(1) >= 20_000_000 && p50(0) < p50(1), "{} and {} ns", p50(0), p50(1));
+}
+
 #[test]
 fn every_shape_of_load_gets_its_answers() {
     let server = Server::start(&["--workers", "1"]);
     let url = format!("http://{}/plaintext", server.address());
-    let shapes: [(&[&str], u64); 11] = [
+    let shapes: [(&[&str], u64); 13] = [
         (&["-c", "4", "-n", "1000"], 1000),
         (&["-c", "4", "-n", "1000", "-P", "16"], 1000),
         (&["-c", "4", "-n", "200", "--no-keepalive"], 200),
@@ -288,6 +333,8 @@ fn every_shape_of_load_gets_its_answers() {
         (&["-c", "4", "-n", "100", "-R", "1000", "--arrival", "burst:20"], 100),
         (&["-c", "4", "-n", "100", "-R", "500", "--no-keepalive"], 100),
         (&["-c", "8", "-n", "100", "-R", "1000", "--session", "5", "--think", "1ms"], 100),
+        (&["-c", "8", "-n", "96", "-R", "1000", "--session", "3", "--requests-per-conn", "3"], 96),
+        (&["-c", "8", "-n", "96", "-R", "1000", "--session", "3", "--requests-per-conn", "6"], 96),
         (&["-c", "4", "-R", "500", "-P", "4", "-z", "200ms", "--max-inflight", "3"], 100),
         (&["-c", "3", "-z", "300ms", "--stages", "100ms:1k,100ms:1k..3k"], 300),
     ];

@@ -299,7 +299,7 @@ impl Kernel {
 
     /// One enter: submits everything and waits for a completion, for at most `wait`
     /// (`None`: as long as it takes). Returns how many completions are there to be read.
-    pub(crate) fn turn(&mut self, wait: Option<Duration>, count: u32) -> io::Result<usize> {
+    pub(crate) fn turn(&mut self, wait: Option<Duration>) -> io::Result<usize> {
         if !self.overflow.is_empty() {
             self.submit();
         }
@@ -318,12 +318,11 @@ impl Kernel {
                 let args = types::SubmitArgs::new().timespec(&timeout);
                 // SAFETY: with EXT_ARG the argument is a `SubmitArgs`, valid for this call, as is
                 // the time that it points to.
-                unsafe { submitter.enter(to_submit, count, flags | ENTER_EXT_ARG, Some(&args)) }
+                unsafe { submitter.enter(to_submit, 1, flags | ENTER_EXT_ARG, Some(&args)) }
             }
             // SAFETY: no argument is passed, so there is no memory to be valid.
             None => unsafe {
-                let count = if waits { count } else { 0 };
-                submitter.enter::<libc::sigset_t>(to_submit, count, flags, None)
+                submitter.enter::<libc::sigset_t>(to_submit, u32::from(waits), flags, None)
             },
         };
         match entered.map_err(|error| (error.raw_os_error(), error)) {

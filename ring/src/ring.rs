@@ -162,26 +162,9 @@ impl<T: Copy> Ring<T> {
     pub fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turns += 1;
         self.ready = match &mut self.backend {
-            Backend::Kernel(kernel) => kernel.turn(wait, 1)?,
+            Backend::Kernel(kernel) => kernel.turn(wait)?,
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.turn(wait),
-        };
-        Ok(())
-    }
-
-    /// As [`turn`](Ring::turn), but waits until so much is complete (or the time is up): who can
-    /// take completions a little later spares the wake-ups in between. Simulated, it may come back
-    /// with fewer.
-    ///
-    /// # Errors
-    ///
-    /// As [`turn`](Ring::turn).
-    pub fn gather(&mut self, count: u32, wait: Duration) -> io::Result<()> {
-        self.turns += 1;
-        self.ready = match &mut self.backend {
-            Backend::Kernel(kernel) => kernel.turn(Some(wait), count)?,
-            #[cfg(feature = "sim")]
-            Backend::Sim(sim) => sim.turn(Some(wait)),
         };
         Ok(())
     }
@@ -304,7 +287,7 @@ impl<T: Copy> Ring<T> {
         self.groups[usize::from(group.0)].leased()
     }
 
-    /// How often [`turn`](Ring::turn) or [`gather`](Ring::gather) has been called: one enter each.
+    /// How often [`turn`](Ring::turn) has been called: one enter each.
     pub fn turns(&self) -> u64 {
         self.turns
     }

@@ -4,8 +4,7 @@
 //! A turn: open, think and send what is due; one enter, which waits until shortly before the next
 //! thing is due; then each completion. The clock is read twice a turn: a request counts as sent when
 //! its turn hands it to the ring, an answer as received when the turn that brought it begins. So
-//! times err by what a turn takes, and always to the longer side. A closed loop that keeps its server
-//! busy takes answers together, which makes them later by less than a hundredth part (`GATHER_PART`).
+//! times err by what a turn takes, and always to the longer side.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,11 +34,6 @@ const RETRY: u64 = 50_000_000;
 const ENDING: u64 = 1_000_000_000;
 /// Connecting takes no longer, or has failed.
 const CONNECT_TIMEOUT: u64 = 10_000_000_000;
-/// In a closed loop answers may be taken later by so small a part of what they took…
-const GATHER_PART: u64 = 128;
-/// …if that is long enough for several to come, and at most so long.
-const GATHER_MIN: u64 = 5_000;
-const GATHER_MAX: u64 = 100_000;
 /// Time-outs are looked for so often: each thirtieth part of one, within these bounds.
 const SWEEP_MIN: u64 = 1_000_000;
 const SWEEP_MAX: u64 = 250_000_000;
@@ -115,10 +109,6 @@ pub(super) struct Loader<W> {
     errands: usize,
     sweep: u64,
     sweep_at: u64,
-    /// About what the last answers took.
-    service: u64,
-    /// The last turn brought something.
-    is_busy: bool,
     /// Requests that may still be sent.
     left: u64,
     /// The clock runs; before, connections are opened at no time.
@@ -166,8 +156,6 @@ impl<W: World> Loader<W> {
             errands: 0,
             sweep: (task.timeout / 30).clamp(SWEEP_MIN, SWEEP_MAX),
             sweep_at: 0,
-            service: 0,
-            is_busy: false,
             left: task.requests,
             has_begun: false,
             is_over: false,
@@ -243,17 +231,13 @@ impl<W: World> Loader<W> {
 
     /// One enter, and all that it brings.
     fn turn(&mut self, wait: Duration) -> io::Result<()> {
-        match self.gathering() {
-            Some((count, time)) => self.ring.gather(count, time.min(wait))?,
-            None => self.ring.turn(Some(wait))?,
-        }
+        self.ring.turn(Some(wait))?;
         let now = self.world.now();
         let mut has_completed = false;
         while let Some(completion) = self.ring.poll_completion() {
             has_completed = true;
             self.on_completion(completion, now);
         }
-        self.is_busy = has_completed;
         self.pace.on_wake(now, has_completed);
         if self.has_begun {
             if now >= self.recorder.tick_at() {
@@ -302,18 +286,6 @@ impl<W: World> Loader<W> {
 
     fn drained_at(&self) -> u64 {
         self.task.end.saturating_add(self.task.drain)
-    }
-
-    /// How many completions to wait for, and how long: without a schedule, when so many requests are
-    /// under way that each takes long by waiting for the others, being woken for every answer would
-    /// be most of this thread's work.
-    #[inline]
-    fn gathering(&self) -> Option<(u32, Duration)> {
-        let time = (self.service / GATHER_PART).min(GATHER_MAX);
-        let gathers = self.is_busy && !self.task.is_open_loop && self.task.think == 0;
-        // When a quarter of the connections have something, there is enough to do.
-        let count = u32::try_from(self.open / 4).unwrap_or(u32::MAX);
-        (gathers && time >= GATHER_MIN && count > 1).then(|| (count, Duration::from_nanos(time)))
     }
 
     /// Nothing more is to be sent.
@@ -647,6 +619,11 @@ impl<W: World> Loader<W> {
         if self.task.is_open_loop {
             return self.idle(conn);
         }
+        // A pipeline is filled again when it is half empty: request by request, as answers come, would
+        // make a segment of each.
+        if it.asked_count > self.task.pipeline / 2 {
+            return;
+        }
         let count = room.min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if count == 0 {
             return;
@@ -885,7 +862,6 @@ impl<W: World> Loader<W> {
         let it = &mut self.conns[conn as usize];
         let Some(asked) = it.settle(count) else { return };
         self.in_flight -= count as usize;
-        self.service = self.service - self.service / 16 + now.saturating_sub(asked.sent) / 16;
         let answer = Answer {
             intended: asked.intended,
             sent: asked.sent,
