@@ -208,12 +208,13 @@ fn each_failure_of_a_target_has_its_name_and_status_three() {
     assert!(text(&output.stderr).contains("nowhere.invalid"), "{output:?}");
 
     type Answers = fn(&str, usize) -> Option<String>;
-    let cases: [(&str, &[&str], Answers); 8] = [
+    let cases: [(&str, &[&str], Answers); 9] = [
         ("status", &[], |_, _| Some("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".into())),
         ("status", &["--expect", "201"], |_, _| Some(OK.into())),
         ("body", &["--expect", "200,bytes=13"], |_, _| Some(OK.into())),
         ("closed", &[], |_, _| None),
         ("cut_short", &[], |_, _| None), // by a server of its own
+        ("reset", &[], |_, _| None),     // likewise
         ("malformed", &[], |_, _| Some("SSH-2.0-server\r\n".into())),
         ("malformed", &[], |_, _| Some(format!("{OK}more"))),
         ("timeout", &["--timeout", "100ms"], |_, _| {
@@ -222,7 +223,11 @@ fn each_failure_of_a_target_has_its_name_and_status_three() {
         }),
     ];
     for (fault, flags, answer) in cases {
-        let address = if fault == "cut_short" { cutting() } else { server(answer) };
+        let address = match fault {
+            "cut_short" => cutting(),
+            "reset" => resetting(),
+            _ => server(answer),
+        };
         let url = url(address);
         let all = [&["-c", "2", "-n", "6", "--drain", "2s"], flags, &[&url]].concat();
         let run = json(&[3], &all);
@@ -236,6 +241,18 @@ fn each_failure_of_a_target_has_its_name_and_status_three() {
         let unfinished = counts["unfinished"].as_u64().unwrap();
         assert_eq!(ok + failed + unfinished, offered, "{fault}: {counts}");
     }
+}
+
+/// A server that closes with the request unread, which TCP tells by a reset.
+fn resetting() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || stream.peek(&mut [0]));
+        }
+    });
+    address
 }
 
 /// A server that closes in the middle of each answer.

@@ -85,8 +85,8 @@ fn draw_rate(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<'
     let rates = history.slots.iter().skip(skip).rev().map(|slot| slot.rate().round() as u64);
     let rates: Vec<u64> = rates.collect();
     // The newest on the right, as below.
-    let line = Sparkline::default().data(&rates).direction(RenderDirection::RightToLeft);
-    frame.render_widget(line.style(Style::new().fg(Color::Blue)), graph);
+    let bars = Sparkline::default().data(&rates).direction(RenderDirection::RightToLeft);
+    frame.render_widget(bars.style(Style::new().fg(Color::Blue)), graph);
 }
 
 fn draw_times(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<'_>) {

@@ -34,17 +34,13 @@ pub fn listener(address: &Address) -> Option<u32> {
 /// Inodes of sockets that take connections to an address.
 fn listening(proc: &Path, address: &str) -> HashSet<u64> {
     let table = |name: &str| fs::read_to_string(proc.join("self/net").join(name));
-    match address.parse::<SocketAddr>() {
-        Ok(address) => {
-            let tables = ["tcp", "tcp6"].into_iter().filter_map(|name| table(name).ok());
-            let lines = tables.flat_map(|it| parse::tcp_listeners(&it));
-            lines.filter(|(at, _)| takes(*at, address)).map(|(_, inode)| inode).collect()
-        }
-        Err(_) => {
-            let path = address.strip_prefix("unix:").unwrap_or(address);
-            parse::unix_listeners(&table("unix").unwrap_or_default(), path).collect()
-        }
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        let tables = ["tcp", "tcp6"].into_iter().filter_map(|name| table(name).ok());
+        let lines = tables.flat_map(|it| parse::tcp_listeners(&it));
+        return lines.filter(|(at, _)| takes(*at, address)).map(|(_, inode)| inode).collect();
     }
+    let path = address.strip_prefix("unix:").unwrap_or(address);
+    parse::unix_listeners(&table("unix").unwrap_or_default(), path).collect()
 }
 
 /// A listener at `at` takes connections to `address`.

@@ -399,7 +399,7 @@ impl Encoder {
             if times.is_empty(clock) {
                 return Box::default();
             }
-            self.times.clear();
+            self.times.reset();
             times.add_to(&mut self.times, clock);
             self.bytes.clear();
             let serialized = self.serializer.serialize(&self.times, &mut self.bytes);

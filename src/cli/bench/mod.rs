@@ -9,6 +9,8 @@ mod output;
 mod results;
 mod search;
 
+use std::fmt::Write as _;
+
 use clap::{Args, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -118,10 +120,11 @@ fn interrupts() -> nix::Result<SignalFd> {
 fn verdict(summary: &Summary, allows_failures: bool) -> Result<(), Failure> {
     let counts = &summary.counts;
     if !allows_failures && (counts.failed > 0 || counts.connect_failures > 0) {
-        let words = format!(
-            "the target failed: {} requests, and {} connections that could not be opened",
-            counts.failed, counts.connect_failures
-        );
+        let mut words = format!("the target failed: {} of the requests", counts.failed);
+        if counts.connect_failures > 0 {
+            let count = counts.connect_failures;
+            let _infallible = write!(words, ", and {count} connections could not be opened");
+        }
         return Err(Failure::new(EX_TARGET, words));
     }
     if counts.ok == 0 {
