@@ -3,46 +3,42 @@
 # requests per second of the generator's own CPU. Installs and builds what it needs, then measures
 # (scripts/compare-load.py --help).
 #
-#   scripts/compare-load.sh                           wrk and h2load, at the ceiling and nginx
-#   scripts/compare-load.sh --loads uring-pool,wrk    only these; oha is used where it is installed
+#   scripts/compare-load.sh                           all, at the ceiling and nginx
+#   scripts/compare-load.sh --loads uring-pool,wrk    only these (oha takes minutes to build)
+#   scripts/compare-load.sh --depths 16 --rounds 5    16 requests in flight on a connection
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
+name=compare-load
+# shellcheck source=scripts/install.sh
+. "$root/scripts/install.sh"
 
-die() {
-    echo "compare-load: $*" >&2
-    exit 1
+loads=uring-pool,wrk,h2load,oha
+servers=ceiling,nginx
+args=("$@")
+for i in "${!args[@]}"; do
+    case ${args[i]} in
+        -h | --help) exec python3 "$root/scripts/compare-load.py" --help ;;
+        --loads) loads=${args[i + 1]:-} ;;
+        --loads=*) loads=${args[i]#*=} ;;
+        --servers) servers=${args[i + 1]:-} ;;
+        --servers=*) servers=${args[i]#*=} ;;
+    esac
+done
+
+wanted() {
+    [[ ,$loads,$servers, == *",$1,"* ]]
 }
 
-# A command, and the Debian package that has it.
-need() {
-    PATH=$PATH:/usr/sbin command -v "$1" > /dev/null && return
-    [[ $(id -u) == 0 ]] || die "$1 is missing: apt-get install $2"
-    echo "compare-load: installing $2 by apt-get"
-    (
-        # Debian starts a service when its package is installed, unless a policy says no (101).
-        policy=/usr/sbin/policy-rc.d
-        if [[ ! -e $policy ]]; then
-            trap 'rm -f "$policy"' EXIT
-            printf '#!/bin/sh\nexit 101\n' > "$policy"
-            chmod +x "$policy"
-        fi
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get -qq update && apt-get -qq install --no-install-recommends "$2" > /dev/null
-    ) || die "apt-get can't install $2"
-}
-
-build() {
-    echo "compare-load: building $1"
-    (cd "$root" && cargo build --release --quiet --locked --manifest-path "$1" --target-dir "$2")
-}
-
-case " $* " in
-    *" -h "* | *" --help "*) exec python3 "$root/scripts/compare-load.py" --help ;;
-esac
-need wrk wrk
-need h2load nghttp2-client
-need nginx nginx-light
 need taskset util-linux
-build benches/ceiling/Cargo.toml target/peers
-build Cargo.toml target
+if wanted wrk; then need wrk wrk; fi
+if wanted h2load; then need h2load nghttp2-client; fi
+if wanted nginx; then need nginx nginx-light; fi
+if wanted ceiling; then build benches/ceiling/Cargo.toml target/peers; fi
+if wanted uring-pool; then build Cargo.toml target; fi
+# Debian has no package of it.
+if wanted oha && ! command -v oha > /dev/null && [[ ! -x $root/target/peers/bin/oha ]]; then
+    echo "$name: building oha (cargo install), which takes some minutes"
+    cargo install --quiet --locked --root "$root/target/peers" oha ||
+        die "oha doesn't build; leave it out: --loads uring-pool,wrk,h2load"
+fi
 exec python3 "$root/scripts/compare-load.py" "$@"

@@ -8,6 +8,9 @@
 #   scripts/compare.sh modes                            this server's accept modes, side by side
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
+name=compare
+# shellcheck source=scripts/install.sh
+. "$root/scripts/install.sh"
 
 servers=ceiling,uring-pool,nginx,hyper,may
 measure=(python3 "$root/scripts/compare.py")
@@ -25,37 +28,8 @@ for i in "${!args[@]}"; do
     esac
 done
 
-die() {
-    echo "compare: $*" >&2
-    exit 1
-}
-
 wanted() {
     [[ ,$servers, == *",$1,"* ]]
-}
-
-# A command, and the Debian package that has it.
-need() {
-    PATH=$PATH:/usr/sbin command -v "$1" > /dev/null && return
-    [[ $(id -u) == 0 ]] || die "$1 is missing: apt-get install $2"
-    echo "compare: installing $2 by apt-get"
-    (
-        # Debian starts a service when its package is installed, unless a policy says no (101).
-        policy=/usr/sbin/policy-rc.d
-        if [[ ! -e $policy ]]; then
-            trap 'rm -f "$policy"' EXIT
-            printf '#!/bin/sh\nexit 101\n' > "$policy"
-            chmod +x "$policy"
-        fi
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get -qq update && apt-get -qq install --no-install-recommends "$2" > /dev/null
-    ) || die "apt-get can't install $2"
-}
-
-# All are built from the same directory, so that the same compiler flags hold for all.
-build() {
-    echo "compare: building $1"
-    (cd "$root" && cargo build --release --quiet --locked --manifest-path "$1" --target-dir "$2")
 }
 
 need wrk wrk

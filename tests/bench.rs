@@ -8,7 +8,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,63 @@ fn a_stall_is_told_as_long_as_it_was() {
     }
 }
 
+/// Independent books: the server serves one request at a time, at 80 % of what it can do, and notes
+/// when each answer left. Requests carry their number, so that arithmetic says when each was due.
+/// What it took from then on is what the generator must have measured.
+#[test]
+fn what_people_waited_is_what_the_server_noted() {
+    const RATE: u32 = 100;
+    const SECONDS: u32 = 12;
+    // Eight milliseconds on average: nine of ten take 4, each tenth 44, which others wait for.
+    let service = |number: u32| Duration::from_millis(if number % 10 == 9 { 44 } else { 4 });
+    let due = |number: u32| Duration::from_secs(1) * number / RATE;
+    let count = RATE * SECONDS;
+    let directory = tempfile::tempdir().unwrap();
+    let rows = directory.path().join("numbers.csv");
+    let numbers: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+    std::fs::write(&rows, format!("number\n{}\n", numbers.join("\n"))).unwrap();
+    let mut errors = Vec::new();
+    for _ in 0..3 {
+        type Note = (u32, Instant, Instant);
+        let notes: Arc<Mutex<Vec<Note>>> = Arc::default();
+        let (copy, turn) = (Arc::clone(&notes), Mutex::new(()));
+        let address = server(move |head, _| {
+            let came = Instant::now();
+            let number = head.strip_prefix("GET /")?.split_once(' ')?.0.parse().ok()?;
+            let mine = turn.lock().unwrap();
+            thread::sleep(service(number));
+            let left = Instant::now();
+            drop(mine);
+            copy.lock().unwrap().push((number, came, left));
+            Some(OK.to_owned())
+        });
+        let (rate, time) = (RATE.to_string(), format!("{SECONDS}s"));
+        let flags = ["-R", &rate, "-c", "64", "-t", "1", "-z", &time, "--warmup", "0s", "--csv"];
+        let url = format!("http://{address}/{{number}}");
+        let run = json(&[0, 98], &[&flags[..], &[rows.to_str().unwrap(), &url]].concat());
+        assert_eq!(run["counts"]["ok"], count);
+        let notes = std::mem::take(&mut *notes.lock().unwrap());
+        // The clock began when the request that was least late was due.
+        let begins = notes.iter().filter_map(|(number, came, _)| came.checked_sub(due(*number)));
+        let begin = begins.min().unwrap();
+        let mut took: Vec<Duration> =
+            notes.iter().map(|(number, _, left)| *left - (begin + due(*number))).collect();
+        took.sort_unstable();
+        let error = [("p50", 50), ("p99", 99)].map(|(name, part)| {
+            let by_server = took[(took.len() * part).div_ceil(100) - 1].as_nanos() as f64;
+            let told = run["latency"]["response"][name].as_u64().unwrap() as f64;
+            println!("{name}: noted {:.3} ms, told {:.3} ms", by_server / 1e6, told / 1e6);
+            (told / by_server - 1.0).abs()
+        });
+        errors.push(error[0].max(error[1]));
+        if errors.last().unwrap() <= &0.02 {
+            break;
+        }
+    }
+    let best = errors.iter().copied().fold(f64::MAX, f64::min);
+    assert!(best <= 0.02, "off by {errors:?}");
+}
+
 /// A server that is never done answering is told as censored, not left out.
 #[test]
 fn what_has_no_answer_at_the_end_is_kept_as_unfinished() {
@@ -152,12 +209,13 @@ fn each_failure_of_a_target_has_its_name_and_status_three() {
     assert!(text(&output.stderr).contains("nowhere.invalid"), "{output:?}");
 
     type Answers = fn(&str, usize) -> Option<String>;
-    let cases: [(&str, &[&str], Answers); 8] = [
+    let cases: [(&str, &[&str], Answers); 9] = [
         ("status", &[], |_, _| Some("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".into())),
         ("status", &["--expect", "201"], |_, _| Some(OK.into())),
         ("body", &["--expect", "200,bytes=13"], |_, _| Some(OK.into())),
         ("closed", &[], |_, _| None),
         ("cut_short", &[], |_, _| None), // by a server of its own
+        ("reset", &[], |_, _| None),     // likewise
         ("malformed", &[], |_, _| Some("SSH-2.0-server\r\n".into())),
         ("malformed", &[], |_, _| Some(format!("{OK}more"))),
         ("timeout", &["--timeout", "100ms"], |_, _| {
@@ -166,7 +224,11 @@ fn each_failure_of_a_target_has_its_name_and_status_three() {
         }),
     ];
     for (fault, flags, answer) in cases {
-        let address = if fault == "cut_short" { cutting() } else { server(answer) };
+        let address = match fault {
+            "cut_short" => cutting(),
+            "reset" => resetting(),
+            _ => server(answer),
+        };
         let url = url(address);
         let all = [&["-c", "2", "-n", "6", "--drain", "2s"], flags, &[&url]].concat();
         let run = json(&[3], &all);
@@ -180,6 +242,18 @@ fn each_failure_of_a_target_has_its_name_and_status_three() {
         let unfinished = counts["unfinished"].as_u64().unwrap();
         assert_eq!(ok + failed + unfinished, offered, "{fault}: {counts}");
     }
+}
+
+/// A server that closes with the request unread, which TCP tells by a reset.
+fn resetting() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || stream.peek(&mut [0]));
+        }
+    });
+    address
 }
 
 /// A server that closes in the middle of each answer.
@@ -209,6 +283,8 @@ fn wrong_use_is_status_two_and_says_what_would_be_right() {
         (&["http://h/", "-c", "0"], "-c 0"),
         (&["http://h/", "--stages", "10"], "10s:1k"),
         (&["http://h/", "--think", "1s", "-R", "5"], "--session"),
+        (&["http://h/", "-R", "5", "--session", "3", "--no-keepalive"], "--requests-per-conn"),
+        (&["http://h/", "-R", "5", "--session", "3", "--requests-per-conn", "4"], "multiple"),
         (&["http://h/", "--colour"], "--colour"),
         (&["http://127.0.0.1/", "-c", "1000000"], "ulimit"),
     ] {
@@ -218,11 +294,54 @@ fn wrong_use_is_status_two_and_says_what_would_be_right() {
     }
 }
 
+/// Each third answer is wrong: whoever says how many may be is asked, and nobody else.
+#[test]
+fn a_condition_about_failures_decides_instead_of_status_three() {
+    let address = server(|_, number| {
+        let status = if number % 3 == 2 { "500 No" } else { "200 OK" };
+        Some(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let url = url(address);
+    let ends = |conditions: &[&str]| {
+        bench(&[&["-c", "2", "-n", "3000"], conditions, &[&url]].concat()).status.code()
+    };
+    assert_eq!(ends(&[]), Some(3));
+    assert_eq!(ends(&["--assert", "rate>0"]), Some(3), "it says nothing of failures");
+    // A machine that is busy with other things makes a run invalid, too.
+    assert!(matches!(ends(&["--assert", "failed<50%"]), Some(0 | 98)));
+    assert!(matches!(ends(&["--assert", "failed<1%"]), Some(99 | 98)));
+}
+
+#[test]
+fn the_server_behind_an_address_is_found_and_measured() {
+    let server = Server::start(&["--workers", "2"]);
+    let url = format!("http://{}/plaintext", server.address());
+    let run = json(&[0, 98], &["-c", "2", "-z", "500ms", &url]);
+    let found = &run["measured"]["server"];
+    assert_eq!(found["pid"], server.pid(), "{found}");
+    assert_eq!(found["processes"], 3, "a master with two workers: {found}");
+}
+
+/// Each target has percentiles of its own.
+#[test]
+fn a_slow_target_is_told_from_a_fast_one() {
+    let address = server(|head, _| {
+        if head.starts_with("GET /slow") {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Some(OK.into())
+    });
+    let [fast, slow] = ["fast", "slow"].map(|name| format!("http://{address}/{name}"));
+    let run = json(&[0, 98], &["-c", "8", "-n", "400", &fast, &slow]);
+    let p50 = |target: usize| run["targets"][target]["response"]["p50"].as_u64().unwrap();
+    assert!(p50(1) >= 20_000_000 && p50(0) < p50(1), "{} and {} ns", p50(0), p50(1));
+}
+
 #[test]
 fn every_shape_of_load_gets_its_answers() {
     let server = Server::start(&["--workers", "1"]);
     let url = format!("http://{}/plaintext", server.address());
-    let shapes: [(&[&str], u64); 11] = [
+    let shapes: [(&[&str], u64); 13] = [
         (&["-c", "4", "-n", "1000"], 1000),
         (&["-c", "4", "-n", "1000", "-P", "16"], 1000),
         (&["-c", "4", "-n", "200", "--no-keepalive"], 200),
@@ -232,6 +351,8 @@ fn every_shape_of_load_gets_its_answers() {
         (&["-c", "4", "-n", "100", "-R", "1000", "--arrival", "burst:20"], 100),
         (&["-c", "4", "-n", "100", "-R", "500", "--no-keepalive"], 100),
         (&["-c", "8", "-n", "100", "-R", "1000", "--session", "5", "--think", "1ms"], 100),
+        (&["-c", "8", "-n", "96", "-R", "1000", "--session", "3", "--requests-per-conn", "3"], 96),
+        (&["-c", "8", "-n", "96", "-R", "1000", "--session", "3", "--requests-per-conn", "6"], 96),
         (&["-c", "4", "-R", "500", "-P", "4", "-z", "200ms", "--max-inflight", "3"], 100),
         (&["-c", "3", "-z", "300ms", "--stages", "100ms:1k,100ms:1k..3k"], 300),
     ];
@@ -248,7 +369,7 @@ fn every_shape_of_load_gets_its_answers() {
 
 #[test]
 fn requests_arrive_as_flags_say() {
-    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::new(Mutex::new(Vec::new()));
     let copy = Arc::clone(&seen);
     let address = server(move |head, _| {
         copy.lock().unwrap().push(head.to_owned());
@@ -278,7 +399,7 @@ fn unix_sockets_and_other_sources_reach_the_server() {
     assert_eq!(run["counts"]["ok"], 10);
     drop(unix);
 
-    let sources = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let sources = Arc::new(Mutex::new(std::collections::BTreeSet::new()));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let copy = Arc::clone(&sources);

@@ -75,7 +75,8 @@ struct Slot {
     nanos: u64,
     ok: u64,
     failed: u64,
-    times: Histogram<u64>,
+    /// Kept while it belongs to [`Now`]: 270 KB.
+    times: Option<Histogram<u64>>,
     /// Its requests by their time, as [`Heat`] has rows.
     rows: Vec<u32>,
 }
@@ -182,17 +183,21 @@ impl History {
         while self.slots.len() > COLUMNS_MAX {
             self.slots.pop_front();
         }
+        let end = self.slots.back().map_or(0, Slot::end);
+        let mut older = self.slots.iter_mut().rev().skip_while(|slot| slot.is_recent(end));
+        while older.next().is_some_and(|slot| slot.times.take().is_some()) {}
     }
 
     /// Slots of about the last second, together.
     fn now(&self) -> Option<Now> {
-        let end = self.slots.back()?;
-        let end = end.from + end.nanos;
-        let recent = self.slots.iter().rev().take_while(|slot| slot.from + NOW_NANOS >= end);
+        let end = self.slots.back()?.end();
+        let recent = self.slots.iter().rev().take_while(|slot| slot.is_recent(end));
         let (mut nanos, mut ok, mut failed, mut all) = (0, 0, 0, times());
         for slot in recent {
             (nanos, ok, failed) = (nanos + slot.nanos, ok + slot.ok, failed + slot.failed);
-            all.add(&slot.times).expect("their bounds are the same");
+            if let Some(times) = &slot.times {
+                all.add(times).expect("their bounds are the same");
+            }
         }
         let seconds = nanos as f64 / 1e9;
         let times = Censored::new(all, times());
@@ -241,9 +246,18 @@ impl Slot {
             nanos: (interval.to - interval.from).max(1),
             ok: interval.counts.answers,
             failed: interval.counts.failed(),
-            times,
+            times: Some(times),
             rows,
         }
+    }
+
+    fn end(&self) -> u64 {
+        self.from + self.nanos
+    }
+
+    /// It is of the last second before `end`.
+    fn is_recent(&self, end: u64) -> bool {
+        self.from + NOW_NANOS >= end
     }
 
     fn rate(&self) -> f64 {

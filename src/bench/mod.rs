@@ -4,48 +4,23 @@
 //! One thread a core sends what is due and tells its [`record::Recorder`] what happens; one more
 //! collects what they recorded, and shows it.
 
-#[expect(
+#![expect(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "rates and times are positive and below 2^53"
+    reason = "rates, times and counts of a run are positive and below 2^53"
 )]
+
 mod engine;
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "figures of a run are positive, and shown with few digits"
-)]
 pub mod live;
 pub mod measure;
 pub mod null;
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "rates and times are positive and below 2^53"
-)]
 mod plan;
 pub mod record;
 mod render;
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "figures of a run are positive, and shown with few digits"
-)]
 pub mod report;
-#[expect(clippy::cast_precision_loss, reason = "rates and times are below 2^53")]
 mod run;
 mod scan;
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "rates and times are positive and below 2^53"
-)]
 mod schedule;
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "counts and nanoseconds of a run are positive and below 2^53"
-)]
 pub mod summary;
 
 pub use engine::{Finished, Running, StartError, Unreachable};

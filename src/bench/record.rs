@@ -24,7 +24,7 @@
 //! let mut collector = Collector::new(Settings::default());
 //! let mut recorder = collector.recorder(1, 1);
 //! // On a load thread: due at 1.0 ms, sent at 1.2 ms, answered at 1.9 ms.
-//! recorder.on_send(1_200_000, 200_000, 64);
+//! recorder.on_send(1_200_000, 200_000, 64, 1);
 //! recorder.on_answer(&Answer {
 //!     intended: 1_000_000,
 //!     sent: 1_200_000,
@@ -34,6 +34,7 @@
 //!     status: 200,
 //!     target: 0,
 //!     connection: 0,
+//!     count: 1,
 //! });
 //! let rest = recorder.finish(2_000_000);
 //! // On the collecting thread:
@@ -55,6 +56,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 pub use collect::{Collector, Live, Record, Slot};
@@ -81,7 +83,7 @@ impl Default for Settings {
     }
 }
 
-/// An answer that came whole.
+/// An answer that came whole; or several that are alike in all of this, as pipelined ones often are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// When it was due to be sent. In a closed loop, when it was sent.
@@ -100,6 +102,8 @@ pub struct Answer {
     pub target: u32,
     /// Which of this thread's connections, from 0; a connection that replaces one has its number.
     pub connection: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// A request that got no answer, or only a part of it.
@@ -177,6 +181,8 @@ struct Kept {
     connections: Vec<Share>,
     /// What each target got; the last one is that of all that have no place of their own.
     targets: Vec<Share>,
+    /// Response times of each target's answers, if there are several.
+    target_times: Vec<Histogram<u64>>,
     /// Intervals that went on into the next, because the collector had none to give back.
     overdue: u64,
 }
@@ -186,9 +192,9 @@ const STATUSES: usize = 600;
 
 impl Kept {
     #[inline]
-    fn count_status(&mut self, status: u16) {
+    fn count_status(&mut self, status: u16, count: u32) {
         let known = if usize::from(status) < STATUSES { usize::from(status) } else { 0 };
-        self.statuses[known] += 1;
+        self.statuses[known] += u64::from(count);
     }
 }
 
@@ -215,51 +221,58 @@ impl Recorder {
         self.gauges.backlog.store(backlog, Relaxed);
     }
 
-    /// A request of `bytes` bytes was sent, `lag` nanoseconds after the generator could have: when it was
-    /// due and there was a connection for it.
+    /// So many requests of `bytes` bytes each were sent, `lag` nanoseconds after the generator could
+    /// have: when they were due and there was a connection for them.
     #[inline]
-    pub fn on_send(&mut self, now: u64, lag: u64, bytes: u64) {
+    pub fn on_send(&mut self, now: u64, lag: u64, bytes: u64, count: u32) {
         self.tick(now);
         let interval = &mut *self.interval;
-        interval.counts.sent += 1;
-        interval.counts.bytes_sent += bytes;
-        interval.times.record(Clock::Lag, lag);
+        interval.counts.sent += u64::from(count);
+        interval.counts.bytes_sent += bytes * u64::from(count);
+        interval.times.record_n(Clock::Lag, lag, count);
     }
 
     /// A request was answered as it should be.
     #[inline]
     pub fn on_answer(&mut self, answer: &Answer) {
         self.tick(answer.done);
-        let interval = &mut *self.interval;
-        interval.counts.answers += 1;
-        interval.counts.bytes_received += answer.bytes;
-        let service = answer.done.saturating_sub(answer.sent);
-        interval.times.record(Clock::Service, service);
-        interval.times.record(Clock::FirstByte, answer.first_byte.saturating_sub(answer.sent));
+        let Answer { intended, sent, first_byte, done, count, .. } = *answer;
+        let Interval { counts, times, .. } = &mut *self.interval;
+        counts.answers += u64::from(count);
+        counts.bytes_received += answer.bytes * u64::from(count);
+        let service = done.saturating_sub(sent);
+        times.record_n(Clock::Service, service, count);
+        times.record_n(Clock::FirstByte, first_byte.saturating_sub(sent), count);
         let mut response = service;
         if self.open_loop {
-            response = answer.done.saturating_sub(answer.intended);
-            interval.times.record(Clock::Response, response);
-            interval.times.record(Clock::Wait, answer.sent.saturating_sub(answer.intended));
+            response = done.saturating_sub(intended);
+            times.record_n(Clock::Response, response, count);
+            times.record_n(Clock::Wait, sent.saturating_sub(intended), count);
         }
-        self.kept.heat.record(answer.intended, response);
-        self.kept.count_status(answer.status);
-        share::of(&mut self.kept.connections, answer.connection).on_answer(service, answer.bytes);
-        share::of(&mut self.kept.targets, answer.target).on_answer(service, answer.bytes);
+        self.kept.heat.record(intended, response, count);
+        self.kept.count_status(answer.status, count);
+        share::of(&mut self.kept.connections, answer.connection).on_answer(service, answer);
+        share::of(&mut self.kept.targets, answer.target).on_answer(service, answer);
+        if !self.kept.target_times.is_empty() {
+            let times = share::of(&mut self.kept.target_times, answer.target);
+            times.saturating_record_n(response, u64::from(count));
+        }
     }
 
     /// A request was answered whole, but not as it should be: with another status, or body. It has
     /// failed, and its times are kept apart.
     pub fn on_unexpected(&mut self, answer: &Answer, fault: Fault) {
         self.tick(answer.done);
-        let interval = &mut *self.interval;
-        interval.counts.unexpected += 1;
-        interval.counts.bytes_received += answer.bytes;
-        interval.counts.faults[fault as usize] += 1;
-        interval.times.record(Clock::Unexpected, answer.done.saturating_sub(answer.intended));
-        self.kept.count_status(answer.status);
-        share::of(&mut self.kept.connections, answer.connection).failed += 1;
-        share::of(&mut self.kept.targets, answer.target).failed += 1;
+        let count = u64::from(answer.count);
+        let Interval { counts, times, .. } = &mut *self.interval;
+        counts.unexpected += count;
+        counts.bytes_received += answer.bytes * count;
+        counts.faults[fault as usize] += count;
+        let took = answer.done.saturating_sub(answer.intended);
+        times.record_n(Clock::Unexpected, took, answer.count);
+        self.kept.count_status(answer.status, answer.count);
+        share::of(&mut self.kept.connections, answer.connection).failed += count;
+        share::of(&mut self.kept.targets, answer.target).failed += count;
     }
 
     /// A request has failed. What it waited until now is a lower bound of what it would have taken.
@@ -327,7 +340,7 @@ impl Recorder {
         if let Some(sent) = sent {
             times.record(Clock::ServiceAtLeast, now.saturating_sub(sent));
         }
-        self.kept.heat.record(intended, response);
+        self.kept.heat.record(intended, response, 1);
     }
 
     /// Hands over the interval, and begins the one that `now` is in.

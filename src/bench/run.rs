@@ -22,7 +22,7 @@ const SAMPLE: Duration = Duration::from_millis(500);
 /// How a load is run and summed up.
 #[derive(Clone, Default, Debug)]
 pub struct Options {
-    /// The first process of the server, if it is on this machine.
+    /// The first process of the server; if it isn't named, it is looked for on this machine.
     pub server: Option<u32>,
     /// What to do about the warm-up.
     pub warmup: WarmupWish,
@@ -78,8 +78,9 @@ pub fn run(
     let started = SystemTime::now();
     let running = Running::start(plan, options.server, &mut collector).map_err(RunError::Start)?;
     let since = |running: &Running| running.epoch().elapsed().as_nanos() as u64;
-    let mut probe = Probe::begin(since(&running), options.server).map_err(RunError::NoServer)?;
+    let mut probe = Probe::begin(since(&running), running.server()).map_err(RunError::NoServer)?;
     let address = running.places()[0].to_string().parse::<SocketAddr>().ok();
+    // Only who is named is asked: another one might wonder about a request that nobody sent.
     let workers = options.server.zip(address).and_then(|(pid, at)| Workers::begin(pid, at));
     let mut sampled = Duration::ZERO;
     while !running.wait(LOOK) {

@@ -99,11 +99,31 @@ impl Memory {
             return None;
         }
         self.repeats += 1;
-        if self.repeats == FULL_CHECK_EVERY {
+        if self.repeats >= FULL_CHECK_EVERY {
             self.repeats = 0;
             return None;
         }
         Some(shape)
+    }
+
+    /// How many responses at the begin of `input`, at most `most`, are byte for byte the one that was
+    /// just read as `whole`: they say the same, and need no reading.
+    #[inline]
+    pub(super) fn copies(&mut self, whole: &[u8], input: &[u8], most: usize) -> usize {
+        let fit = most.min(input.len() / whole.len());
+        if fit == 0 || input[..whole.len()] != *whole {
+            return 0;
+        }
+        // What equals itself moved by one response repeats it.
+        let rest = fit * whole.len() - whole.len();
+        let count = if input[whole.len()..][..rest] == input[..rest] {
+            fit
+        } else {
+            let copies = input.chunks_exact(whole.len()).take(fit);
+            copies.take_while(|copy| *copy == whole).count()
+        };
+        self.repeats = self.repeats.saturating_add(count as u32);
+        count
     }
 
     fn remember(&mut self, head: &[u8], date: Range<usize>, shape: Shape) {
@@ -541,6 +561,22 @@ mod tests {
         let got = replies(&[&many], false).unwrap();
         assert_eq!(got.len(), 3 * FULL_CHECK_EVERY as usize);
         assert!(got.iter().all(|reply| *reply == got[0]));
+    }
+
+    #[test]
+    fn copies_are_counted_up_to_the_first_byte_that_differs() {
+        let one = b"HTTP/1.1 200 OK\r\nDate: Mon\r\nContent-Length: 1\r\n\r\nx";
+        let mut memory = Memory::default();
+        let many = one.repeat(8);
+        for most in 0..12 {
+            assert_eq!(memory.copies(one, &many, most), most.min(8));
+        }
+        for cut in 0..many.len() {
+            assert_eq!(memory.copies(one, &many[..cut], 12), cut / one.len(), "cut at {cut}");
+            let mut other = many.clone();
+            other[cut] ^= 1;
+            assert_eq!(memory.copies(one, &other, 12), cut / one.len(), "other at {cut}");
+        }
     }
 
     #[test]

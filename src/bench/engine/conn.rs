@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::super::scan::Scanner;
 
-/// A request that was sent, or is to be as soon as its connection is open.
+/// A request that was sent, or is to be as soon as its connection is open; or a run of such.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     /// When it was due.
@@ -15,6 +15,21 @@ pub(super) struct Asked {
     pub(super) sent: u64,
     /// Its number on the lane's menu.
     pub(super) request: u32,
+    /// How many are so in all of this: what a pipeline sends at once.
+    pub(super) count: u32,
+}
+
+impl Asked {
+    /// Adds it to what leaves together, if it can to the last run.
+    #[inline]
+    pub(super) fn append_to(self, batch: &mut Vec<Asked>) {
+        match batch.last_mut() {
+            Some(last) if (last.intended, last.request) == (self.intended, self.request) => {
+                last.count += self.count;
+            }
+            _ => batch.push(self),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,8 +62,10 @@ pub(super) struct Conn {
     /// Its close has not completed.
     pub(super) closing: bool,
     pub(super) scanner: Scanner,
-    /// Sent and not answered, in order.
+    /// Sent and not answered, in order: runs of what is alike.
     pub(super) asked: VecDeque<Asked>,
+    /// How many that is.
+    pub(super) asked_count: usize,
     /// What the connection is being opened for.
     pub(super) errand: Option<Asked>,
     /// Requests sent since it was opened.
@@ -77,6 +94,7 @@ impl Conn {
             closing: false,
             scanner: Scanner::default(),
             asked: VecDeque::new(),
+            asked_count: 0,
             errand: None,
             requests: 0,
             session_left: 0,
@@ -85,6 +103,26 @@ impl Conn {
             is_idle: false,
             is_thinking: false,
         }
+    }
+
+    /// Requests that leave now.
+    #[inline]
+    pub(super) fn ask(&mut self, asked: Asked) {
+        self.asked_count += asked.count as usize;
+        self.asked.push_back(asked);
+    }
+
+    /// So many of the first run have their answers, or never will; it has no fewer.
+    #[inline]
+    pub(super) fn settle(&mut self, count: u32) -> Option<Asked> {
+        let first = self.asked.front_mut()?;
+        let asked = *first;
+        first.count -= count;
+        if first.count == 0 {
+            self.asked.pop_front();
+        }
+        self.asked_count -= count as usize;
+        Some(Asked { count, ..asked })
     }
 
     /// Nothing of it is in the ring any more: closing is a join.

@@ -9,6 +9,7 @@ use fastrand::Rng;
 use super::super::plan::{Choice, Dish, Menu};
 use super::super::render::Rendered;
 use super::super::schedule::Schedule;
+use super::conn::Asked;
 
 /// Requests up to so many bytes in all are copied for each thread, so that threads don't share
 /// their reference counts; more than that would push other things out of the cache.
@@ -97,6 +98,28 @@ impl LocalMenu {
             },
             Choice::Listed(order) => order[index],
         }
+    }
+
+    /// There is one request alone, and batches of it are prepared.
+    #[inline]
+    pub(super) fn has_one(&self) -> bool {
+        self.repeated.is_some()
+    }
+
+    /// The bytes of these requests; `is_last`: the last one of them says that it is.
+    pub(super) fn join(&self, batch: &[Asked], is_last: bool) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for asked in batch {
+            for _ in 0..asked.count {
+                bytes.extend_from_slice(&self.requests[asked.request as usize].keep);
+            }
+        }
+        if let Some(last) = batch.last().filter(|_| is_last) {
+            let last = &self.requests[last.request as usize];
+            bytes.truncate(bytes.len() - last.keep.len());
+            bytes.extend_from_slice(&last.close);
+        }
+        bytes
     }
 
     /// `count` times the only request, if there is only one and so many were prepared.

@@ -100,6 +100,8 @@ pub(super) struct Loader<W> {
     thinking: VecDeque<(u64, u32)>,
     /// Connections that may have become ready in this turn.
     touched: Vec<u32>,
+    /// What leaves next on one connection; empty between sends.
+    batch: Vec<Asked>,
     connecting: usize,
     open: usize,
     in_flight: usize,
@@ -147,6 +149,7 @@ impl<W: World> Loader<W> {
             retries: VecDeque::new(),
             thinking: VecDeque::new(),
             touched: Vec::new(),
+            batch: Vec::new(),
             connecting: 0,
             open: 0,
             in_flight: 0,
@@ -190,7 +193,7 @@ impl<W: World> Loader<W> {
             if (self.to_open.is_empty() && self.connecting == 0) || now >= until {
                 return Ok(());
             }
-            self.turn(Some(Duration::from_millis(10)))?;
+            self.turn(Duration::from_millis(10))?;
         }
     }
 
@@ -221,14 +224,14 @@ impl<W: World> Loader<W> {
                 break;
             }
             let wait = self.wait(now);
-            self.turn(Some(wait))?;
+            self.turn(wait)?;
         }
         Ok(self.finish())
     }
 
     /// One enter, and all that it brings.
-    fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        self.ring.turn(wait)?;
+    fn turn(&mut self, wait: Duration) -> io::Result<()> {
+        self.ring.turn(Some(wait))?;
         let now = self.world.now();
         let mut has_completed = false;
         while let Some(completion) = self.ring.poll_completion() {
@@ -355,7 +358,9 @@ impl<W: World> Loader<W> {
         self.gauge(now);
         for conn in &self.conns {
             for asked in &conn.asked {
-                self.recorder.on_unfinished(asked.intended, Some(asked.sent), now);
+                for _ in 0..asked.count {
+                    self.recorder.on_unfinished(asked.intended, Some(asked.sent), now);
+                }
             }
             if let Some(asked) = conn.errand {
                 self.recorder.on_unfinished(asked.intended, None, now);
@@ -449,6 +454,7 @@ impl<W: World> Loader<W> {
             Some(asked) => {
                 self.errands -= 1;
                 self.left += 1; // it was taken away when the request got its connection
+                self.conns[conn as usize].session_left = self.task.session - 1;
                 self.send(conn, &[asked], now);
             }
             None => self.touched.push(conn),
@@ -519,7 +525,7 @@ impl<W: World> Loader<W> {
     /// Everything that was asked on the connection has failed, and it is closed.
     fn lose(&mut self, conn: u32, first: Fault, then: Fault, now: u64) {
         let mut fault = first;
-        while let Some(asked) = self.conns[conn as usize].asked.pop_front() {
+        while let Some(asked) = self.conns[conn as usize].settle(1) {
             self.in_flight -= 1;
             self.fail(conn, asked, Some(asked.sent), fault, now);
             fault = then;
@@ -588,7 +594,7 @@ impl<W: World> Loader<W> {
             return 0;
         }
         let by_connection = self.task.requests_per_connection - it.requests;
-        let by_pipeline = self.task.pipeline - it.asked.len().min(self.task.pipeline);
+        let by_pipeline = self.task.pipeline - it.asked_count.min(self.task.pipeline);
         by_pipeline.min(usize::try_from(by_connection).unwrap_or(usize::MAX))
     }
 
@@ -612,6 +618,11 @@ impl<W: World> Loader<W> {
         }
         if self.task.is_open_loop {
             return self.idle(conn);
+        }
+        // A pipeline is filled again when it is half empty: request by request, as answers come, would
+        // make a segment of each.
+        if it.asked_count > self.task.pipeline / 2 {
+            return;
         }
         let count = room.min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if count == 0 {
@@ -642,13 +653,21 @@ impl<W: World> Loader<W> {
     fn send_new(&mut self, conn: u32, count: usize, due: u64, now: u64) {
         let lane = self.conns[conn as usize].lane as usize;
         let menu = &mut self.task.lanes[lane].menu;
+        let asked = Asked { intended: due, sent: 0, request: menu.pick(0), count: 1 };
         if count == 1 {
-            let asked = Asked { intended: due, sent: 0, request: menu.pick(0) };
             return self.send(conn, &[asked], now);
         }
-        let asked: Vec<Asked> =
-            (0..count).map(|_| Asked { intended: due, sent: 0, request: menu.pick(0) }).collect();
-        self.send(conn, &asked, now);
+        if menu.has_one() {
+            return self.send(conn, &[Asked { count: count as u32, ..asked }], now);
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.push(asked);
+        for _ in 1..count {
+            Asked { request: menu.pick(0), ..asked }.append_to(&mut batch);
+        }
+        self.send(conn, &batch, now);
+        batch.clear();
+        self.batch = batch;
     }
 
     /// Sends what the lane's schedule says is due, as far as there are connections for it.
@@ -661,15 +680,18 @@ impl<W: World> Loader<W> {
             it.idle.pop_front();
             self.conns[conn as usize].is_idle = false;
             let is_errand = self.opens_on_demand();
-            let room = if is_errand { 1 } else { self.room(conn) };
+            // A connection that will be opened for it takes one request.
+            let is_closed = self.conns[conn as usize].phase == Phase::Closed;
+            let room = if is_errand && is_closed { 1 } else { self.room(conn) };
             if room == 0 {
                 continue; // lost meanwhile: it comes back when it is open again
             }
             let it = &mut self.task.lanes[lane];
             let schedule = it.schedule.as_mut().expect("something is due");
-            let asked = Asked { intended: due, sent: 0, request: it.menu.pick(schedule.index()) };
+            let request = it.menu.pick(schedule.index());
+            let asked = Asked { intended: due, sent: 0, request, count: 1 };
             schedule.advance();
-            if is_errand && self.conns[conn as usize].phase == Phase::Closed {
+            if is_errand && is_closed {
                 self.conns[conn as usize].errand = Some(asked);
                 self.conns[conn as usize].ready_at = due;
                 self.errands += 1;
@@ -684,17 +706,19 @@ impl<W: World> Loader<W> {
                 continue;
             }
             // More that is due goes with it.
-            let mut batch = vec![asked];
-            let most = room.min(self.task.inflight_max - self.in_flight);
-            while batch.len() < most
-                && (batch.len() as u64) < self.left
-                && let Some(due) = schedule.next().filter(|due| *due <= limit)
-            {
+            let mut batch = std::mem::take(&mut self.batch);
+            batch.push(asked);
+            let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+            let most = room.min(self.task.inflight_max - self.in_flight).min(left);
+            for _ in 1..most {
+                let Some(due) = schedule.next().filter(|due| *due <= limit) else { break };
                 let request = it.menu.pick(schedule.index());
-                batch.push(Asked { intended: due, sent: 0, request });
+                Asked { intended: due, sent: 0, request, count: 1 }.append_to(&mut batch);
                 schedule.advance();
             }
             self.send(conn, &batch, now);
+            batch.clear();
+            self.batch = batch;
         }
     }
 
@@ -705,37 +729,29 @@ impl<W: World> Loader<W> {
         let Some(socket) = &it.socket else { return };
         let fd = socket.as_raw_fd();
         let menu = &self.task.lanes[it.lane as usize].menu;
-        let is_last = it.requests + batch.len() as u64 == self.task.requests_per_connection;
+        let count: usize = batch.iter().map(|asked| asked.count as usize).sum();
+        let is_last = it.requests + count as u64 == self.task.requests_per_connection;
         let buffer = match batch {
-            [only] => {
-                let request = &menu.requests[only.request as usize];
+            [Asked { request, count: 1, .. }] => {
+                let request = &menu.requests[*request as usize];
                 let bytes = if is_last { &request.close } else { &request.keep };
                 SendBuffer::with_body(Vec::new(), Bytes::clone(bytes))
             }
-            _ => {
-                if let Some(bytes) = menu.batch(batch.len()).filter(|_| !is_last) {
-                    SendBuffer::with_body(Vec::new(), bytes)
-                } else {
-                    let mut bytes = Vec::new();
-                    for (index, asked) in batch.iter().enumerate() {
-                        let request = &menu.requests[asked.request as usize];
-                        let ends = is_last && index + 1 == batch.len();
-                        bytes.extend_from_slice(if ends { &request.close } else { &request.keep });
-                    }
-                    SendBuffer::new(bytes)
-                }
-            }
+            _ => match menu.batch(count).filter(|_| !is_last) {
+                Some(bytes) => SendBuffer::with_body(Vec::new(), bytes),
+                None => SendBuffer::new(menu.join(batch, is_last)),
+            },
         };
-        let size = (buffer.left() / batch.len()) as u64;
+        let size = (buffer.left() / count) as u64;
         for asked in batch {
             let lag = now.saturating_sub(asked.intended.max(it.ready_at));
-            self.recorder.on_send(now, lag, size);
-            it.asked.push_back(Asked { sent: now, ..*asked });
+            self.recorder.on_send(now, lag, size, asked.count);
+            it.ask(Asked { sent: now, ..*asked });
         }
-        it.requests += batch.len() as u64;
+        it.requests += count as u64;
         it.sending = true;
-        self.in_flight += batch.len();
-        self.left -= batch.len() as u64;
+        self.in_flight += count;
+        self.left -= count as u64;
         self.ring.push(Op::Send { fd, buffer }, Tag::Send(conn));
     }
 }
@@ -791,7 +807,7 @@ impl<W: World> Loader<W> {
                     self.ring.push(Op::Send { fd, buffer }, Tag::Send(conn));
                     return;
                 }
-                if it.asked.len() < self.task.pipeline {
+                if it.asked_count < self.task.pipeline {
                     self.touched.push(conn);
                 }
             }
@@ -820,9 +836,16 @@ impl<W: World> Loader<W> {
             let memory = &mut self.memories[request.target as usize];
             match it.scanner.scan(memory, request.is_head, rest) {
                 Ok((used, Some(reply))) => {
-                    rest = &rest[used..];
+                    let whole;
+                    (whole, rest) = rest.split_at(used);
+                    let mut count = 1;
+                    if asked.count > 1 && reply.keeps_alive && used as u64 == reply.wire_bytes {
+                        let copies = memory.copies(whole, rest, asked.count as usize - 1);
+                        rest = &rest[copies * used..];
+                        count += copies as u32;
+                    }
                     let target = request.target;
-                    self.on_reply(conn, target, &reply, now);
+                    self.on_reply(conn, target, &reply, count, now);
                     has_answers = true;
                 }
                 Ok((_, None)) => break,
@@ -835,10 +858,10 @@ impl<W: World> Loader<W> {
     }
 
     #[inline]
-    fn on_reply(&mut self, conn: u32, target: u32, reply: &Reply, now: u64) {
+    fn on_reply(&mut self, conn: u32, target: u32, reply: &Reply, count: u32, now: u64) {
         let it = &mut self.conns[conn as usize];
-        let Some(asked) = it.asked.pop_front() else { return };
-        self.in_flight -= 1;
+        let Some(asked) = it.settle(count) else { return };
+        self.in_flight -= count as usize;
         let answer = Answer {
             intended: asked.intended,
             sent: asked.sent,
@@ -848,6 +871,7 @@ impl<W: World> Loader<W> {
             status: reply.status,
             target,
             connection: conn,
+            count,
         };
         it.first_byte = 0;
         it.ready_at = now;
@@ -867,7 +891,7 @@ impl<W: World> Loader<W> {
             // What was pipelined behind it won't be answered.
             let it = &mut self.conns[conn as usize];
             it.phase = Phase::Ending { since: now };
-            while let Some(asked) = self.conns[conn as usize].asked.pop_front() {
+            while let Some(asked) = self.conns[conn as usize].settle(1) {
                 self.in_flight -= 1;
                 self.fail(conn, asked, Some(asked.sent), Fault::Closed, now);
             }
@@ -923,7 +947,7 @@ impl<W: World> Loader<W> {
                         let asked = it.asked[0];
                         let menu = &self.task.lanes[it.lane as usize].menu;
                         let target = menu.requests[asked.request as usize].target;
-                        self.on_reply(conn, target, &reply, now);
+                        self.on_reply(conn, target, &reply, 1, now);
                         self.close(conn, now);
                     }
                     Ok(_) => self.lose(conn, Fault::Closed, Fault::Closed, now),

@@ -33,6 +33,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 use uring_ring::{Address, Features, Mask, Ring, Setup, Unavailable};
 
+use super::measure::listener;
 use super::plan::{Authority, Plan, Shape};
 use super::record::{Collector, Fault, Recorder, Rest, Settings};
 use super::schedule::{Schedule, Share, Stage};
@@ -89,6 +90,7 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     finished: Arc<(Mutex<Progress>, Condvar)>,
     places: Vec<Address>,
+    server: Option<u32>,
 }
 
 #[derive(Default, Debug)]
@@ -130,7 +132,8 @@ impl Plan {
 
 impl Running {
     /// Connects, and starts the load of a plan. `server` is the first process of a server on this
-    /// machine: threads keep away from the cores that its processes are bound to.
+    /// machine, which is looked for if it isn't named: threads keep away from the cores that its
+    /// processes are bound to.
     ///
     /// # Errors
     ///
@@ -154,16 +157,21 @@ impl Running {
             }
             is_local &= !is_net || is_own(place);
         }
+        let server = server.or_else(|| {
+            let mut servers = places.iter().map(listener);
+            let first = servers.next().flatten();
+            first.filter(|_| servers.all(|it| it == first))
+        });
         let mine: Vec<usize> =
             core_affinity::get_core_ids().into_iter().flatten().map(|core| core.id).collect();
-        let server = match server {
+        let seen = match server {
             Some(pid) => cores::Server::local(&cores::family(pid), &mine),
             None if is_local => cores::Server::Roaming,
             None => cores::Server::Elsewhere,
         };
         // Each thread needs a connection to each place.
         let threads_max = plan.connections as usize / plan.authorities.len();
-        let seats = cores::choose(&plan.pin, plan.threads, &mine, &server, threads_max);
+        let seats = cores::choose(&plan.pin, plan.threads, &mine, &seen, threads_max);
         let count = seats.cores.len();
         let stop = Arc::new(AtomicBool::new(false));
         let finished = Arc::new((Mutex::new(Progress::default()), Condvar::new()));
@@ -217,12 +225,17 @@ impl Running {
             let _ended = start.send(epoch);
         }
         let (cores, may_spin) = (seats.cores, seats.may_spin);
-        Ok(Running { threads, thread_ids, cores, may_spin, epoch, stop, finished, places })
+        Ok(Running { threads, thread_ids, cores, may_spin, epoch, stop, finished, places, server })
     }
 
     /// The addresses that connections go to.
     pub fn places(&self) -> &[Address] {
         &self.places
+    }
+
+    /// The first process of the server, if it was named or found on this machine.
+    pub fn server(&self) -> Option<u32> {
+        self.server
     }
 
     /// When the clock of the run began.

@@ -8,7 +8,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline};
+use ratatui::widgets::{Block, Gauge, Paragraph, RenderDirection, Sparkline};
 
 use super::{History, failed, percentiles};
 use crate::bench::record::{Heat, Live, times};
@@ -82,12 +82,11 @@ fn draw_rate(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<'
     let [words, graph] = Layout::vertical([Constraint::Length(4), Constraint::Min(0)]).areas(inner);
     frame.render_widget(Paragraph::new(lines), words);
     let skip = history.slots.len().saturating_sub(graph.width.into());
-    let rates: Vec<u64> =
-        history.slots.iter().skip(skip).map(|slot| slot.rate().round() as u64).collect();
-    frame.render_widget(
-        Sparkline::default().data(&rates).style(Style::new().fg(Color::Blue)),
-        graph,
-    );
+    let rates = history.slots.iter().skip(skip).rev().map(|slot| slot.rate().round() as u64);
+    let rates: Vec<u64> = rates.collect();
+    // The newest on the right, as below.
+    let bars = Sparkline::default().data(&rates).direction(RenderDirection::RightToLeft);
+    frame.render_widget(bars.style(Style::new().fg(Color::Blue)), graph);
 }
 
 fn draw_times(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<'_>) {
@@ -111,7 +110,12 @@ fn draw_times(frame: &mut Frame<'_>, area: Rect, history: &History, live: &Live<
 
 /// Times over time: a column a slot, the newest on the right, the denser the more requests.
 fn draw_heat(frame: &mut Frame<'_>, area: Rect, history: &History) {
-    let block = Block::bordered().title(" how long answers took ").border_style(Style::new().dim());
+    let mut block =
+        Block::bordered().title(" how long answers took ").border_style(Style::new().dim());
+    if let Some(newest) = history.slots.back() {
+        block =
+            block.title_bottom(format!(" a column is {}, the newest right ", time(newest.nanos)));
+    }
     let inner = block.inner(area);
     frame.render_widget(block, area);
     const LABELS: u16 = 9;

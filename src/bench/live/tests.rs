@@ -24,7 +24,7 @@ fn watched(open_loop: bool, mut look: impl FnMut(&mut History, &Live<'_>, Durati
         let intended = number * 200_000;
         let took =
             300_000 + number * 7_919 % 900_000 + if number % 500 == 0 { 20_000_000 } else { 0 };
-        recorder.on_send(intended + 1_000, 1_000, 64);
+        recorder.on_send(intended + 1_000, 1_000, 64, 1);
         recorder.on_answer(&Answer {
             intended,
             sent: intended + 1_000,
@@ -34,6 +34,7 @@ fn watched(open_loop: bool, mut look: impl FnMut(&mut History, &Live<'_>, Durati
             status: 200,
             target: 0,
             connection: 0,
+            count: 1,
         });
         if number % 250 == 0 {
             collector.collect();

@@ -4,6 +4,7 @@
 //! Where the kernel doesn't tell something (a container without /proc/pressure), there is no
 //! number, instead of a zero.
 
+mod listener;
 mod parse;
 mod tree;
 mod workers;
@@ -16,6 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
+pub use listener::listener;
 use tree::Tree;
 pub use workers::Workers;
 

@@ -1,6 +1,8 @@
 //! What the kernel's files under /proc say, as numbers. Pure: text in, numbers out; `None` where a
 //! kernel doesn't tell. Formats are those of proc(5) and of the kernel's Documentation.
 
+use std::net::{IpAddr, SocketAddr};
+
 /// `/proc/PID/task/TID/schedstat`: nanoseconds on a core, nanoseconds of waiting for one.
 pub(super) fn schedstat(text: &str) -> Option<(u64, u64)> {
     let mut fields = text.split_ascii_whitespace().map(str::parse);
@@ -29,6 +31,45 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
         parent: u32::try_from(number(4)?).ok()?,
         reaped_ticks: number(16)? + number(17)?,
         started: number(22)?,
+    })
+}
+
+/// `/proc/net/tcp` and `tcp6`: where sockets listen, with their inodes.
+pub(super) fn tcp_listeners(text: &str) -> Vec<(SocketAddr, u64)> {
+    const LISTEN: &str = "0A";
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        if *fields.get(3)? != LISTEN {
+            return None;
+        }
+        let (ip, port) = fields.get(1)?.split_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        // Words of four bytes, each as this machine reads one.
+        let mut bytes = [0; 16];
+        for (at, word) in bytes.chunks_exact_mut(4).zip((0..ip.len()).step_by(8)) {
+            let word = u32::from_str_radix(ip.get(word..word + 8)?, 16).ok()?;
+            at.copy_from_slice(&word.to_ne_bytes());
+        }
+        let ip = match ip.len() {
+            8 => IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            32 => IpAddr::from(bytes),
+            _ => return None,
+        };
+        Some((SocketAddr::new(ip, port), fields.get(9)?.parse().ok()?))
+    };
+    text.lines().skip(1).filter_map(of_line).collect()
+}
+
+/// `/proc/net/unix`: inodes of the sockets that listen at a path.
+pub(super) fn unix_listeners(text: &str, path: &str) -> impl Iterator<Item = u64> {
+    /// `__SO_ACCEPTCON`, the flag of a socket that listens.
+    const ACCEPTS: u32 = 1 << 16;
+    text.lines().skip(1).filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace().skip(3);
+        let flags = u32::from_str_radix(fields.next()?, 16).ok()?;
+        let inode = fields.nth(2)?.parse().ok()?;
+        (flags & ACCEPTS != 0 && line.split_once(&format!(" {inode} "))?.1.trim() == path)
+            .then_some(inode)
     })
 }
 
@@ -102,6 +143,27 @@ pub(super) fn workers(document: &str) -> Option<Vec<(u64, u64)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_that_listen_are_found() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0
+   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0
+   2: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0:0 00:0 0  0  0 4713 1 0
+";
+        let expected =
+            [("127.0.0.1:8080".parse().unwrap(), 4711), ("[::1]:80".parse().unwrap(), 4713)];
+        assert_eq!(tcp_listeners(text), expected);
+        let text = "Num       RefCount Protocol Flags    Type St Inode Path
+ffff888: 00000002 00000000 00010000 0001 01 815 /run/a b
+ffff888: 00000003 00000000 00000000 0001 03 816 /run/a b
+ffff888: 00000002 00000000 00010000 0001 01 817 @name
+ffff888: 00000002 00000000 00010000 0001 01 818
+";
+        assert_eq!(unix_listeners(text, "/run/a b").collect::<Vec<_>>(), [815]);
+        assert_eq!(unix_listeners(text, "@name").collect::<Vec<_>>(), [817]);
+        assert_eq!(unix_listeners(text, "").count(), 0);
+    }
 
     #[test]
     fn what_a_real_kernel_said_is_understood() {

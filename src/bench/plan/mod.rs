@@ -324,6 +324,18 @@ impl Wanted {
                 "--no-keepalive is one request a connection: leave out --requests-per-conn",
             ),
             (
+                self.session.is_some_and(|length| length > 1) && self.no_keepalive,
+                "a session stays on its connection: leave out --no-keepalive (for a connection \
+                 each, --requests-per-conn with the number of --session)",
+            ),
+            (
+                self.session
+                    .zip(self.requests_per_connection)
+                    .is_some_and(|(length, count)| length > 0 && !count.is_multiple_of(length)),
+                "a session stays on its connection: --requests-per-conn must be a multiple of \
+                 --session",
+            ),
+            (
                 self.unix_socket.is_some() && self.sources.is_some(),
                 "connections to a Unix socket have no --source",
             ),

@@ -34,6 +34,7 @@ pub struct Collector {
     /// The newest slots, with their numbers.
     open: VecDeque<(u64, Interval)>,
     spare: Vec<Interval>,
+    encoder: Encoder,
     total: Counts,
     response: Histogram<u64>,
 }
@@ -85,6 +86,10 @@ pub struct Record {
     /// What each target got. One more than there are, or than [`TARGETS_MAX`]: the last one is for
     /// those that have no place of their own.
     pub targets: Vec<Share>,
+    /// Response times of the answers of each of them, in the same order; empty if there is only one
+    /// target, whose times are those of all.
+    #[serde(default, with = "json::histograms", skip_serializing_if = "Vec::is_empty")]
+    pub target_times: Vec<Histogram<u64>>,
     /// Intervals that lasted longer than they should, because the collector was late.
     pub overdue: u64,
     /// Threads that recorded.
@@ -113,6 +118,7 @@ impl Collector {
             record: Record::new(settings, span),
             open: VecDeque::new(),
             spare: Vec::new(),
+            encoder: Encoder::new(),
             total: Counts::default(),
             response: times(),
         }
@@ -144,6 +150,10 @@ impl Collector {
                 heat: Heat::new(self.span),
                 connections: vec![Share::default(); connections.max(1)],
                 targets: vec![Share::default(); targets.min(TARGETS_MAX) + 1],
+                target_times: match targets {
+                    0 | 1 => Vec::new(),
+                    several => vec![times(); several.min(TARGETS_MAX) + 1],
+                },
                 overdue: 0,
             },
         }
@@ -191,6 +201,7 @@ impl Collector {
             self.record.heat.add(&kept.heat);
             add_each(&mut self.record.statuses, &kept.statuses[..]);
             add_targets(&mut self.record.targets, &kept.targets);
+            add_targets(&mut self.record.target_times, &kept.target_times);
         }
         while !self.open.is_empty() {
             self.seal_oldest();
@@ -232,7 +243,7 @@ impl Collector {
 
     fn seal_oldest(&mut self) {
         let Some((number, mut interval)) = self.open.pop_front() else { return };
-        let slot = Slot::of(&interval.counts, &interval.times);
+        let slot = self.encoder.slot(&interval.counts, &interval.times);
         self.record.slot(number).add(&slot);
         interval.clear();
         self.spare.push(interval);
@@ -262,6 +273,7 @@ impl Record {
             heat: Heat::new(span),
             connections: Vec::new(),
             targets: Vec::new(),
+            target_times: Vec::new(),
             overdue: 0,
             threads: 0,
         }
@@ -305,6 +317,11 @@ impl Record {
         self.heat.add(&other.heat);
         self.connections.extend(other.connections);
         add_targets(&mut self.targets, &other.targets);
+        if self.target_times.is_empty() == other.target_times.is_empty() {
+            add_targets(&mut self.target_times, &other.target_times);
+        } else {
+            self.target_times.clear(); // one of them knows only the sum
+        }
         self.overdue += other.overdue;
         self.threads += other.threads;
     }
@@ -333,13 +350,6 @@ impl Slot {
         Slot { counts: Counts::default(), times: std::array::from_fn(|_| Box::default()) }
     }
 
-    fn of(counts: &Counts, times: &Times) -> Slot {
-        let times = Clock::ALL.map(|clock| {
-            if times.is_empty(clock) { Box::default() } else { encode(&times.of(clock)) }
-        });
-        Slot { counts: *counts, times }
-    }
-
     /// What this clock measured, if anything.
     pub fn times(&self, clock: Clock) -> Option<Histogram<u64>> {
         let mut bytes = &self.times[clock as usize][..];
@@ -365,6 +375,41 @@ impl Slot {
     }
 }
 
+/// Makes slots of intervals. Keeps its memory: a histogram is 270 KB, and with one allocated for each
+/// slot, between which small ones stay, the heap would grow by as much.
+struct Encoder {
+    times: Histogram<u64>,
+    bytes: Vec<u8>,
+    serializer: V2Serializer,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    fn new() -> Encoder {
+        Encoder { times: times(), bytes: Vec::new(), serializer: V2Serializer::new() }
+    }
+
+    fn slot(&mut self, counts: &Counts, times: &Times) -> Slot {
+        let times = Clock::ALL.map(|clock| {
+            if times.is_empty(clock) {
+                return Box::default();
+            }
+            self.times.reset();
+            times.add_to(&mut self.times, clock);
+            self.bytes.clear();
+            let serialized = self.serializer.serialize(&self.times, &mut self.bytes);
+            serialized.expect("memory takes everything");
+            Box::from(&self.bytes[..])
+        });
+        Slot { counts: *counts, times }
+    }
+}
+
 pub(super) fn encode(times: &Histogram<u64>) -> Box<[u8]> {
     let mut bytes = Vec::new();
     V2Serializer::new().serialize(times, &mut bytes).expect("memory takes everything");
@@ -375,13 +420,39 @@ fn add_each(sums: &mut [u64], more: &[u64]) {
     sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
 }
 
+/// What is kept of each target.
+trait OfTarget: Clone {
+    fn empty() -> Self;
+    fn add(&mut self, more: &Self);
+}
+
+impl OfTarget for Share {
+    fn empty() -> Share {
+        Share::default()
+    }
+
+    fn add(&mut self, more: &Share) {
+        Share::add(self, more);
+    }
+}
+
+impl OfTarget for Histogram<u64> {
+    fn empty() -> Histogram<u64> {
+        times()
+    }
+
+    fn add(&mut self, more: &Histogram<u64>) {
+        Histogram::add(self, more).expect("their bounds are the same");
+    }
+}
+
 /// Adds up targets; the last one of each is for those without a place.
-fn add_targets(sums: &mut Vec<Share>, more: &[Share]) {
+fn add_targets<T: OfTarget>(sums: &mut Vec<T>, more: &[T]) {
     let Some((others, named)) = more.split_last() else { return };
-    let mut last = sums.pop().unwrap_or_default();
+    let mut last = sums.pop().unwrap_or_else(T::empty);
     last.add(others);
     if sums.len() < named.len() {
-        sums.resize(named.len(), Share::default());
+        sums.resize(named.len(), T::empty());
     }
     sums.iter_mut().zip(named).for_each(|(sum, more)| sum.add(more));
     sums.push(last);

@@ -48,14 +48,14 @@ impl Heat {
         }
     }
 
-    /// A request that was due at `intended` took `response` nanoseconds.
+    /// So many requests that were due at `intended` took `response` nanoseconds.
     #[inline]
-    pub(super) fn record(&mut self, intended: u64, response: u64) {
+    pub(super) fn record(&mut self, intended: u64, response: u64, count: u32) {
         if intended.wrapping_sub(self.last.begin) >= self.last.width {
             self.find(intended);
         }
         let cell = &mut self.cells[self.last.column * ROWS + row(response)];
-        *cell = cell.saturating_add(1);
+        *cell = cell.saturating_add(count);
     }
 
     /// Nanoseconds that a column spans.
@@ -197,7 +197,7 @@ mod tests {
     fn nothing_is_lost_when_columns_get_wider() {
         let mut heat = Heat::new(1_000);
         for number in 0..100_000 {
-            heat.record(number * 100, 5_000);
+            heat.record(number * 100, 5_000, 1);
         }
         let counts: Vec<u32> = heat.columns().map(|column| column.iter().sum()).collect();
         assert_eq!(heat.width(), 64_000);
@@ -209,8 +209,8 @@ mod tests {
     #[test]
     fn two_of_different_widths_add_up() {
         let (mut narrow, mut wide) = (Heat::new(10), Heat::new(80));
-        (0..200).for_each(|at| narrow.record(at, 1 << 20));
-        (0..400).for_each(|at| wide.record(at, 1 << 30));
+        (0..200).for_each(|at| narrow.record(at, 1 << 20, 1));
+        (0..400).for_each(|at| wide.record(at, 1 << 30, 1));
         let mut other = wide.clone();
         other.add(&narrow);
         narrow.add(&wide);
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn it_reads_itself_again() {
         let mut heat = Heat::new(1_000_000);
-        (0..500).for_each(|number| heat.record(number * 300_000, number * number * 1_000));
+        (0..500).for_each(|number| heat.record(number * 300_000, number * number * 1_000, 1));
         let text = serde_json::to_string(&heat).unwrap();
         assert_eq!(serde_json::from_str::<Heat>(&text).unwrap(), heat);
         assert!(

@@ -92,12 +92,17 @@ impl Times {
         Times { counts, is_used: [false; CLOCKS] }
     }
 
-    /// Longer times than an hour are an hour.
     #[inline]
     pub(super) fn record(&mut self, clock: Clock, nanos: u64) {
+        self.record_n(clock, nanos, 1);
+    }
+
+    /// So many that took equally long. Longer times than an hour are an hour.
+    #[inline]
+    pub(super) fn record_n(&mut self, clock: Clock, nanos: u64, count: u32) {
         self.is_used[clock as usize] = true;
-        let count = &mut self.counts[clock as usize][bucket(nanos).min(BUCKETS - 1)];
-        *count = count.saturating_add(1);
+        let sum = &mut self.counts[clock as usize][bucket(nanos).min(BUCKETS - 1)];
+        *sum = sum.saturating_add(count);
     }
 
     /// What this clock has measured.

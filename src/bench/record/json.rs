@@ -106,3 +106,23 @@ pub(super) mod times {
         Ok(times)
     }
 }
+
+/// Histograms one after another.
+pub(super) mod histograms {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        all: &[Histogram<u64>],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(all.iter().map(compressed))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Histogram<u64>>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let read = |text: &String| uncompressed(text).map_err(D::Error::custom);
+        texts.iter().map(read).collect()
+    }
+}

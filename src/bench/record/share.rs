@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Answer;
+
 /// Targets that are told apart; all further ones are counted together.
 pub const TARGETS_MAX: usize = 64;
 
@@ -22,10 +24,11 @@ pub struct Share {
 
 impl Share {
     #[inline]
-    pub(super) fn on_answer(&mut self, service: u64, bytes: u64) {
-        self.answers += 1;
-        self.bytes += bytes;
-        self.service_sum = self.service_sum.wrapping_add(service);
+    pub(super) fn on_answer(&mut self, service: u64, answer: &Answer) {
+        let count = u64::from(answer.count);
+        self.answers += count;
+        self.bytes += answer.bytes * count;
+        self.service_sum = self.service_sum.wrapping_add(service.wrapping_mul(count));
         self.service_max = self.service_max.max(service);
     }
 
@@ -40,7 +43,7 @@ impl Share {
 
 /// The share with this number; the last one is everybody's who has none.
 #[inline]
-pub(super) fn of(shares: &mut [Share], number: u32) -> &mut Share {
+pub(super) fn of<T>(shares: &mut [T], number: u32) -> &mut T {
     let last = shares.len() - 1;
     &mut shares[last.min(number as usize)]
 }

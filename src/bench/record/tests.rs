@@ -15,6 +15,7 @@ fn answer(intended: u64, sent: u64, done: u64) -> Answer {
         status: 200,
         target: 0,
         connection: 0,
+        count: 1,
     }
 }
 
@@ -27,7 +28,7 @@ fn whole(record: &Record, clock: Clock) -> (u64, u64) {
 fn the_three_clocks_start_and_stop_where_they_should() {
     let mut collector = Collector::new(Settings::default());
     let mut recorder = collector.recorder(1, 1);
-    recorder.on_send(30, 5, 80);
+    recorder.on_send(30, 5, 80, 1);
     recorder.on_answer(&Answer { first_byte: 70, ..answer(10, 30, 100) });
     let record = collector.finish([recorder.finish(200)]);
     assert_eq!(whole(&record, Clock::Wait), (1, 20));
@@ -204,7 +205,7 @@ fn recording_allocates_nothing() {
     let allocated = allocation_counter::measure(|| {
         for number in 0..100_000_u64 {
             let now = number * 50_000; // 5 s: runs out of intervals and goes on
-            recorder.on_send(now, 300, 64);
+            recorder.on_send(now, 300, 64, 1);
             recorder.on_answer(&answer(now, now + 300, now + 40_000 + number % 977));
             recorder.gauge(64, 1, 0);
         }
@@ -226,7 +227,7 @@ fn a_record_takes_some_nanoseconds() {
             let began = std::time::Instant::now();
             for number in 0..rounds {
                 now += 90;
-                recorder.on_send(now, 300 + (number & 0xff), 64);
+                recorder.on_send(now, 300 + (number & 0xff), 64, 1);
                 recorder.on_answer(&answer(now, now + 300, now + 40_000 + ((number * 7) & 0xffff)));
             }
             began.elapsed().as_nanos() / u128::from(rounds)

@@ -7,7 +7,7 @@ use super::chart::{Chart, Scale, count_label, time_label};
 use super::units::{bytes, count, digits, percent, rate, seconds, time_or_not};
 use super::{limiter_words, load_words, target_words, warmup_words};
 use crate::bench::record::Heat;
-use crate::bench::summary::{Censored, Status, Summary};
+use crate::bench::summary::{Censored, Point, Status, Summary};
 
 /// The page.
 pub fn html(summary: &Summary) -> String {
@@ -256,7 +256,7 @@ fn heat_map(out: &mut String, summary: &Summary) {
     chart.seconds_axis();
     shaded(&mut chart, summary);
     out.push_str(
-        "<section><h2>Every request, by when it was due</h2><p class='soft'>The darker, the more \
+        "<section><h2>Every request, by when it was due</h2><p class='soft'>The stronger the colour, the more \
          requests that were due at this time took this long (logarithmic). A stall is a slope: \
          whoever came at its begin waited longest.</p>",
     );
@@ -273,21 +273,26 @@ fn over_time(out: &mut String, summary: &Summary) {
     shaded(&mut chart, summary);
     chart.y_axis(count_label);
     chart.seconds_axis();
+    // A last slot of a few milliseconds tells no rate.
+    let is_whole = |point: &&Point| {
+        summary.record.end.saturating_sub(point.at) * 2 >= summary.record.slot_nanos
+    };
+    let told = || series.iter().filter(is_whole);
     // Of what the generator sent it stops at its end; the drain has answers only.
-    let loaded = series.iter().filter(|point| point.at < summary.window.to);
+    let loaded = told().filter(|point| point.at < summary.window.to);
     chart.line("three thin", loaded.map(|point| (middle(point.at), Some(point.sent))));
-    chart.line("one", series.iter().map(|point| (middle(point.at), Some(point.ok))));
+    chart.line("one", told().map(|point| (middle(point.at), Some(point.ok))));
     let has_failed = series.iter().any(|point| point.failed > 0.0);
     let mut entries = vec![("one", "answered"), ("three thin", "sent")];
     if has_failed {
-        chart.line("bad", series.iter().map(|point| (middle(point.at), Some(point.failed))));
+        chart.line("bad", told().map(|point| (middle(point.at), Some(point.failed))));
         entries.push(("bad", "failed"));
     }
     out.push_str("<section><h2>Requests per second</h2>");
     legend(out, &entries);
     out.push_str(&chart.finish());
     out.push_str("</section>\n");
-    let times = |point: &crate::bench::summary::Point| [point.p50, point.p99, point.max];
+    let times = |point: &Point| [point.p50, point.p99, point.max];
     let all = series.iter().flat_map(times).flatten();
     let (Some(least), Some(most)) = (all.clone().min(), all.max()) else { return };
     let y = Scale::decades(least as f64, most as f64);
@@ -367,19 +372,24 @@ fn shares(out: &mut String, summary: &Summary) {
     if summary.targets.len() > 1 {
         out.push_str(
             "<section><h2>Targets</h2><div class='scroll'><table><tr><th></th><th>ok</th>\
-             <th>failed</th><th>received</th><th>mean service</th><th>longest</th></tr>",
+             <th>failed</th><th>received</th><th>mean service</th><th>p50</th><th>p90</th>\
+             <th>p99</th><th>max</th></tr>",
         );
         for target in &summary.targets {
             let _ = write!(
                 out,
-                "<tr><td class='wide'>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<tr><td class='wide'>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
                 Escaped(&target.name),
                 count(target.answers),
                 count(target.failed),
                 bytes(target.bytes as f64),
                 time_or_not(target.service_mean, false),
-                time_or_not(target.service_max, false),
             );
+            let times = &target.response;
+            for nanos in [times.p50, times.p90, times.p99, times.max] {
+                let _ = write!(out, "<td>{}</td>", time_or_not(nanos, false));
+            }
+            out.push_str("</tr>");
         }
         out.push_str("</table></div></section>\n");
     }

@@ -78,18 +78,15 @@ pub fn text(summary: &Summary, is_colored: bool) -> String {
     }
     if summary.targets.len() > 1 {
         say(String::new());
+        say(paint.dim(&format!(
+            "  {:>12}{:>12}{:>12}{:>12}{:>12}  each target's response",
+            "ok", "failed", "p50", "p99", "max"
+        )));
         for target in &summary.targets {
-            let mean = time_or_not(target.service_mean, false);
-            let failed = if target.failed > 0 {
-                format!("  {} failed", count(target.failed))
-            } else {
-                String::new()
-            };
-            say(format!(
-                "  {:>12} ok  mean {mean:>8}{failed}  {}",
-                count(target.answers),
-                target.name
-            ));
+            let [p50, p99, max] = [target.response.p50, target.response.p99, target.response.max]
+                .map(|nanos| time_or_not(nanos, false));
+            let (ok, failed) = (count(target.answers), count(target.failed));
+            say(format!("  {ok:>12}{failed:>12}{p50:>12}{p99:>12}{max:>12}  {}", target.name));
         }
     }
     text

@@ -162,6 +162,11 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 impl Assertion {
+    /// It says how many requests may fail: whoever asks for that takes some failures for granted.
+    pub fn is_about_failures(&self) -> bool {
+        self.figure == Figure::Failed
+    }
+
     /// Whether the run keeps the promise. What isn't known isn't kept: a percentile of too few
     /// samples, or a lower bound that is below the limit.
     pub fn check(&self, summary: &Summary) -> Check {

@@ -255,6 +255,9 @@ pub struct Target {
     pub service_mean: Option<u64>,
     /// The longest.
     pub service_max: Option<u64>,
+    /// Response times of its answers, of the whole run. Requests without an answer, which have no
+    /// place in them, are among the failed.
+    pub response: Distribution,
 }
 
 /// One slot of the run.
@@ -303,7 +306,7 @@ impl Summary {
             received_rate: ratio(within.bytes_received as f64, seconds).unwrap_or(0.0),
             cpu: used.map_or_else(Cpu::default, |used| Cpu::of(&used, answered)),
             machine: used.map_or_else(Machine::default, |used| Machine::of(&used)),
-            targets: targets(&setup, &record.targets),
+            targets: targets(&setup, &record),
             series: series(&record, &measured),
             latency,
             fairness,
@@ -605,13 +608,19 @@ impl Fairness {
     }
 }
 
-fn targets(setup: &Setup, shares: &[Share]) -> Vec<Target> {
+fn targets(setup: &Setup, record: &Record) -> Vec<Target> {
+    let shares = &record.targets;
     let Some((_, named)) = shares.split_last() else { return Vec::new() };
     let of_share = |(number, share): (usize, &Share)| {
         let name = match setup.targets.get(number) {
             Some(name) => name.clone(),
             None if number == named.len() => "others".to_owned(),
             None => format!("target {}", number + 1),
+        };
+        let times = match record.target_times.get(number) {
+            Some(times) => times.clone(),
+            None if named.len() == 1 => record.times(record.settings.response(), 0),
+            None => super::record::times(),
         };
         Target {
             name,
@@ -620,6 +629,7 @@ fn targets(setup: &Setup, shares: &[Share]) -> Vec<Target> {
             bytes: share.bytes,
             service_mean: share.service_sum.checked_div(share.answers),
             service_max: (share.answers > 0).then_some(share.service_max),
+            response: Distribution::of(&Censored::new(times, super::record::times())),
         }
     };
     let is_used = |share: &Share| share.answers + share.failed > 0;

@@ -142,7 +142,7 @@ impl Synthetic {
         let (mut last, mut answers) = (end, 0_u64);
         for (at, connection, intended, sent, is_done) in events {
             if !is_done {
-                recorder.on_send(at, 5_000, 64);
+                recorder.on_send(at, 5_000, 64, 1);
             } else if at == u64::MAX {
                 recorder.on_unfinished(intended, Some(sent), last);
             } else {
@@ -150,9 +150,17 @@ impl Synthetic {
                 answers += 1;
                 let is_failure = self.fails_every.is_some_and(|every| answers % every == 0);
                 let status = if is_failure { 503 } else { 200 };
-                let (done, first_byte, bytes, target) = (at, at - 1_000, 180, 0);
-                let answer =
-                    Answer { intended, sent, first_byte, done, bytes, status, target, connection };
+                let answer = Answer {
+                    intended,
+                    sent,
+                    first_byte: at - 1_000,
+                    done: at,
+                    bytes: 180,
+                    status,
+                    target: 0,
+                    connection,
+                    count: 1,
+                };
                 if is_failure {
                     recorder.on_unexpected(&answer, Fault::Status);
                 } else {

@@ -77,6 +77,13 @@ pub struct Reason {
     pub text: String,
 }
 
+impl Reason {
+    /// Requests or connections failed, but not all of them.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.rule, "failures" | "connect_failures")
+    }
+}
+
 /// The judgement.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub struct Verdict {

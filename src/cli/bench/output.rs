@@ -31,7 +31,8 @@ pub(super) struct OutputFlags {
     /// Write an interval log of the response times, for the tools of `HdrHistogram`
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     hdr: Option<PathBuf>,
-    /// Exit with 99 unless this holds: p99<5ms, service.p50<800us, rate>10k, failed=0, …
+    /// Exit with 99 unless this holds: p99<5ms, service.p50<800us, rate>10k, failed<0.1% (which
+    /// decides about failures instead of exit status 3), …
     #[arg(long = "assert", value_name = "PROMISE", help_heading = "Checks")]
     assertions: Vec<Assertion>,
     /// Exit with 99 if a figure is worse than in this result of `--json`, beyond chance…
@@ -77,6 +78,11 @@ impl OutputFlags {
 }
 
 impl Output {
+    /// How many requests may fail is a condition of its own.
+    pub(super) fn allows_failures(&self) -> bool {
+        self.flags.assertions.iter().any(Assertion::is_about_failures)
+    }
+
     /// Prints and writes a result, and says whether it meets the conditions.
     pub(super) fn deliver(&self, summary: &Summary) -> Result<(), Failure> {
         let flags = &self.flags;
