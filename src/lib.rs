@@ -42,7 +42,7 @@ mod process;
 pub mod proto;
 mod worker;
 
-pub use app::Handler;
+pub use app::{Handler, Ticket};
 pub use guard::RequestId;
 pub use http::{
     Body, BodyError, BodyStream, Event, Frame, IntoResponse, Method, Multipart, Origin, Part,
@@ -57,7 +57,7 @@ pub use process::{
     State, Status as PoolStatus, WorkerStatus,
 };
 pub use uring_ring::{Features, Mask, Unavailable};
-pub use worker::rt;
+pub use worker::{Server, rt};
 
 /// What the machine offers.
 pub mod system {

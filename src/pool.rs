@@ -31,7 +31,7 @@ use crate::process::privileges::{self, PrivilegeError};
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
 use crate::process::sys;
-use crate::worker::{self, rt};
+use crate::worker::{self, Server, rt};
 
 /// A pool of worker processes that is about to be started.
 ///
@@ -166,6 +166,34 @@ impl Pool {
         F: Fn(&Worker) -> H,
         H: Handler,
     {
+        self.run(|place, about| {
+            let Place { seat, worker, rates } = place;
+            worker::run(seat, worker, rates, || service(factory(about)))
+        })
+    }
+
+    /// As [`serve`](Pool::serve), with workers whose loops are the application's own: it asks the
+    /// [`Server`] for requests, and answers them when it likes.
+    ///
+    /// `application` runs in each worker, after the fork, and until [`Server::turn`] says that it is
+    /// over. One that ends before, or fails, is started anew in another process, like a worker that
+    /// has died.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the pool from starting, in words for whoever started it.
+    pub fn drive<A>(self, application: A) -> Result<()>
+    where
+        A: Fn(&Worker, &mut Server) -> std::result::Result<(), Box<dyn error::Error>>,
+    {
+        self.run(|place, about| {
+            let Place { seat, worker, rates } = place;
+            worker::drive(seat, worker, rates, |server| application(about, server))
+        })
+    }
+
+    /// Starts everything; `work` is what each worker does, which ends with its exit status.
+    fn run(self, work: impl Fn(Place<'_>, &Worker) -> i32) -> Result<()> {
         let config = self.config.validate()?;
         let worker = self.worker.validate()?;
         try_log(&worker)?;
@@ -202,7 +230,7 @@ impl Pool {
         };
         let mut program = Program {
             hooks: self.hooks,
-            factory,
+            work,
             scoreboard,
             rates,
             features,
@@ -234,7 +262,7 @@ fn scoreboard(memory: Option<OwnedFd>) -> io::Result<(Scoreboard, OwnedFd)> {
 /// The program around the pool, as the master calls it.
 struct Program<F> {
     hooks: Hooks,
-    factory: F,
+    work: F,
     scoreboard: Scoreboard,
     rates: RateTable,
     features: Features,
@@ -245,17 +273,20 @@ struct Program<F> {
     next: Option<WorkerSettings>,
 }
 
+/// Where a worker works, and how.
+struct Place<'a> {
+    seat: Seat,
+    worker: &'a Checked<WorkerConfig>,
+    rates: RateTable,
+}
+
 /// What a worker is like.
 struct WorkerSettings {
     worker: Checked<WorkerConfig>,
     app: Option<Rc<dyn Any>>,
 }
 
-impl<F, H> Surroundings for Program<F>
-where
-    F: Fn(&Worker) -> H,
-    H: Handler,
-{
+impl<F: Fn(Place<'_>, &Worker) -> i32> Surroundings for Program<F> {
     fn work(&self, seat: Seat, is_next: bool) -> i32 {
         let settings = self.next.as_ref().filter(|_| is_next).unwrap_or(&self.current);
         // As long as the process lives: a worker may keep what it finds there.
@@ -268,7 +299,7 @@ where
             limit: seat.limit,
             app,
         };
-        worker::run(seat, &settings.worker, self.rates, || service((self.factory)(&about)))
+        (self.work)(Place { seat, worker: &settings.worker, rates: self.rates }, &about)
     }
 
     fn on_ready(&mut self, ready: &master::Ready<'_>) {

@@ -8,6 +8,7 @@ mod passing;
 mod recycle;
 pub mod rt;
 mod run;
+mod server;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,7 +46,8 @@ use rt::{ConnWakers, Runtime, WakeQueue, Woken};
 use table::{ConnId, Table};
 use timers::Timers;
 
-pub(crate) use run::run;
+pub(crate) use run::{drive, run};
+pub use server::Server;
 
 /// Idle connections are closed one after the other, so that their clients don't come back in one
 /// instant: 10,000 of them over a second.
@@ -257,8 +259,19 @@ impl Worker {
         worker
     }
 
-    /// One turn: what is complete, what is due, what was woken; then one enter, which waits.
+    /// One turn: the work that there is, then one enter, which waits.
     fn turn(&mut self, clock: impl Fn() -> Instant) -> io::Result<Turn> {
+        let turn = self.work(clock)?;
+        if turn == Turn::Continue {
+            self.rest(self.around.now, None)?;
+        }
+        Ok(turn)
+    }
+
+    /// What is complete, what is due, what was woken. Leaves what follows from that to the next
+    /// enter.
+    #[inline]
+    fn work(&mut self, clock: impl Fn() -> Instant) -> io::Result<Turn> {
         let now = clock();
         self.runtime.enter(now);
         self.around.now = now;
@@ -300,9 +313,14 @@ impl Worker {
             self.say_last_words();
             return Ok(Turn::Stopped);
         }
-        let wait = if self.queue.is_empty() { self.wait(now) } else { Some(Duration::ZERO) };
-        self.ring.turn(wait)?;
         Ok(Turn::Continue)
+    }
+
+    /// One enter, which waits until there is work, for at most so long.
+    #[inline]
+    fn rest(&mut self, now: Instant, at_most: Option<Duration>) -> io::Result<()> {
+        let wait = if self.queue.is_empty() { self.wait(now) } else { Some(Duration::ZERO) };
+        self.ring.turn(wait.into_iter().chain(at_most).min())
     }
 
     fn on_completion(&mut self, Completion { tag, outcome, more }: Completion<Tag>) {

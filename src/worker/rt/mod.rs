@@ -17,7 +17,7 @@ mod sleep;
 mod spawn;
 mod wake;
 
-pub use sleep::{Elapsed, Sleep, sleep, timeout};
+pub use sleep::{Elapsed, Sleep, now_or_never, sleep, timeout};
 pub use spawn::{JoinHandle, spawn};
 
 pub(crate) use message::{on_message, send_message};
