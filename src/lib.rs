@@ -57,7 +57,8 @@ pub use process::{
     State, Status as PoolStatus, WorkerStatus,
 };
 pub use uring_ring::{Features, Mask, Unavailable};
-pub use worker::{Server, rt};
+pub use worker::rt::Stream;
+pub use worker::{ConnMeta, Server, rt};
 
 /// What the machine offers.
 pub mod system {

@@ -31,7 +31,8 @@ use crate::process::privileges::{self, PrivilegeError};
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
 use crate::process::sys;
-use crate::worker::{self, Server, rt};
+use crate::worker::rt::{self, Stream};
+use crate::worker::{self, ConnMeta, Server};
 
 /// A pool of worker processes that is about to be started.
 ///
@@ -192,6 +193,48 @@ impl Pool {
         })
     }
 
+    /// As [`serve`](Pool::serve), for protocols of one's own: each connection goes to the handler as
+    /// it is, with what is known of it, and is closed when the handler drops its stream.
+    ///
+    /// ```no_run
+    /// use uring_pool::{ConnMeta, Pool, Stream};
+    ///
+    /// # fn main() -> uring_pool::Result<()> {
+    /// Pool::bind("127.0.0.1:7000")?.serve_connections(|_worker| {
+    ///     async |mut stream: Stream, _: ConnMeta| {
+    ///         let mut line = Vec::new();
+    ///         while stream.read_until(b'\n', &mut line, 4096).await? > 0 {
+    ///             stream.write_all(&line).await?;
+    ///             line.clear();
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// A connection counts as open until its handler returns. An error ends it, and so does a panic,
+    /// which costs that connection alone. `limits.connections_max`, `connections_per_client`,
+    /// `accepts_per_turn` and `timeouts.connection` hold; what limits requests doesn't. A worker that
+    /// drains waits for its handlers, up to `stop_timeout`: those that wait for their peers should do
+    /// so by [`rt::until_draining`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the pool from starting, in words for whoever started it; also settings that
+    /// only make sense for HTTP: the PROXY protocol, the access log, a rate limit.
+    pub fn serve_connections<H, F>(self, factory: F) -> Result<()>
+    where
+        F: Fn(&Worker) -> H,
+        H: AsyncFn(Stream, ConnMeta) -> io::Result<()> + 'static,
+    {
+        check_for_connections(&self.worker)?;
+        self.run(|place, about| {
+            let Place { seat, worker, rates } = place;
+            worker::connect(seat, worker, rates, || worker::server(factory(about)))
+        })
+    }
+
     /// Starts everything; `work` is what each worker does, which ends with its exit status.
     fn run(self, work: impl Fn(Place<'_>, &Worker) -> i32) -> Result<()> {
         let config = self.config.validate()?;
@@ -240,6 +283,23 @@ impl Pool {
         };
         master::run(start, &mut program)?;
         Ok(())
+    }
+}
+
+/// Refuses what bare connections can't keep.
+fn check_for_connections(worker: &WorkerConfig) -> std::result::Result<(), ConfigError> {
+    let is_set = [
+        ("proxies.protocol", worker.proxies.protocol),
+        ("access_log.path", worker.access_log.path.is_some()),
+        ("rate_limit.enabled", worker.rate_limit.enabled),
+    ];
+    match is_set.into_iter().find(|(_, is_set)| *is_set) {
+        Some((key, _)) => Err(ConfigError::OutOfRange {
+            key,
+            value: "set".to_owned(),
+            range: "unset, as connections are served bare and not as HTTP".to_owned(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -2,13 +2,14 @@
 //! client has open already. Decides; opens and closes nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::config::Proxies;
 use crate::conn::{Record, Settings};
-use crate::http::{Client, peer_of};
+use crate::http::{Client, household, peer_of};
 use crate::process::parcel::Origin;
 
 /// While there is no room and nobody idles, nobody looks again for so long: looking costs a glance
@@ -140,6 +141,19 @@ impl Gate {
             let client = Client::new(peer_of(socket.as_raw_fd()), &self.config.proxies);
             Record::new(client, self.config.connection_timeout.map(|timeout| now + timeout))
         })
+    }
+
+    /// How old a connection may become.
+    pub(super) fn connection_timeout(&self) -> Option<Duration> {
+        self.config.connection_timeout
+    }
+
+    /// The client that a connection of this peer counts for, where that is limited; none for those
+    /// who speak for others.
+    pub(super) fn client_to_count(&self, peer: Option<SocketAddr>) -> Option<u64> {
+        let client = Client::new(peer, &self.config.proxies);
+        let counts = self.counts_clients() && !client.is_trusted();
+        if counts { household(client.source()) } else { None }
     }
 
     /// Whether connections are counted by client.

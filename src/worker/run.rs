@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use uring_ring::{Ring, Setup};
 
 use super::access_log::AccessLog;
+use super::connections::{NoRequests, Serve};
 use super::gate::{self, GateConfig};
 use super::recycle::Recycle;
 use super::rt::{Runtime, WakeQueue};
@@ -51,6 +52,17 @@ pub(crate) fn run(
     rates: RateTable,
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> i32 {
+    work(seat, config, rates, |_| Ok(()), service, |worker, ()| turn(worker))
+}
+
+/// Gives connections to a handler until it is told to stop; returns the exit status of the process.
+pub(crate) fn connect(
+    seat: Seat,
+    config: &Checked<WorkerConfig>,
+    rates: RateTable,
+    server: impl FnOnce() -> Box<dyn Serve>,
+) -> i32 {
+    let service = || -> Box<dyn Service> { Box::new(NoRequests) };
     work(
         seat,
         config,
@@ -58,12 +70,19 @@ pub(crate) fn run(
         |_| Ok(()),
         service,
         |mut worker, ()| {
-            while worker.turn(Instant::now).map_err(|error| format!("its ring broke: {error}"))?
-                == Turn::Continue
-            {}
-            Ok(())
+            worker.serve_bare(server());
+            turn(worker)
         },
     )
+}
+
+fn turn(mut worker: Worker) -> Result<(), Box<dyn Error>> {
+    loop {
+        let turn = worker.turn(Instant::now).map_err(|error| format!("its ring broke: {error}"))?;
+        if turn == Turn::Stopped {
+            return Ok(());
+        }
+    }
 }
 
 /// Lets an application serve until it is told to stop; returns the exit status of the process.
