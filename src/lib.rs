@@ -19,6 +19,8 @@
 //! - [`Handler`] answers a [`Request`] with a [`Response`]; [`app`] has some that are ready.
 //! - [`balance`] picks the worker for a connection, where the master accepts.
 //! - [`system`] says what this machine offers to a pool.
+//! - [`Server`] and [`Ticket`] are for applications that own the loop ([`Pool::drive`]), [`Stream`] for
+//!   bare connections ([`Pool::serve_connections`]).
 //! - [`rt`] is for handlers that wait: sleep, time-outs, tasks.
 //!
 //! ARCHITECTURE.md in the repository tells how the parts fit.
