@@ -114,15 +114,7 @@ impl Tally {
 }
 
 impl Connections {
-    /// The task of a new connection, which counts for this client.
-    pub(super) fn begin(&self, newcomer: Newcomer, client: Option<u64>, now: Instant) -> Serving {
-        let Newcomer { socket, passed_as, .. } = newcomer;
-        let meta = ConnMeta {
-            peer: peer_of(socket.as_raw_fd()),
-            local: local_of(socket.as_raw_fd()),
-            worker_id: self.worker_id,
-            accepted_at: now,
-        };
+    pub(super) fn stream(&self, Newcomer { socket, passed_as, .. }: Newcomer) -> Stream {
         let origin = Origin {
             errands: Rc::clone(&self.errands),
             buffers: self.buffers,
@@ -130,10 +122,22 @@ impl Connections {
             page: self.page,
             passed_as,
         };
+        Stream::new(socket, origin)
+    }
+
+    /// The task of a new connection, which counts for this client.
+    pub(super) fn begin(&self, newcomer: Newcomer, client: Option<u64>, now: Instant) -> Serving {
+        let fd = newcomer.socket.as_raw_fd();
+        let meta = ConnMeta {
+            peer: peer_of(fd),
+            local: local_of(fd),
+            worker_id: self.worker_id,
+            accepted_at: now,
+        };
         let (page, tally, timeout) = (self.page, Rc::clone(&self.tally), self.timeout);
         tally.open.set(tally.open.get() + 1);
         let open = Open { page, tally, client };
-        let serving = self.server.serve(Stream::new(socket, origin), meta);
+        let serving = self.server.serve(self.stream(newcomer), meta);
         Box::pin(async move {
             let _open = open;
             match timeout {

@@ -532,11 +532,13 @@ impl Worker {
     fn on_bare_connection(&mut self, newcomer: Newcomer) {
         let Some(bare) = &self.bare else { return };
         let client = self.gate.client_to_count(peer_of(newcomer.socket.as_raw_fd()));
-        if client.is_some_and(|client| !self.gate.count(client)) {
+        if let Some(client) = client
+            && !self.gate.count(client)
+        {
+            self.gate.discount(client);
             self.around.figures.on_fault(Fault::TooManyConnections);
-            self.gate.discount(client.expect("it was counted"));
             self.around.traffic.closed += 1;
-            return self.errands.close(newcomer.socket);
+            return drop(bare.stream(newcomer));
         }
         let task = bare.begin(newcomer, client, self.around.now);
         self.runtime.start(task);
@@ -548,10 +550,15 @@ impl Worker {
         let (received, sent) = bare.tally.take_bytes();
         self.around.traffic.bytes_received += received;
         self.around.traffic.bytes_sent += sent;
+        let closed = self.around.traffic.closed;
         while let Some(client) = bare.tally.poll_ended() {
             client.into_iter().for_each(|client| self.gate.discount(client));
             self.gate.on_removed();
             self.around.traffic.closed += 1;
+        }
+        if self.around.traffic.closed > closed {
+            let connections = self.connections();
+            self.acceptor.arm(&mut self.ring, connections);
         }
     }
 
