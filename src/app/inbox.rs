@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::mem;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -115,7 +114,7 @@ impl Slot {
         if let Some(answer) = self.answer.take() {
             return Poll::Ready(answer);
         }
-        let replaced = mem::replace(&mut *self.waiting.borrow_mut(), Some(context.waker().clone()));
+        let replaced = self.waiting.replace(Some(context.waker().clone()));
         drop(replaced); // outside of the borrow: a waker may be anybody's code
         Poll::Pending
     }

@@ -102,9 +102,9 @@ impl Tally {
         self.open.get()
     }
 
-    /// One that has ended since.
-    pub(super) fn poll_ended(&self) -> Option<Option<u64>> {
-        self.ended.borrow_mut().pop()
+    /// The clients of those that have ended since the last call, where they counted for any.
+    pub(super) fn take_ended(&self) -> Vec<Option<u64>> {
+        self.ended.take()
     }
 
     /// Bytes received and sent since the last call.

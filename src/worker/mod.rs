@@ -551,7 +551,7 @@ impl Worker {
         self.around.traffic.bytes_received += received;
         self.around.traffic.bytes_sent += sent;
         let closed = self.around.traffic.closed;
-        while let Some(client) = bare.tally.poll_ended() {
+        for client in bare.tally.take_ended() {
             client.into_iter().for_each(|client| self.gate.discount(client));
             self.gate.on_removed();
             self.around.traffic.closed += 1;
