@@ -76,15 +76,14 @@ impl Session {
         loop {
             line.clear();
             let read = stream.read_until(b'\n', &mut line, LINE_BYTES_MAX);
-            let count = match rt::until_draining(read).await {
-                Some(count) => count?,
+            let count = if let Some(count) = rt::until_draining(read).await {
+                count?
+            } else {
                 // What was sent before its client could know is answered.
-                None => {
-                    let read = stream.read_until(b'\n', &mut line, LINE_BYTES_MAX);
-                    match rt::timeout(DRAIN_GRACE, read).await {
-                        Ok(count) => count?,
-                        Err(_) => return stream.write_all(b"-ERR the server stops\r\n").await,
-                    }
+                let read = stream.read_until(b'\n', &mut line, LINE_BYTES_MAX);
+                match rt::timeout(DRAIN_GRACE, read).await {
+                    Ok(count) => count?,
+                    Err(_) => return stream.write_all(b"-ERR the server stops\r\n").await,
                 }
             };
             if count == 0 {
