@@ -5,14 +5,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use slab::Slab;
-use uring_ring::{Errno, Op, Outcome};
+use uring_ring::{Errno, GroupId, Op, OpId, Outcome, SendBuffer};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Errands>>> = const { RefCell::new(None) };
@@ -37,7 +37,10 @@ pub(crate) struct CacheCounts {
 
 enum Slot {
     /// Nobody has asked for the outcome yet, or this one is to be woken.
-    Waiting(Option<Waker>),
+    Waiting {
+        waker: Option<Waker>,
+        pushed: Option<OpId>,
+    },
     Done(Outcome),
     /// Nobody will ask: what the outcome owns is dropped when it comes.
     Abandoned,
@@ -72,11 +75,18 @@ impl Errands {
         self.asked.borrow_mut().pop_front()
     }
 
+    /// One was pushed, as this.
+    pub(crate) fn on_pushed(&self, number: usize, id: OpId) {
+        if let Some(Slot::Waiting { pushed, .. }) = self.slots.borrow_mut().get_mut(number) {
+            *pushed = Some(id);
+        }
+    }
+
     /// The outcome of one.
     pub(crate) fn handle_outcome(&self, number: usize, outcome: Outcome) {
         let mut slots = self.slots.borrow_mut();
         let unheard = match std::mem::replace(&mut slots[number], Slot::Done(outcome)) {
-            Slot::Waiting(waker) => {
+            Slot::Waiting { waker, .. } => {
                 drop(slots); // a waker may do as it likes
                 if let Some(waker) = waker {
                     waker.wake();
@@ -95,9 +105,25 @@ impl Errands {
     }
 
     fn ask(self: Rc<Self>, op: Op) -> Errand {
-        let number = self.slots.borrow_mut().insert(Slot::Waiting(None));
+        let slot = Slot::Waiting { waker: None, pushed: None };
+        let number = self.slots.borrow_mut().insert(slot);
         self.asked.borrow_mut().push_back((number, op));
         Errand { errands: self, number }
+    }
+
+    /// Receives once, as [`Op::Recv`].
+    pub(crate) fn receive(self: &Rc<Self>, fd: RawFd, group: GroupId) -> Errand {
+        Rc::clone(self).ask(Op::Recv { fd, group, multishot: false })
+    }
+
+    /// Sends all of it, as [`Op::Send`].
+    pub(crate) fn send(self: &Rc<Self>, fd: RawFd, buffer: SendBuffer) -> Errand {
+        Rc::clone(self).ask(Op::Send { fd, buffer })
+    }
+
+    /// Closes a socket, whatever is in flight on it.
+    pub(crate) fn close(self: &Rc<Self>, fd: OwnedFd) {
+        drop(Rc::clone(self).ask(Op::Close { fd, cancel: true }));
     }
 }
 
@@ -164,9 +190,28 @@ pub(crate) fn read_at(
 }
 
 /// An operation under way. Dropping it lets it run on, and drops what it brings.
-struct Errand {
+pub(crate) struct Errand {
     errands: Rc<Errands>,
     number: usize,
+}
+
+impl Errand {
+    /// Has a receive end soon; its outcome comes all the same.
+    pub(crate) fn cancel(&self) {
+        let slots = self.errands.slots.borrow();
+        let target = match slots[self.number] {
+            Slot::Waiting { pushed: Some(target), .. } => target,
+            Slot::Waiting { pushed: None, .. } => {
+                drop(slots);
+                self.errands.asked.borrow_mut().retain(|(number, _)| *number != self.number);
+                let outcome = Outcome::Received(Err(Errno::CANCELED));
+                return self.errands.handle_outcome(self.number, outcome);
+            }
+            Slot::Done(_) | Slot::Abandoned => return,
+        };
+        drop(slots);
+        drop(Rc::clone(&self.errands).ask(Op::Cancel { target }));
+    }
 }
 
 impl Future for Errand {
@@ -176,8 +221,9 @@ impl Future for Errand {
         let mut slots = self.errands.slots.borrow_mut();
         match std::mem::replace(&mut slots[self.number], Slot::Abandoned) {
             Slot::Done(outcome) => Poll::Ready(outcome), // `drop` removes the slot
-            Slot::Waiting(_) => {
-                slots[self.number] = Slot::Waiting(Some(context.waker().clone()));
+            Slot::Waiting { pushed, .. } => {
+                let waker = Some(context.waker().clone());
+                slots[self.number] = Slot::Waiting { waker, pushed };
                 Poll::Pending
             }
             Slot::Abandoned => unreachable!("polled after it was ready"),
@@ -189,7 +235,7 @@ impl Drop for Errand {
     fn drop(&mut self) {
         let mut slots = self.errands.slots.borrow_mut();
         let unheard = match &mut slots[self.number] {
-            waiting @ Slot::Waiting(_) => {
+            waiting @ Slot::Waiting { .. } => {
                 *waiting = Slot::Abandoned;
                 None
             }

@@ -19,6 +19,8 @@
 //! - [`Handler`] answers a [`Request`] with a [`Response`]; [`app`] has some that are ready.
 //! - [`balance`] picks the worker for a connection, where the master accepts.
 //! - [`system`] says what this machine offers to a pool.
+//! - [`Server`] and [`Ticket`] are for applications that own the loop ([`Pool::drive`]), [`Stream`] for
+//!   bare connections ([`Pool::serve_connections`]).
 //! - [`rt`] is for handlers that wait: sleep, time-outs, tasks.
 //!
 //! ARCHITECTURE.md in the repository tells how the parts fit.
@@ -42,7 +44,7 @@ mod process;
 pub mod proto;
 mod worker;
 
-pub use app::Handler;
+pub use app::{Handler, Ticket};
 pub use guard::RequestId;
 pub use http::{
     Body, BodyError, BodyStream, Event, Frame, IntoResponse, Method, Multipart, Origin, Part,
@@ -57,7 +59,8 @@ pub use process::{
     State, Status as PoolStatus, WorkerStatus,
 };
 pub use uring_ring::{Features, Mask, Unavailable};
-pub use worker::rt;
+pub use worker::rt::Stream;
+pub use worker::{ConnMeta, Server, rt};
 
 /// What the machine offers.
 pub mod system {

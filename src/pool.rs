@@ -32,7 +32,8 @@ use crate::process::pid_file::{PidFile, PidFileError};
 use crate::process::privileges::{self, PrivilegeError};
 use crate::process::scoreboard::{PAGES, SHARED_WORDS, Scoreboard};
 use crate::process::seat::Seat;
-use crate::worker::{self, Shared, rt};
+use crate::worker::rt::{self, Stream};
+use crate::worker::{self, ConnMeta, Server, Shared};
 
 /// A pool of worker processes that is about to be started.
 ///
@@ -167,6 +168,76 @@ impl Pool {
         F: Fn(&Worker) -> H,
         H: Handler,
     {
+        self.run(|place, about| {
+            let Place { seat, worker, shared } = place;
+            worker::run(seat, worker, shared, || service(factory(about)))
+        })
+    }
+
+    /// As [`serve`](Pool::serve), with workers whose loops are the application's own: it asks the
+    /// [`Server`] for requests, and answers them when it likes.
+    ///
+    /// `application` runs in each worker, after the fork, and until [`Server::turn`] says that it is
+    /// over. One that ends before, or fails, is started anew in another process, like a worker that
+    /// has died.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the pool from starting, in words for whoever started it.
+    pub fn drive<A>(self, application: A) -> Result<()>
+    where
+        A: Fn(&Worker, &mut Server) -> std::result::Result<(), Box<dyn error::Error>>,
+    {
+        self.run(|place, about| {
+            let Place { seat, worker, shared } = place;
+            worker::drive(seat, worker, shared, |server| application(about, server))
+        })
+    }
+
+    /// As [`serve`](Pool::serve), for protocols of one's own: each connection goes to the handler as
+    /// it is, with what is known of it, and is closed when the handler drops its stream.
+    ///
+    /// ```no_run
+    /// use uring_pool::{ConnMeta, Pool, Stream};
+    ///
+    /// # fn main() -> uring_pool::Result<()> {
+    /// Pool::bind("127.0.0.1:7000")?.serve_connections(|_worker| {
+    ///     async |mut stream: Stream, _: ConnMeta| {
+    ///         let mut line = Vec::new();
+    ///         while stream.read_until(b'\n', &mut line, 4096).await? > 0 {
+    ///             stream.write_all(&line).await?;
+    ///             line.clear();
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// A connection counts as open until its handler returns. An error ends it, and so does a panic,
+    /// which costs that connection alone. `limits.connections_max`, `connections_per_client`,
+    /// `accepts_per_turn` and `timeouts.connection` hold; what limits requests doesn't. A worker that
+    /// drains waits for its handlers, up to `stop_timeout`: those that wait for their peers should do
+    /// so by [`rt::until_draining`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the pool from starting, in words for whoever started it; also settings that
+    /// only make sense for HTTP: the PROXY protocol, the access log, a rate limit.
+    pub fn serve_connections<H, F>(self, factory: F) -> Result<()>
+    where
+        F: Fn(&Worker) -> H,
+        H: AsyncFn(Stream, ConnMeta) -> io::Result<()> + 'static,
+    {
+        check_for_connections(&self.worker)?;
+        self.run(|place, about| {
+            let Place { seat, worker, shared } = place;
+            worker::connect(seat, worker, shared, || worker::server(factory(about)))
+        })
+    }
+
+    /// Starts everything; `work` is what each worker does, which ends with its exit status.
+    fn run(self, work: impl Fn(Place<'_>, &Worker) -> i32) -> Result<()> {
         let config = self.config.validate()?;
         let worker = self.worker.validate()?;
         try_log(&worker)?;
@@ -202,7 +273,7 @@ impl Pool {
         };
         let mut program = Program {
             hooks: self.hooks,
-            factory,
+            work,
             shared,
             features,
             config,
@@ -211,6 +282,23 @@ impl Pool {
         };
         master::run(start, &mut program)?;
         Ok(())
+    }
+}
+
+/// Refuses what bare connections can't keep.
+fn check_for_connections(worker: &WorkerConfig) -> std::result::Result<(), ConfigError> {
+    let is_set = [
+        ("proxies.protocol", worker.proxies.protocol),
+        ("access_log.path", worker.access_log.path.is_some()),
+        ("rate_limit.enabled", worker.rate_limit.enabled),
+    ];
+    match is_set.into_iter().find(|(_, is_set)| *is_set) {
+        Some((key, _)) => Err(ConfigError::OutOfRange {
+            key,
+            value: "set".to_owned(),
+            range: "unset, as connections are served bare and not as HTTP".to_owned(),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -244,7 +332,7 @@ fn shared(scoreboard: Scoreboard) -> Shared {
 /// The program around the pool, as the master calls it.
 struct Program<F> {
     hooks: Hooks,
-    factory: F,
+    work: F,
     shared: Shared,
     features: Features,
     /// As given; what is in use, the master knows.
@@ -254,17 +342,20 @@ struct Program<F> {
     next: Option<WorkerSettings>,
 }
 
+/// Where a worker works, and how.
+struct Place<'a> {
+    seat: Seat,
+    worker: &'a Checked<WorkerConfig>,
+    shared: Shared,
+}
+
 /// What a worker is like.
 struct WorkerSettings {
     worker: Checked<WorkerConfig>,
     app: Option<Rc<dyn Any>>,
 }
 
-impl<F, H> Surroundings for Program<F>
-where
-    F: Fn(&Worker) -> H,
-    H: Handler,
-{
+impl<F: Fn(Place<'_>, &Worker) -> i32> Surroundings for Program<F> {
     fn work(&self, seat: Seat, is_next: bool) -> i32 {
         let settings = self.next.as_ref().filter(|_| is_next).unwrap_or(&self.current);
         // As long as the process lives: a worker may keep what it finds there.
@@ -277,7 +368,7 @@ where
             limit: seat.limit,
             app,
         };
-        worker::run(seat, &settings.worker, self.shared, || service((self.factory)(&about)))
+        (self.work)(Place { seat, worker: &settings.worker, shared: self.shared }, &about)
     }
 
     fn on_ready(&mut self, ready: &master::Ready<'_>) {

@@ -136,6 +136,10 @@ impl Kernel {
 
     /// Queues the entry for `op`, which lies in the slot `id` until its last completion.
     /// `unheard` is a stale id, for a part whose completion nobody needs.
+    pub(crate) fn notify(&self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.uring.submitter().register_eventfd(eventfd.as_raw_fd())
+    }
+
     pub(crate) fn push(&mut self, id: OpId, op: &mut Op, unheard: OpId) -> Option<Box<Scratch>> {
         let mut scratch = None;
         let entry = match op {
@@ -274,6 +278,11 @@ impl Kernel {
         if !(self.overflow.is_empty() && self.try_queue(&entry)) {
             self.overflow.push_back(entry);
         }
+    }
+
+    /// Whether there are entries that the kernel hasn't taken.
+    pub(crate) fn has_queued(&mut self) -> bool {
+        !self.overflow.is_empty() || !self.uring.submission().is_empty()
     }
 
     fn try_queue(&mut self, entry: &squeue::Entry) -> bool {

@@ -138,6 +138,25 @@ impl<T: Copy> Ring<T> {
         Ok(group)
     }
 
+    /// Makes an eventfd(2) readable whenever a turn would find something new, for those who wait
+    /// elsewhere than in [`turn`](Ring::turn). Before [`enable`](Ring::enable) when the ring is
+    /// restricted.
+    ///
+    /// Whoever is about to wait reads the eventfd, and turns once more without waiting: that finds
+    /// what came before the reading. (The ring's own descriptor can't be waited for: the kernel
+    /// doesn't wake its watchers for work that it has deferred to a turn; seen on 6.18.)
+    ///
+    /// # Errors
+    ///
+    /// As `io_uring_register(2)` has them for `IORING_REGISTER_EVENTFD`.
+    pub fn notify(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        match &mut self.backend {
+            Backend::Kernel(kernel) => kernel.notify(eventfd),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => Ok(()), // nobody waits for it
+        }
+    }
+
     /// Starts an operation with the next turn (or before, when the queue is full). Never waits
     /// for completions, and never reads them.
     pub fn push(&mut self, op: Op, tag: T) -> OpId {
@@ -274,6 +293,20 @@ impl<T: Copy> Ring<T> {
             }
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.is_resident(),
+        }
+    }
+
+    /// Whether the last turn found completions that have not been read.
+    pub fn has_ready(&self) -> bool {
+        self.ready > 0
+    }
+
+    /// Whether something was pushed that the kernel hasn't seen: the next turn hands it over.
+    pub fn has_queued(&mut self) -> bool {
+        match &mut self.backend {
+            Backend::Kernel(kernel) => kernel.has_queued(),
+            #[cfg(feature = "sim")]
+            Backend::Sim(_) => false, // it sees everything at once
         }
     }
 

@@ -5,12 +5,15 @@ pub mod coding;
 pub mod compress;
 pub mod demo;
 pub mod files;
+mod inbox;
 mod service;
 
 use std::future::Future;
 
 use crate::http::{IntoResponse, Request, Response};
 
+pub(crate) use inbox::Inbox;
+pub use inbox::Ticket;
 pub(crate) use service::{Progress, Service, Task, guarded, service};
 
 /// Answers requests. Lives in one worker and never moves to another thread, so its state may be

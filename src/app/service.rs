@@ -10,12 +10,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Handler;
-use crate::http::Request;
+use crate::http::{Request, Response};
 
 /// How far a handler came in one poll.
 pub(crate) enum Progress {
     /// The request with its response.
     Answered(Request),
+    /// A response to a request that somebody else owns.
+    Responded(Box<Response>),
     /// It panicked, and its request is lost.
     Panicked,
     /// It will wake the context's waker.
@@ -42,7 +44,7 @@ impl Task {
     pub(crate) fn poll(mut self, context: &mut Context<'_>) -> Progress {
         let future = self.0.as_mut().expect("there until it is dropped");
         match guarded("a handler", || future.as_mut().resume(context)) {
-            Some(Poll::Ready(request)) => Progress::Answered(request),
+            Some(Poll::Ready(progress)) => progress,
             Some(Poll::Pending) => Progress::Waiting(self),
             None => Progress::Panicked,
         }
@@ -52,15 +54,35 @@ impl Task {
 /// The service of one handler.
 pub(crate) fn service(handler: impl Handler) -> Box<dyn Service> {
     let handler = Rc::new(handler);
-    let start = move |mut request: Request| {
+    in_place(move |mut request: Request| {
         let handler = Rc::clone(&handler);
         async move {
             let response = handler.handle(&request).await;
             request.set_response(response);
             request
         }
-    };
+    })
+}
+
+/// The service that starts such a future for each request.
+pub(super) fn in_place<S, F>(start: S) -> Box<dyn Service>
+where
+    S: Fn(Request) -> F + 'static,
+    F: Future<Output: Into<Progress>> + 'static,
+{
     Box::new(InPlace { start, place: RefCell::new(None) })
+}
+
+impl From<Request> for Progress {
+    fn from(request: Request) -> Progress {
+        Progress::Answered(request)
+    }
+}
+
+impl From<Box<Response>> for Progress {
+    fn from(response: Box<Response>) -> Progress {
+        Progress::Responded(response)
+    }
 }
 
 /// Starts futures of one type `F`, each in the same place for as long as they are ready at once.
@@ -72,22 +94,22 @@ struct InPlace<S, F> {
 impl<S, F> Service for InPlace<S, F>
 where
     S: Fn(Request) -> F,
-    F: Future<Output = Request> + 'static,
+    F: Future<Output: Into<Progress>> + 'static,
 {
     fn call(&self, request: Request, context: &mut Context<'_>) -> Progress {
         let mut place = self.place.take().unwrap_or_else(|| Box::pin(None));
         let polled = guarded("a handler", || {
             place.set(Some((self.start)(request)));
-            let polled = place.as_mut().resume(context);
+            let polled = poll_started(place.as_mut(), context);
             if polled.is_ready() {
                 place.set(None); // which drops what the handler holds
             }
             polled
         });
         match polled {
-            Some(Poll::Ready(request)) => {
+            Some(Poll::Ready(output)) => {
                 self.place.replace(Some(place));
-                Progress::Answered(request)
+                output.into()
             }
             Some(Poll::Pending) => Progress::Waiting(Task(Some(place))),
             None => {
@@ -100,13 +122,20 @@ where
 
 /// A future in a place that may be empty.
 trait Resume {
-    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Request>;
+    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Progress>;
 }
 
-impl<F: Future<Output = Request>> Resume for Option<F> {
-    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Request> {
-        self.as_pin_mut().expect("a started future lies in its place").poll(context)
+impl<F: Future<Output: Into<Progress>>> Resume for Option<F> {
+    fn resume(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Progress> {
+        poll_started(self, context).map(Into::into)
     }
+}
+
+fn poll_started<F: Future>(
+    place: Pin<&mut Option<F>>,
+    context: &mut Context<'_>,
+) -> Poll<F::Output> {
+    place.as_pin_mut().expect("a started future lies in its place").poll(context)
 }
 
 /// Runs code of a handler's author: `None` when it panicked, which the log tells of `what`.

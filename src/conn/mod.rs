@@ -632,6 +632,7 @@ impl Connection {
                 env.pools.requests.give_back(request);
                 self.answer(response, exchange, env);
             }
+            Progress::Responded(response) => self.answer(*response, exchange, env),
             Progress::Panicked => {
                 env.figures.on_fault(Fault::Panicked);
                 self.answer(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, env);

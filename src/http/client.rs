@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use nix::sys::socket::{SockaddrStorage, getpeername};
+use nix::sys::socket::{SockaddrStorage, getpeername, getsockname};
 
 use crate::config::{ForwardedHeader, Proxies};
 use crate::proto::forwarded::{self, Resolved};
@@ -45,7 +45,15 @@ impl fmt::Display for Scheme {
 
 /// The address at the other end of a socket; `None` when it is a Unix socket, or has gone.
 pub(crate) fn peer_of(socket: RawFd) -> Option<SocketAddr> {
-    let address: SockaddrStorage = getpeername(socket).ok()?;
+    address(&getpeername(socket).ok()?)
+}
+
+/// Our own address of a connection; `None` when that is a Unix socket.
+pub(crate) fn local_of(socket: RawFd) -> Option<SocketAddr> {
+    address(&getsockname(socket).ok()?)
+}
+
+fn address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
 }

@@ -223,7 +223,20 @@ impl Inlet {
         bytes_max: Option<usize>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Bytes, BodyError>> {
-        let mut state = self.state.borrow_mut();
+        self.poll_whole(bytes_max, context).map_ok(|()| {
+            let mut state = self.state.borrow_mut();
+            state.is_touched = true;
+            Bytes::from(mem::take(&mut state.ready))
+        })
+    }
+
+    /// Waits until the whole body is there to be taken.
+    pub(crate) fn poll_whole(
+        &self,
+        bytes_max: Option<usize>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), BodyError>> {
+        let state = self.state.borrow();
         let bytes_max = bytes_max.unwrap_or(state.collected_bytes_max);
         if state.is_touched || state.is_abandoned {
             return Poll::Ready(Err(BodyError::Taken));
@@ -232,10 +245,7 @@ impl Inlet {
         match &state.progress {
             Progress::Failed(error) => Poll::Ready(Err(error.clone())),
             _ if there_will_be > bytes_max as u64 => Poll::Ready(Err(BodyError::TooLarge)),
-            Progress::Ended => {
-                state.is_touched = true;
-                Poll::Ready(Ok(Bytes::from(mem::take(&mut state.ready))))
-            }
+            Progress::Ended => Poll::Ready(Ok(())),
             Progress::Open => {
                 drop(state);
                 self.ask(Wish::All(bytes_max), context);

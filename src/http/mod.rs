@@ -17,7 +17,7 @@ mod upgrade;
 
 pub use body::{Body, Frame};
 pub use body_error::BodyError;
-pub(crate) use client::{Client, household, peer_of};
+pub(crate) use client::{Client, household, local_of, peer_of};
 pub use client::{Origin, Scheme};
 pub use events::Event;
 pub use inlet::BodyStream;

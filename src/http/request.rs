@@ -1,12 +1,13 @@
 //! A request: its parsed head, in one box that is used again and again, and the way to its body.
 //! Reads no sockets, but for the peer's address when a handler asks for it.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -53,8 +54,12 @@ struct Parts {
     /// The handler's answer, on its way to the connection: it travels here, since a request is one
     /// pointer and a response is eight.
     response: Option<Response>,
-    /// The connection. Open for as long as the request lives, since the connection owns both.
+    /// The connection. Open for as long as the request lives, since the connection owns both;
+    /// unless it is [`lent`](Parts::lent).
     socket: RawFd,
+    /// What the connection keeps for as long as it waits for the answer to a request that somebody
+    /// else owns.
+    lent: Option<Weak<dyn Any>>,
     /// Whose connection it is, where anything asks for that.
     client: Option<Rc<Client>>,
     id: MadeId,
@@ -116,7 +121,9 @@ impl Request {
     /// # }
     /// ```
     pub fn early_hints<'a>(&self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        if self.version() == Version::Http11
+        if self.parts.lent.is_some() {
+            log::error!("only handlers can send early hints: these are left out");
+        } else if self.version() == Version::Http11
             && let Err(error) = interim::push(fields)
         {
             log::error!("a handler's early hints are invalid: {error}");
@@ -317,10 +324,11 @@ impl Request {
     }
 
     /// The address at the other end of the connection, be it a proxy's; `None` when that is a Unix
-    /// socket, or has gone. Who is behind a trusted proxy, [`client_address`](Request::client_address)
+    /// socket, or has gone. (Nor does a request whose [`Ticket`](crate::Ticket) is used up know it.) Who is behind a trusted proxy, [`client_address`](Request::client_address)
     /// tells.
     pub fn peer(&self) -> Option<SocketAddr> {
-        peer_of(self.parts.socket)
+        let has_gone = self.parts.lent.as_ref().is_some_and(|lent| lent.strong_count() == 0);
+        if has_gone { None } else { peer_of(self.parts.socket) }
     }
 
     /// The client's address, also behind proxies that are trusted (`proxies.trusted`), which tell it
@@ -405,6 +413,18 @@ impl Request {
         (&self.parts.head_bytes[start..], target.end() - start)
     }
 
+    /// Waits until the whole body is there, and leaves it there.
+    pub(crate) async fn arrive(&self) -> Result<(), BodyError> {
+        let Some(inlet) = &self.parts.inlet else { return Ok(()) };
+        poll_fn(|context| inlet.poll_whole(None, context)).await
+    }
+
+    /// Somebody owns it whose connection may close; that keeps what this refers to until it is
+    /// answered.
+    pub(crate) fn set_lent(&mut self, lent: Weak<dyn Any>) {
+        self.parts.lent = Some(lent);
+    }
+
     /// Lays the answer in.
     pub(crate) fn set_response(&mut self, response: Response) {
         self.parts.response = Some(response);
@@ -468,6 +488,7 @@ impl RequestPool {
                 inlet: None,
                 response: None,
                 socket,
+                lent: None,
                 client: None,
                 id: MadeId::default(),
             }),

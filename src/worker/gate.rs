@@ -2,6 +2,7 @@
 //! client has open already. Decides; opens and closes nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::config::Proxies;
 use crate::conn::{Record, Settings};
 use crate::guard::ClientTable;
-use crate::http::{Client, peer_of};
+use crate::http::{Client, household, peer_of};
 use crate::process::parcel::Origin;
 use crate::process::scoreboard::Scoreboard;
 
@@ -184,6 +185,19 @@ impl Gate {
             let client = Client::new(peer_of(socket.as_raw_fd()), &self.config.proxies);
             Record::new(client, self.config.connection_timeout.map(|timeout| now + timeout))
         })
+    }
+
+    /// How old a connection may become.
+    pub(super) fn connection_timeout(&self) -> Option<Duration> {
+        self.config.connection_timeout
+    }
+
+    /// The client that a connection of this peer counts for, where that is limited; none for those
+    /// who speak for others.
+    pub(super) fn client_to_count(&self, peer: Option<SocketAddr>) -> Option<u64> {
+        let client = Client::new(peer, &self.config.proxies);
+        let counts = self.counts_clients() && !client.is_trusted();
+        if counts { household(client.source()) } else { None }
     }
 
     /// Whether connections are counted by client.

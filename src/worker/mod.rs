@@ -1,6 +1,7 @@
 //! The worker: one process, one ring, one loop. Acts on what connections decide; knows no HTTP.
 
 mod access_log;
+mod connections;
 mod entry;
 mod gate;
 mod lifecycle;
@@ -8,6 +9,7 @@ mod passing;
 mod recycle;
 pub mod rt;
 mod run;
+mod server;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Poo
 use crate::errands::{CacheCounts, Errands};
 use crate::figures::{Fault, Figures};
 use crate::guard::Guard;
+use crate::http::peer_of;
 use crate::process::accept::{Acceptor, Company};
 use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
@@ -36,6 +39,7 @@ use crate::process::parcel::Origin;
 use crate::process::scoreboard::{State, WorkerPage};
 use crate::process::steer::{Slot, Taker};
 use access_log::AccessLog;
+use connections::{Connections, Tally};
 use entry::{Entry, Receive};
 use gate::{Gate, GateConfig, IDLE_MIN, Newcomer, Step};
 use lifecycle::{Lifecycle, Order};
@@ -45,7 +49,10 @@ use rt::{ConnWakers, Runtime, WakeQueue, Woken};
 use table::{ConnId, Table};
 use timers::Timers;
 
-pub(crate) use run::{Shared, run};
+pub use connections::ConnMeta;
+pub(crate) use connections::server;
+pub(crate) use run::{Shared, connect, drive, run};
+pub use server::Server;
 
 /// Idle connections are closed one after the other, so that their clients don't come back in one
 /// instant: 10,000 of them over a second.
@@ -126,6 +133,8 @@ struct Worker {
     timers: Timers,
     acceptor: Acceptor<Tag>,
     gate: Gate,
+    /// Where connections are bare.
+    bare: Option<Connections>,
     access_log: Option<AccessLog>,
     /// Where a steered listener's load is shown, for each listener.
     takers: Vec<Option<Taker>>,
@@ -217,6 +226,7 @@ impl Worker {
             // One more than may be open: for whom one that idles has to go.
             acceptor: Acceptor::new(listeners, connections_max + 1, tag, Tag::Cancel),
             gate: Gate::new(gate),
+            bare: None,
             access_log,
             takers: slots.into_iter().map(|slot| Some(Taker::new(slot?, now))).collect(),
             passing: Passing::new(passing, bell),
@@ -257,8 +267,19 @@ impl Worker {
         worker
     }
 
-    /// One turn: what is complete, what is due, what was woken; then one enter, which waits.
+    /// One turn: the work that there is, then one enter, which waits.
     fn turn(&mut self, clock: impl Fn() -> Instant) -> io::Result<Turn> {
+        let turn = self.work(clock)?;
+        if turn == Turn::Continue {
+            self.rest(self.around.now, None)?;
+        }
+        Ok(turn)
+    }
+
+    /// What is complete, what is due, what was woken. Leaves what follows from that to the next
+    /// enter.
+    #[inline]
+    fn work(&mut self, clock: impl Fn() -> Instant) -> io::Result<Turn> {
         let now = clock();
         self.runtime.enter(now);
         self.around.now = now;
@@ -283,13 +304,15 @@ impl Worker {
         self.on_alarms();
         self.on_woken();
         self.on_newcomers();
+        self.on_bare_ends();
         let connections = self.connections();
         self.acceptor.handle_time(now, &mut self.ring, connections);
         self.flush_log();
         self.publish(clock());
         self.speak(now);
         while let Some((number, op)) = self.errands.poll() {
-            self.ring.push(op, Tag::Errand(number));
+            let id = self.ring.push(op, Tag::Errand(number));
+            self.errands.on_pushed(number, id);
         }
         self.passing.flush(now, &mut self.ring);
         if let Some(errno) = self.lifecycle.failure() {
@@ -303,9 +326,14 @@ impl Worker {
             self.say_last_words();
             return Ok(Turn::Stopped);
         }
-        let wait = if self.queue.is_empty() { self.wait(now) } else { Some(Duration::ZERO) };
-        self.ring.turn(wait)?;
         Ok(Turn::Continue)
+    }
+
+    /// One enter, which waits until there is work, for at most so long.
+    #[inline]
+    fn rest(&mut self, now: Instant, at_most: Option<Duration>) -> io::Result<()> {
+        let wait = if self.queue.is_empty() { self.wait(now) } else { Some(Duration::ZERO) };
+        self.ring.turn(wait.into_iter().chain(at_most).min())
     }
 
     fn on_completion(&mut self, Completion { tag, outcome, more }: Completion<Tag>) {
@@ -453,7 +481,8 @@ impl Worker {
     fn on_newcomers(&mut self) {
         let (is_leaving, now) = (self.around.draining != Draining::No, self.around.now);
         loop {
-            match self.gate.poll(self.table.len(), is_leaving, now) {
+            match self.gate.poll(self.open(), is_leaving, now) {
+                Step::Take(newcomer) if self.bare.is_some() => self.on_bare_connection(newcomer),
                 Step::Take(newcomer) => self.on_connection(newcomer),
                 Step::MakeRoom(count) => {
                     let count = self.make_room(count);
@@ -490,7 +519,59 @@ impl Worker {
 
     /// Connections that are open, served or not yet.
     fn connections(&self) -> usize {
-        self.table.len() + self.gate.waiting()
+        self.open() + self.gate.waiting()
+    }
+
+    /// Connections that are served.
+    fn open(&self) -> usize {
+        self.table.len() + self.bare.as_ref().map_or(0, |bare| bare.tally.open())
+    }
+
+    /// Serves connections by this from now on, and none by HTTP.
+    fn serve_bare(&mut self, server: Box<dyn connections::Serve>) {
+        self.bare = Some(Connections {
+            server,
+            worker_id: self.id,
+            buffers: self.buffers,
+            errands: Rc::clone(&self.errands),
+            page: self.page,
+            timeout: self.gate.connection_timeout(),
+            tally: Rc::new(Tally::default()),
+        });
+    }
+
+    /// A connection for a handler that knows what to do with it.
+    fn on_bare_connection(&mut self, newcomer: Newcomer) {
+        let Some(bare) = &self.bare else { return };
+        let client = self.gate.client_to_count(peer_of(newcomer.socket.as_raw_fd()));
+        if let Some(client) = client
+            && !self.gate.count(client)
+        {
+            self.gate.discount(client);
+            self.around.figures.on_fault(Fault::TooManyConnections);
+            self.around.traffic.closed += 1;
+            return drop(bare.stream(newcomer));
+        }
+        let task = bare.begin(newcomer, client, self.around.now);
+        self.runtime.start(task);
+    }
+
+    /// Counts what bare connections have done since.
+    fn on_bare_ends(&mut self) {
+        let Some(bare) = &self.bare else { return };
+        let (received, sent) = bare.tally.take_bytes();
+        self.around.traffic.bytes_received += received;
+        self.around.traffic.bytes_sent += sent;
+        let closed = self.around.traffic.closed;
+        for client in bare.tally.take_ended() {
+            client.into_iter().for_each(|client| self.gate.discount(client));
+            self.gate.on_removed();
+            self.around.traffic.closed += 1;
+        }
+        if self.around.traffic.closed > closed {
+            let connections = self.connections();
+            self.acceptor.arm(&mut self.ring, connections);
+        }
     }
 
     /// Another second has begun.
@@ -717,7 +798,9 @@ impl Worker {
 
     fn begin_drain(&mut self) {
         self.around.draining = self.lifecycle.draining();
-        self.acceptor.stop(&mut self.ring, self.table.len());
+        let connections = self.connections();
+        self.acceptor.stop(&mut self.ring, connections);
+        self.runtime.begin_drain();
         self.takers.clear(); // its slots are a successor's now
         self.owes_accept_stopped = true;
         let now = self.around.now;
@@ -740,7 +823,7 @@ impl Worker {
 
     /// How long there is nothing to do unless something happens.
     fn wait(&mut self, now: Instant) -> Option<Duration> {
-        let table = &self.table;
+        let (open, table) = (self.open(), &self.table);
         let alarm = self.timers.next(|at, id| {
             table.get(id).is_some_and(|entry| entry.alarm == Some(at) && !entry.is_closing())
         });
@@ -750,7 +833,7 @@ impl Worker {
             self.acceptor.poll_timeout(),
             self.lifecycle.poll_timeout(),
             self.recycle.poll_timeout(),
-            self.gate.poll_timeout(self.table.len(), now),
+            self.gate.poll_timeout(open, now),
             self.access_log.as_ref().and_then(AccessLog::poll_timeout),
             self.passing.poll_timeout(),
         ];
@@ -795,8 +878,9 @@ impl Worker {
             shown.lines_dropped.add(dropped);
         }
         self.connections += traffic.accepted;
+        let connections = self.connections();
         for taker in self.takers.iter().flatten() {
-            taker.show((self.table.len() + self.gate.waiting()) as u64);
+            taker.show(connections as u64);
         }
         if traffic.closed > 0 && self.page.asks.closings.read() != 0 {
             let open = self.connections();
@@ -805,7 +889,7 @@ impl Worker {
         }
         self.page.set_state(if self.lifecycle.draining() != Draining::No {
             State::Stopping
-        } else if self.gate.is_full(self.table.len()) {
+        } else if self.gate.is_full(self.open()) {
             State::Busy
         } else {
             State::Ready

@@ -3,20 +3,24 @@
 use std::collections::hash_map::RandomState;
 use std::error::Error;
 use std::hash::BuildHasher;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 use uring_ring::{Ring, Setup};
 
 use super::access_log::AccessLog;
+use super::connections::{NoRequests, Serve};
 use super::gate::{self, GateConfig, Neighbours};
 use super::recycle::Recycle;
 use super::rt::{Runtime, WakeQueue};
-use super::{Parts, Tag, Turn, Worker};
-use crate::app::Service;
+use super::{Parts, Server, Tag, Turn, Worker};
+use crate::app::{Inbox, Service};
 use crate::config::{Checked, WorkerConfig};
 use crate::conn::{BodyLimits, Settings};
 use crate::guard::{ClientTable, Guard, Lines, Memory, Quota, Rate, RateTable};
@@ -56,41 +60,103 @@ pub(crate) fn run(
     shared: Shared,
     service: impl FnOnce() -> Box<dyn Service>,
 ) -> i32 {
+    work(seat, config, shared, |_| Ok(()), service, |worker, ()| turn(worker))
+}
+
+/// Gives connections to a handler until it is told to stop; returns the exit status of the process.
+pub(crate) fn connect(
+    seat: Seat,
+    config: &Checked<WorkerConfig>,
+    shared: Shared,
+    server: impl FnOnce() -> Box<dyn Serve>,
+) -> i32 {
+    let service = || -> Box<dyn Service> { Box::new(NoRequests) };
+    work(
+        seat,
+        config,
+        shared,
+        |_| Ok(()),
+        service,
+        |mut worker, ()| {
+            worker.serve_bare(server());
+            turn(worker)
+        },
+    )
+}
+
+fn turn(mut worker: Worker) -> Result<(), Box<dyn Error>> {
+    loop {
+        let turn = worker.turn(Instant::now).map_err(|error| format!("its ring broke: {error}"))?;
+        if turn == Turn::Stopped {
+            return Ok(());
+        }
+    }
+}
+
+/// Lets an application serve until it is told to stop; returns the exit status of the process.
+pub(crate) fn drive(
+    seat: Seat,
+    config: &Checked<WorkerConfig>,
+    shared: Shared,
+    application: impl FnOnce(&mut Server) -> Result<(), Box<dyn Error>>,
+) -> i32 {
+    let inbox = Rc::new(Inbox::default());
+    let service = inbox.service();
+    let listen = |ring: &mut Ring<Tag>| {
+        let notice = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        ring.notify(notice.as_fd())?;
+        Ok(notice.into())
+    };
+    work(
+        seat,
+        config,
+        shared,
+        listen,
+        || service,
+        |worker, notice: OwnedFd| Server::new(worker, inbox, notice).run(application),
+    )
+}
+
+/// One worker from its begin to its end. `equip` adds something to its ring, for `drive`.
+fn work<N>(
+    seat: Seat,
+    config: &Checked<WorkerConfig>,
+    shared: Shared,
+    equip: impl FnOnce(&mut Ring<Tag>) -> io::Result<N>,
+    service: impl FnOnce() -> Box<dyn Service>,
+    drive: impl FnOnce(Worker, N) -> Result<(), Box<dyn Error>>,
+) -> i32 {
     let page = seat.page;
     if let Err(error) = sys::install_stack_dump(page) {
         log::warn!("this worker won't tell its stack when it hangs: {error}");
     }
-    let mut worker = match prepare(seat, config, shared, service) {
-        Ok(worker) => worker,
+    let (worker, equipment) = match prepare(seat, config, shared, equip, service) {
+        Ok(prepared) => prepared,
         Err(error) => {
             log::error!("a worker cannot start: {error}");
             return EXIT_CANNOT_START;
         }
     };
-    loop {
-        match worker.turn(Instant::now) {
-            Ok(Turn::Continue) => {}
-            Ok(Turn::Stopped) => break,
-            Err(error) => {
-                log::error!("a worker's ring broke: {error}");
-                page.set_state(State::Failed);
-                return 1;
-            }
-        }
+    if let Err(error) = drive(worker, equipment) {
+        log::error!("a worker cannot go on: {error}");
+        page.set_state(State::Failed);
+        return 1;
     }
     page.set_state(State::Stopped);
     0
 }
 
-fn prepare(
+fn prepare<N>(
     seat: Seat,
     config: &WorkerConfig,
     shared: Shared,
+    equip: impl FnOnce(&mut Ring<Tag>) -> io::Result<N>,
     service: impl FnOnce() -> Box<dyn Service>,
-) -> Result<Worker, Box<dyn Error>> {
+) -> Result<(Worker, N), Box<dyn Error>> {
     let setup = Setup { entries: RING_ENTRIES, restricted: true, features: seat.features };
     let mut ring: Ring<Tag> = Ring::new(setup)?;
     let buffers = ring.add_buffers(config.buffers.count, config.buffers.size)?;
+    let equipment = equip(&mut ring)?;
     // Opened with the rights of the master, as the rings are made.
     let file = config.access_log.path.as_deref().map(LogFile::open).transpose()?;
     // Memory of rings that are made with more rights counts against nobody's limit.
@@ -135,7 +201,7 @@ fn prepare(
         }),
         settings,
     };
-    Ok(Worker::new(parts, service(), now))
+    Ok((Worker::new(parts, service(), now), equipment))
 }
 
 fn settings(config: &WorkerConfig) -> Settings {

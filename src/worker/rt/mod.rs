@@ -11,15 +11,20 @@
 //! }
 //! ```
 
+mod drain;
 mod message;
 mod runtime;
 mod sleep;
 mod spawn;
+mod stream;
 mod wake;
 
-pub use sleep::{Elapsed, Sleep, sleep, timeout};
+pub use drain::{Draining, draining, is_draining, until_draining};
+pub use sleep::{Elapsed, Sleep, now_or_never, sleep, timeout};
 pub use spawn::{JoinHandle, spawn};
+pub use stream::{Reader, Stream, Writer};
 
 pub(crate) use message::{on_message, send_message};
 pub(super) use runtime::Runtime;
+pub(super) use stream::{ByteCounts, Origin};
 pub(super) use wake::{ConnWakers, WakeQueue, Woken};

@@ -15,6 +15,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::wake::{TaskWaker, WakeQueue, Woken};
+use crate::app::guarded;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
@@ -42,6 +43,9 @@ pub(in crate::worker) struct Runtime {
     outbox: RefCell<VecDeque<Value>>,
     /// Who hears messages of the master's.
     on_message: RefCell<Option<OnMessage>>,
+    is_draining: Cell<bool>,
+    /// Who waits for that, by number.
+    awaiting_drain: RefCell<BTreeMap<u64, Waker>>,
 }
 
 impl Runtime {
@@ -54,6 +58,8 @@ impl Runtime {
             queue,
             outbox: RefCell::default(),
             on_message: RefCell::default(),
+            is_draining: Cell::new(false),
+            awaiting_drain: RefCell::default(),
         })
     }
 
@@ -98,19 +104,51 @@ impl Runtime {
         // Out of the table while it runs: it may spawn others.
         let Some((mut task, waker)) = self.tasks.borrow_mut().remove(&number) else { return };
         let mut context = Context::from_waker(&waker);
-        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut context))) {
-            Ok(poll) if poll.is_ready() => {}
-            Ok(_) => drop(self.tasks.borrow_mut().insert(number, (task, waker))),
-            Err(_) => log::error!("a spawned task panicked"),
+        let polled = guarded("a task", || task.as_mut().poll(&mut context));
+        if polled.is_some_and(|poll| poll.is_pending()) {
+            self.tasks.borrow_mut().insert(number, (task, waker));
         }
     }
 
     pub(super) fn spawn(&self, task: LocalTask) {
+        let number = self.insert(task);
+        self.queue.push(Woken::Task(number));
+    }
+
+    /// As [`spawn`](Runtime::spawn), and polls it at once.
+    pub(in crate::worker) fn start(&self, task: LocalTask) {
+        self.handle_wake(self.insert(task));
+    }
+
+    fn insert(&self, task: LocalTask) -> u64 {
         let number = self.number();
         let waker =
             Waker::from(Arc::new(TaskWaker { queue: Arc::clone(&self.queue), task: number }));
         self.tasks.borrow_mut().insert(number, (task, waker));
-        self.queue.push(Woken::Task(number));
+        number
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// The worker drains from now on.
+    pub(in crate::worker) fn begin_drain(&self) {
+        self.is_draining.set(true);
+        self.awaiting_drain.take().into_values().for_each(Waker::wake);
+    }
+
+    /// Wakes a task when the worker drains; instead of another one, if there is a number already.
+    pub(super) fn await_drain(&self, number: Option<u64>, waker: Waker) -> u64 {
+        let number = number.unwrap_or_else(|| self.number());
+        let replaced = self.awaiting_drain.borrow_mut().insert(number, waker);
+        drop(replaced); // as of alarms
+        number
+    }
+
+    pub(super) fn forget_drain(&self, number: u64) {
+        let forgotten = self.awaiting_drain.borrow_mut().remove(&number);
+        drop(forgotten);
     }
 
     pub(super) fn set_alarm(&self, at: Instant, waker: Waker) -> (Instant, u64) {

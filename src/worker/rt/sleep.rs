@@ -1,10 +1,10 @@
-//! Futures of time.
+//! Futures of time, and those that take none.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::runtime::Runtime;
@@ -86,6 +86,21 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
         Poll::Pending => alarm.as_mut().poll(context).map(|()| Err(Elapsed)),
     })
     .await
+}
+
+/// The output of a future that is ready when it is polled once. One that isn't is dropped.
+///
+/// ```
+/// use uring_pool::rt;
+///
+/// assert_eq!(rt::now_or_never(async { 7 }), Some(7));
+/// assert_eq!(rt::now_or_never(std::future::pending::<()>()), None);
+/// ```
+pub fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
 }
 
 /// The time of a [`timeout`] was up.

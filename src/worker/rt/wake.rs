@@ -5,7 +5,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Wake, Waker};
 use std::thread::{self, ThreadId};
 
@@ -29,6 +29,8 @@ pub(in crate::worker) struct WakeQueue {
     is_empty: AtomicBool,
     /// Written by other threads only: the worker looks into the queue before it waits.
     bell: OwnedFd,
+    /// An eventfd that the worker's own thread writes, if it waits elsewhere.
+    echo: OnceLock<Arc<OwnedFd>>,
 }
 
 impl WakeQueue {
@@ -39,6 +41,7 @@ impl WakeQueue {
             woken: Mutex::default(),
             is_empty: AtomicBool::new(true),
             bell,
+            echo: OnceLock::new(),
         })
     }
 
@@ -50,6 +53,16 @@ impl WakeQueue {
     /// Readable after another thread woke something.
     pub(in crate::worker) fn bell(&self) -> RawFd {
         self.bell.as_raw_fd()
+    }
+
+    /// From now on the worker's own thread writes to this eventfd when it wakes something.
+    pub(in crate::worker) fn set_echo(&self, eventfd: &Arc<OwnedFd>) {
+        self.echo.get_or_init(|| Arc::clone(eventfd));
+    }
+
+    /// What the worker's own thread writes to.
+    pub(in crate::worker) fn echo(&self) -> Option<&OwnedFd> {
+        self.echo.get().map(|echo| &**echo)
     }
 
     pub(in crate::worker) fn is_empty(&self) -> bool {
@@ -71,9 +84,13 @@ impl WakeQueue {
         queue.push(woken);
         let was_empty = self.is_empty.swap(false, Ordering::AcqRel);
         drop(queue);
-        if was_empty && thread::current().id() != self.worker {
+        if !was_empty {
+            return;
+        }
+        let is_elsewhere = thread::current().id() != self.worker;
+        if let Some(bell) = if is_elsewhere { Some(&self.bell) } else { self.echo() } {
             // Fails only when 2^64 - 1 wake-ups are unread, and then the bell has rung already.
-            let _ = unistd::write(&self.bell, &1_u64.to_ne_bytes());
+            let _ = unistd::write(bell, &1_u64.to_ne_bytes());
         }
     }
 }
