@@ -182,13 +182,14 @@ impl Drop for Children {
 mod tests {
     use super::*;
     use crate::process::channel;
+    use crate::process::clock::Moment;
     use crate::process::scoreboard::Scoreboard;
     use crate::process::sys::{self, Fork};
-    use std::time::UNIX_EPOCH;
 
     fn child(pid: Pid) -> Child {
         let (passing, passing_far) = channel::pair().unwrap();
-        let page = Scoreboard::create(UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
+        let page =
+            Scoreboard::create(Moment::default()).unwrap().0.claim(0, Moment::default()).unwrap();
         let channel = channel::pair().unwrap().0;
         Child {
             pid,

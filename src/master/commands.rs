@@ -4,7 +4,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::process;
 use std::ptr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use nix::sys::signal::Signal as Number;
 use nix::unistd::Pid;
@@ -20,6 +20,7 @@ use super::upgrade::NewMaster;
 use super::{ESTATES_MAX, Master, Ready, Tag, cause_of};
 use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
 use crate::process::channel::{self, Message};
+use crate::process::clock::Moment;
 use crate::process::listen::{Listener, Listeners};
 use crate::process::notify::{self, Notice as Word};
 use crate::process::outbox::{Booked, Outbox};
@@ -79,9 +80,9 @@ impl Master<'_> {
     }
 
     fn claim_page(&self, worker: usize) -> Option<&'static WorkerPage> {
-        self.scoreboard.claim(worker, SystemTime::now()).or_else(|| {
+        self.scoreboard.claim(worker, Moment::now()).or_else(|| {
             self.release_dead();
-            self.scoreboard.claim(worker, SystemTime::now())
+            self.scoreboard.claim(worker, Moment::now())
         })
     }
 

@@ -762,7 +762,7 @@ impl Worker {
         if requests != self.requests_shown {
             self.requests += requests - self.requests_shown;
             self.requests_shown = requests;
-            self.page.life.last_activity_at.set(self.around.date.unix_seconds());
+            self.page.life.last_activity.set(self.around.nanos);
         }
         let worked = end.saturating_duration_since(self.around.now).as_nanos() as u64;
         if worked > shown.loop_delay_max.read() {
