@@ -45,6 +45,8 @@ pub(super) struct Child {
     pub(super) closed_before: u64,
     /// How and when it ended. It was collected, so its pid may be somebody else's.
     pub(super) end: Option<(End, Instant)>,
+    /// Nothing tells when it ends but a signal that may be about anybody.
+    pub(super) is_unwatched: bool,
     /// Everything that it said has been read.
     pub(super) is_heard: bool,
     /// Everything that it handed over has been received.
@@ -140,6 +142,13 @@ impl Children {
         }
     }
 
+    /// Those of whose ends nobody tells.
+    pub(super) fn unwatched(&self) -> Vec<(Life, Pid)> {
+        let unwatched = |child: &&Child| child.is_unwatched && child.end.is_none();
+        let living = self.living.iter().filter(|(_, child)| unwatched(child));
+        living.map(|(life, child)| (*life, child.pid)).collect()
+    }
+
     pub(super) fn pid_of(&self, life: Life) -> Option<Pid> {
         self.get(life).map(|child| child.pid)
     }
@@ -200,6 +209,7 @@ mod tests {
             page,
             closed_before: 0,
             end: None,
+            is_unwatched: false,
             is_heard: false,
             is_emptied: false,
             is_parked: false,

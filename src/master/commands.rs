@@ -49,7 +49,7 @@ impl Master<'_> {
             Command::Retire(life) => self.on_leaving(life),
             Command::Adopt { worker, by } => self.adopt(worker, by),
             Command::TakeBack { worker } => self.take_back(worker),
-            Command::ReportReady => self.report_ready(),
+            Command::ReportReady => self.report_ready(now),
             Command::ReadSettings(wanted) => events.push(self.prepare_reload(wanted)),
             Command::SettleReload => self.settle_reload(pool, now),
             Command::DropReload => self.drop_reload(),
@@ -58,7 +58,7 @@ impl Master<'_> {
             Command::StopUpgrade => self.signal_heir(Number::SIGTERM),
             Command::KillUpgrade => self.signal_heir(Number::SIGKILL),
             Command::ForwardReload => self.signal_heir(Number::SIGHUP),
-            Command::Resume => self.resume(),
+            Command::Resume => self.resume(now),
             Command::StopAccepting => self.dispatching.stop(&mut self.ring),
             Command::Tell(notice) => self.tell(&notice),
             Command::TellOf(life, fate) => self.tell_of(life, &fate),
@@ -159,6 +159,7 @@ impl Master<'_> {
                     page,
                     closed_before,
                     end: None,
+                    is_unwatched: false,
                     is_heard: false,
                     is_emptied: false,
                     is_parked: false,
@@ -247,25 +248,25 @@ impl Master<'_> {
         }
     }
 
-    fn report_ready(&mut self) {
+    fn report_ready(&mut self, now: Instant) {
         match &mut self.predecessor {
             Some(old) if !old.is_gone => {
                 old.say_ready(self.listeners.workers(), self.limit, &mut self.ring);
             }
-            Some(_) => self.take_over(),
+            Some(_) => self.take_over(now),
             None => self.announce(),
         }
     }
 
     /// Goes on where the old master has ended, or is about to.
-    pub(super) fn take_over(&mut self) {
+    pub(super) fn take_over(&mut self, now: Instant) {
         let Some(old) = &mut self.predecessor else { return };
         // What the settings don't name any more goes with it.
         let left = mem::take(&mut old.listeners);
         left.own_files();
         drop(left);
         let replaces = old.pid;
-        self.take_charge_of(replaces);
+        self.take_charge_of(replaces, now);
         self.scoreboard.pool().upgrades.add_among_others(1);
         self.announce();
         if let Some(old) = self.predecessor.as_ref().filter(|old| !old.is_gone) {
@@ -274,20 +275,20 @@ impl Master<'_> {
     }
 
     /// Goes on after the new master has ended, although it had taken over.
-    fn resume(&mut self) {
+    fn resume(&mut self, now: Instant) {
         let Some(heir) = self.lost_heir.take() else { return };
         match self.listeners.repaired(&self.config) {
             Ok(listeners) => self.listeners = listeners,
             Err(error) => log::error!("{error}"),
         }
         self.dispatching.resume();
-        self.take_charge_of(heir);
+        self.take_charge_of(heir, now);
         self.announce();
     }
 
     /// As [`take_charge`](Master::take_charge), also of the file that names the master.
-    fn take_charge_of(&mut self, other: Pid) {
-        if let Err(error) = self.take_charge() {
+    fn take_charge_of(&mut self, other: Pid, now: Instant) {
+        if let Err(error) = self.take_charge(now) {
             log::error!("cannot listen on all addresses: {error}");
         }
         self.pid_file = None; // it would remove a new one
@@ -410,6 +411,7 @@ impl Master<'_> {
     fn offer_upgrade(&mut self) {
         if let Some(steering) = &mut self.steering {
             steering.let_go(); // a socket can't have two that steer
+            self.claim = None;
         }
         if let Some(new) = &self.heir {
             new.say(&Message::TakeOver, self.limit, &mut self.ring);

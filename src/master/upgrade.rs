@@ -67,6 +67,7 @@ impl Program {
             sending: Vec::new(),
             retry_at: None,
             serves: false,
+            is_unwatched: false,
         })
     }
 }
@@ -85,6 +86,8 @@ pub(super) struct NewMaster {
     retry_at: Option<Instant>,
     /// It has taken over.
     pub(super) serves: bool,
+    /// Nothing tells when it ends but a signal that may be about anybody.
+    pub(super) is_unwatched: bool,
 }
 
 impl NewMaster {
