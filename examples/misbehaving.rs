@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::env;
 use std::fs::File;
 use std::hint::black_box;
+use std::io::{self, Write};
 use std::iter;
 use std::path::Path;
 use std::rc::Rc;
@@ -65,7 +66,9 @@ fn main() -> uring_pool::Result<()> {
     };
     handle.on_signal(SIGWINCH, scale).expect("it can be caught");
     pool.on_ready(|ready| {
-        println!("it serves {} with {} workers", ready.addresses[0], ready.workers);
+        // The master of an upgrade says it once more, to nobody perhaps.
+        let (address, workers) = (&ready.addresses[0], ready.workers);
+        let _ = writeln!(io::stdout(), "it serves {address} with {workers} workers");
     })
     .serve(move |worker| {
         let is_meant = broken_worker.is_none_or(|id: usize| id == worker.id());

@@ -6,7 +6,7 @@ use std::fs;
 
 use common::load::Load;
 use common::observer::Observer;
-use common::{Client, MODES, Server, embedded, eventually};
+use common::{Client, MODES, Server, children, embedded, eventually, foster_parent, kill_hard};
 use nix::sys::signal::Signal;
 
 fn await_workers(server: &Server, count: usize, mode: &str) {
@@ -78,5 +78,26 @@ fn no_client_notices_that_a_handle_scales() {
             load.wait_for_answers(50);
             load.end().assert_flawless(mode);
         }
+    }
+}
+
+/// Whichever of the two masters is asked, whoever serves in the end has the number.
+#[test]
+fn a_number_of_workers_that_is_wished_for_during_an_upgrade_is_not_forgotten() {
+    foster_parent();
+    for mode in MODES {
+        let mut server = embedded::start(&["--accept", mode, "--scale-to", "5"]);
+        let mut waiting = server.connect(); // so that the old master stays for a while
+        waiting.say("GET /wait HTTP/1.1\r\nHost: t\r\n\r\n");
+        server.signal(Signal::SIGUSR2);
+        let line = server.wait_for_log("upgrading: the new master has pid ");
+        let new = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+        server.signal(Signal::SIGWINCH);
+        server.wait_for_log("reloaded: 5 new workers serve");
+        eventually("the new master has five workers", || children(new).len() == 5);
+        kill_hard(server.pid());
+        assert!(!server.child.wait().unwrap().success());
+        server.succeed(new);
+        await_workers(&server, 5, mode);
     }
 }

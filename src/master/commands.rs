@@ -57,7 +57,7 @@ impl Master<'_> {
             Command::OfferUpgrade => self.offer_upgrade(),
             Command::StopUpgrade => self.signal_heir(Number::SIGTERM),
             Command::KillUpgrade => self.signal_heir(Number::SIGKILL),
-            Command::ForwardReload => self.signal_heir(Number::SIGHUP),
+            Command::ForwardReload(wanted) => self.forward_reload(wanted),
             Command::Resume => self.resume(now),
             Command::StopAccepting => self.dispatching.stop(&mut self.ring),
             Command::Tell(notice) => self.tell(&notice),
@@ -277,6 +277,7 @@ impl Master<'_> {
     /// Goes on after the new master has ended, although it had taken over.
     fn resume(&mut self, now: Instant) {
         let Some(heir) = self.lost_heir.take() else { return };
+        (self.finishing, self.finish_by) = (None, None); // it may have been about to end
         match self.listeners.repaired(&self.config) {
             Ok(listeners) => self.listeners = listeners,
             Err(error) => log::error!("{error}"),
@@ -413,7 +414,7 @@ impl Master<'_> {
             steering.let_go(); // a socket can't have two that steer
             self.claim = None;
         }
-        if let Some(new) = &self.heir {
+        if let Some(new) = &mut self.heir {
             new.say(&Message::TakeOver, self.limit, &mut self.ring);
         }
     }
@@ -421,6 +422,12 @@ impl Master<'_> {
     fn signal_heir(&self, signal: Number) {
         if let Some(new) = &self.heir {
             new.signal(signal);
+        }
+    }
+
+    fn forward_reload(&mut self, Wanted { reads, workers }: Wanted) {
+        if let Some(new) = &mut self.heir {
+            new.say(&Message::Renew { reads, workers }, self.limit, &mut self.ring);
         }
     }
 

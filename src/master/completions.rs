@@ -14,7 +14,7 @@ use uring_ring::{Arrival, Completion, Errno, Op, Outcome};
 use super::children::{Child, Life};
 use super::end::End;
 use super::error::MasterError;
-use super::pool::Event;
+use super::pool::{Event, Wanted};
 use super::upgrade::NewMaster;
 use super::{Master, Tag};
 use crate::figures::InFlight;
@@ -102,7 +102,7 @@ impl Master<'_> {
                 }
             }
             (Tag::OldMasterSaid, Outcome::Read { buffer, result }) => {
-                self.on_old_master_said(&buffer, result, now);
+                self.on_old_master_said(&buffer, result, now, events);
             }
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
@@ -114,6 +114,14 @@ impl Master<'_> {
                 if let Some(child) = self.children.get_mut(life) {
                     child.outbox.on_sent();
                     self.flush_outbox(life);
+                }
+            }
+            (Tag::ToldNewMaster(number), Outcome::Sent { result, .. }) => {
+                if let Err(errno) = result {
+                    log::debug!("the new master was told nothing: {errno}"); // it is gone
+                }
+                if let Some(new) = self.heir_of(number) {
+                    new.on_told();
                 }
             }
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
@@ -206,6 +214,7 @@ impl Master<'_> {
             | Message::Alone
             | Message::ListenersBack
             | Message::TakeOver
+            | Message::Renew { .. }
             | Message::TakenOver => {
                 log::warn!("{} said {message:?}, which is the master's", self.name_of(life));
             }
@@ -380,7 +389,13 @@ impl Master<'_> {
         }
     }
 
-    fn on_old_master_said(&mut self, packet: &[u8], result: Result<usize, Errno>, now: Instant) {
+    fn on_old_master_said(
+        &mut self,
+        packet: &[u8],
+        result: Result<usize, Errno>,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) {
         let Some(old) = &mut self.predecessor else { return };
         if result.is_err() || packet.is_empty() {
             log::info!("the old master (pid {}) has gone", old.pid);
@@ -397,6 +412,9 @@ impl Master<'_> {
         match self.limit.decode(packet) {
             Ok(Message::TakeOver) if self.is_in_charge => {}
             Ok(Message::TakeOver) => self.take_over(now),
+            Ok(Message::Renew { reads, workers }) => {
+                events.push(Event::Renew(Wanted { reads, workers }));
+            }
             Ok(other) => log::warn!("the old master said {other:?}"),
             Err(error) => log::warn!("the old master was not understood: {error}"),
         }

@@ -191,8 +191,9 @@ enum Tag {
     Message(Life),
     /// A message to a worker went out, or didn't.
     Said(Life),
-    /// One to another master.
+    /// One to the old master.
     Told,
+    ToldNewMaster(u32),
     Ended(Life),
     Closed,
     Cancel,

@@ -84,6 +84,8 @@ pub(super) enum Event {
     Scale {
         workers: usize,
     },
+    /// Somebody wanted it of the old master.
+    Renew(Wanted),
     /// The settings that were to be read are there, for so many workers, and good.
     Reload {
         workers: usize,
@@ -143,8 +145,8 @@ pub(super) enum Command {
     /// Have it stop; at once, when it was told before.
     StopUpgrade,
     KillUpgrade,
-    /// It shall read its settings again.
-    ForwardReload,
+    /// It shall do this.
+    ForwardReload(Wanted),
     /// What the new master had taken over is this one's again.
     Resume,
     /// The master itself accepts nothing more.
@@ -355,6 +357,7 @@ impl Pool {
             }
             Event::Signal(signal) => self.on_signal(signal, now, commands),
             Event::Scale { workers } => self.on_scale(workers, now, commands),
+            Event::Renew(wanted) => self.want(wanted, "a reload", now, commands),
             Event::Reload { workers } => self.on_reload(workers, now, commands),
             Event::ReloadRefused => self.on_reload_refused(now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
@@ -570,21 +573,12 @@ impl Pool {
     }
 
     fn on_signal(&mut self, signal: Signal, now: Instant, commands: &mut Vec<Command>) {
-        match (signal, &self.stage) {
-            (Signal::Stop { name }, _) => self.on_stop(name, now, commands),
-            (Signal::Reload { .. }, Stage::Stopping { verdict: Verdict::Upgraded, .. })
-                if self.upgrade == Some(Upgrade::Serving) =>
-            {
-                commands.push(Command::ForwardReload);
+        match signal {
+            Signal::Stop { name } => self.on_stop(name, now, commands),
+            Signal::Reload { name } => {
+                self.want(Wanted { reads: true, workers: None }, name, now, commands);
             }
-            (Signal::Reload { name }, Stage::Stopping { .. }) => {
-                commands.push(Command::Tell(Notice::Ignored { signal: name, why: Busy::Stopping }));
-            }
-            (Signal::Reload { .. }, _) => {
-                self.wanted = Some(Wanted { reads: true, workers: None });
-                self.begin_next_change(now, commands);
-            }
-            (Signal::Upgrade { name }, _) => self.on_upgrade(name, now, commands),
+            Signal::Upgrade { name } => self.on_upgrade(name, now, commands),
         }
     }
 

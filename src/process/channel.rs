@@ -36,6 +36,9 @@ pub(crate) enum Message {
     ListenersBack,
     /// Old master to new master, whose workers are ready: everything is its own from now on.
     TakeOver,
+    /// Old master to new master: somebody asked the old one for a reload, with settings that are read
+    /// anew or without, and with so many workers or as many as the settings say.
+    Renew { reads: bool, workers: Option<usize> },
     /// New master to old master: it has taken over.
     TakenOver,
     /// The embedder's own, in either direction.
@@ -151,6 +154,10 @@ mod tests {
             (
                 Message::RecycleDue { reason: RecycleReason::Memory },
                 r#"{"type":"recycle_due","reason":"memory"}"#,
+            ),
+            (
+                Message::Renew { reads: true, workers: None },
+                r#"{"type":"renew","reads":true,"workers":null}"#,
             ),
             (
                 Message::User { payload: serde_json::json!({"answer": 42}) },

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use super::{
-    Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE, Stage,
-    Successor, Wanted,
+    Busy, Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE,
+    Stage, Successor, Upgrade, Verdict, Wanted,
 };
 use crate::master::end::End;
 use crate::master::notice::{Cause, Fate, Next};
@@ -51,12 +51,33 @@ impl Pool {
     }
 
     pub(super) fn on_scale(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { .. } = self.stage {
-            return;
-        }
         let reads = self.wanted.is_some_and(|wanted| wanted.reads);
-        self.wanted = Some(Wanted { reads, workers: Some(workers) });
-        self.begin_next_change(now, commands);
+        self.want(Wanted { reads, workers: Some(workers) }, "PoolHandle::scale", now, commands);
+    }
+
+    /// What is asked for now replaces what was before: by this master or, once that serves, by the
+    /// new one.
+    pub(super) fn want(
+        &mut self,
+        wanted: Wanted,
+        signal: &'static str,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
+        match self.stage {
+            Stage::Stopping { verdict: Verdict::Upgraded, .. }
+                if self.upgrade == Some(Upgrade::Serving) =>
+            {
+                commands.push(Command::ForwardReload(wanted));
+            }
+            Stage::Stopping { .. } => {
+                commands.push(Command::Tell(Notice::Ignored { signal, why: Busy::Stopping }));
+            }
+            Stage::Starting | Stage::Running => {
+                self.wanted = Some(wanted);
+                self.begin_next_change(now, commands);
+            }
+        }
     }
 
     /// Begins what had to wait, if it still has to be.

@@ -36,7 +36,7 @@ enum Act {
     OfferUpgrade,
     StopUpgrade,
     KillUpgrade,
-    ForwardReload,
+    ForwardReload(Wanted),
     Resume,
     Finish(Verdict),
 }
@@ -131,7 +131,7 @@ impl Scene {
                 Command::OfferUpgrade => OfferUpgrade,
                 Command::StopUpgrade => StopUpgrade,
                 Command::KillUpgrade => KillUpgrade,
-                Command::ForwardReload => ForwardReload,
+                Command::ForwardReload(wanted) => ForwardReload(wanted),
                 Command::Resume => Resume,
                 Command::Finish(verdict) => Finish(verdict),
             });
@@ -712,6 +712,16 @@ fn a_new_master_that_dies_after_all_leaves_everything_to_this_one() {
 }
 
 #[test]
+fn a_new_master_that_dies_when_the_last_old_worker_has_gone_is_replaced_as_well() {
+    let mut scene = upgraded(1);
+    assert_eq!(scene.ended(0, CLEAN), [Finish(Verdict::Upgraded)], "but for what is on its way");
+    assert_eq!(scene.event(Event::UpgradeEnded(KILLED)), [Resume]);
+    assert_eq!(scene.pass(Duration::ZERO), [Fork(0)]);
+    scene.ready(0);
+    assert_eq!(scene.serving.len(), 1);
+}
+
+#[test]
 fn a_new_master_that_somebody_stops_is_not_replaced() {
     let mut scene = upgraded(1);
     assert_eq!(scene.event(Event::UpgradeEnded(CLEAN)), []);
@@ -728,8 +738,28 @@ fn a_reload_during_an_upgrade_is_for_whoever_serves_then() {
     scene.event(UPGRADE);
     scene.event(HUP);
     scene.event(Event::UpgradeReady);
-    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload, Send(0, RELOAD)]);
-    assert_eq!(scene.event(HUP), [ForwardReload], "and later on");
+    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload(READ), Send(0, RELOAD)]);
+    assert_eq!(scene.event(HUP), [ForwardReload(READ)], "and later on");
+}
+
+#[test]
+fn a_number_of_workers_that_is_wished_for_during_an_upgrade_is_for_whoever_serves_then() {
+    let wanted = Wanted { reads: false, workers: Some(5) };
+    let scale = Event::Scale { workers: 5 };
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    assert_eq!(scene.event(scale), []);
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [ReadSettings(wanted)]);
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(Event::UpgradeReady);
+    scene.event(scale);
+    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload(wanted), Send(0, RELOAD)]);
+    assert_eq!(scene.event(scale), [ForwardReload(wanted)], "and later on");
+    let mut new = Scene::running(1);
+    assert_eq!(new.event(Event::Renew(wanted)), [ReadSettings(wanted)]);
+    new.event(STOP);
+    assert_eq!(new.event(scale), [], "it is too late, and said so");
 }
 
 #[test]
