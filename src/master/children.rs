@@ -10,6 +10,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::end::End;
+use crate::process::channel::Limit;
 use crate::process::outbox::Outbox;
 use crate::process::scoreboard::WorkerPage;
 
@@ -34,6 +35,8 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     /// The master's end of the line for messages.
     pub(super) channel: OwnedFd,
+    /// As it was told when it was forked.
+    pub(super) limit: Limit,
     /// What is to go there.
     pub(super) outbox: Outbox,
     /// The master's end of the line for descriptors.
@@ -203,6 +206,7 @@ mod tests {
         Child {
             pid,
             channel,
+            limit: Limit(1024),
             outbox: Outbox::default(),
             passing,
             passing_far: Some(passing_far),

@@ -15,14 +15,15 @@ use super::children::{Child, Life};
 use super::end::End;
 use super::handle::Wish;
 use super::notice::{Cause, Fate, Notice};
-use super::pool::{Command, Event, Pool, Rules, Verdict, Wanted};
+use super::pool::{Command, Event, Pool, Verdict, Wanted};
+use super::reload::Next;
 use super::upgrade::NewMaster;
 use super::{ESTATES_MAX, Master, Ready, Tag, cause_of};
-use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
-use crate::process::channel::{self, Message};
+use crate::config::Accept;
+use crate::process::channel::{self, Limit, Message};
 use crate::process::clock::Moment;
-use crate::process::listen::{Listener, Listeners};
-use crate::process::notify::{self, Notice as Word};
+use crate::process::listen::Listener;
+use crate::process::notify::Notice as Word;
 use crate::process::outbox::{Booked, Outbox};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
 use crate::process::pid_file::PidFile;
@@ -97,9 +98,10 @@ impl Master<'_> {
         let (passing, passing_far) = channel::pair()?;
         let worker = life.worker;
         let (config, listeners) = match &self.next {
-            Some((config, listeners)) if is_next => (config, listeners),
+            Some(Next { config, listeners, .. }) if is_next => (config, listeners),
             _ => (&self.config, &self.listeners),
         };
+        let limit = Limit(config.message_bytes_max);
         let (identity, no_new_privs) = (config.identity, config.no_new_privs);
         let dumps_core = config.core_bytes_max.is_some();
         let listeners = match self.accept {
@@ -129,7 +131,7 @@ impl Master<'_> {
                     channel: its_channel,
                     passing: its_passing,
                     bell,
-                    limit: self.limit,
+                    limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
                     companies,
                     slots,
@@ -153,6 +155,7 @@ impl Master<'_> {
                 let child = Child {
                     pid,
                     channel,
+                    limit,
                     outbox: Outbox::default(),
                     passing,
                     passing_far: Some(passing_far),
@@ -165,7 +168,7 @@ impl Master<'_> {
                     is_parked: false,
                 };
                 self.ring.push(Op::WaitChild { pid: pid.as_raw() }, Tag::Ended(life));
-                self.push_read(message_fd, self.limit.read_buffer(), Tag::Message(life));
+                self.push_read(message_fd, limit.read_buffer(), Tag::Message(life));
                 self.receive_from(life, child.passing.as_raw_fd());
                 self.children.insert(life, child);
                 Ok(())
@@ -174,14 +177,14 @@ impl Master<'_> {
     }
 
     pub(super) fn send(&mut self, life: Life, message: &Message) {
-        let packet = match self.limit.encode(message) {
+        let Some(child) = self.children.get_mut(life) else { return };
+        let packet = match child.limit.encode(message) {
             Ok(packet) => packet,
             Err(error) => {
                 let name = self.name_of(life);
                 return log::error!("cannot send a message to {name}: {error}");
             }
         };
-        let Some(child) = self.children.get_mut(life) else { return };
         let booked = if let Message::User { .. } = message {
             child.outbox.offer(packet)
         } else {
@@ -292,8 +295,13 @@ impl Master<'_> {
         if let Err(error) = self.take_charge(now) {
             log::error!("cannot listen on all addresses: {error}");
         }
+        self.write_pid_file(Some(other));
+    }
+
+    /// As the settings say, instead of the one before; that of another process, if it `replaces` that.
+    pub(super) fn write_pid_file(&mut self, replaces: Option<Pid>) {
         self.pid_file = None; // it would remove a new one
-        let replaces = u32::try_from(other.as_raw()).ok();
+        let replaces = replaces.and_then(|other| u32::try_from(other.as_raw()).ok());
         let path = self.config.pid_file.as_deref();
         match path.map(|path| PidFile::create(path, replaces)).transpose() {
             Ok(pid_file) => self.pid_file = pid_file,
@@ -310,87 +318,6 @@ impl Master<'_> {
         self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
         let ready = Ready { addresses: &addresses, workers, accept: self.accept };
         self.foreign.watch(|| self.around.on_ready(&ready));
-    }
-
-    /// Finds the settings of new workers, and the sockets that they need. What is wrong with them
-    /// changes nothing.
-    fn prepare_reload(&mut self, wanted: Wanted) -> Event {
-        self.release_dead();
-        self.notifier.tell(&[Word::Reloading(notify::monotonic()), Word::Status("reloading")]);
-        match self.try_prepare(wanted) {
-            Ok((config, listeners)) => {
-                let workers = listeners.workers();
-                self.next = Some((config, listeners));
-                Event::Reload { workers }
-            }
-            Err(reason) => {
-                log::error!("the settings can't be used, and nothing changes: {reason}");
-                self.drop_reload();
-                Event::ReloadRefused
-            }
-        }
-    }
-
-    fn try_prepare(
-        &mut self,
-        Wanted { reads, workers }: Wanted,
-    ) -> Result<(Checked<PoolConfig>, Listeners), String> {
-        let mut config = self.config.clone();
-        if reads {
-            config = self.foreign.watch(|| self.around.read_settings())?;
-        }
-        if let Some(workers) = workers {
-            let mut scaled = config.into_inner();
-            scaled.workers = match workers {
-                0 => WorkerCount::Auto,
-                count => WorkerCount::Fixed(count),
-            };
-            config = scaled.validate().map_err(|error| error.to_string())?;
-        }
-        if config.accept != self.config.accept {
-            return Err("`accept` can't change by a reload: stop and start, or upgrade".to_owned());
-        }
-        let workers = self.cpus.worker_count(config.workers);
-        let listeners =
-            self.listeners.renewed(&config, workers).map_err(|error| error.to_string())?;
-        Ok((config, listeners))
-    }
-
-    fn settle_reload(&mut self, pool: &mut Pool, now: Instant) {
-        self.foreign.watch(|| self.around.settle_settings(true));
-        self.end_reload();
-        let Some((config, listeners)) = self.next.take() else { return };
-        let is_elsewhere = listeners.addresses() != self.listeners.addresses();
-        if self.is_in_charge && self.accept == Accept::Dispatch && is_elsewhere {
-            match listeners.all() {
-                Ok(sockets) => self.dispatching.listen(sockets, &mut self.ring),
-                Err(error) => log::error!("cannot listen on what is new: {error}"),
-            }
-        }
-        if let Some(steering) = self.steering.as_mut().filter(|_| self.is_in_charge) {
-            for group in listeners.groups() {
-                if let Err(error) = steering.attach(&group) {
-                    log::warn!("connections to new sockets go by their hash, not by load: {error}");
-                }
-            }
-        }
-        pool.set_rules(Rules::of(&config));
-        self.watch.set_timeout(config.hang_timeout, now);
-        if self.is_in_charge {
-            self.scoreboard.pool().workers.set(listeners.workers() as u64);
-        }
-        self.scoreboard.pool().reloads.add_among_others(1);
-        (self.config, self.listeners) = (config, listeners);
-    }
-
-    fn drop_reload(&mut self) {
-        self.next = None;
-        self.foreign.watch(|| self.around.settle_settings(false));
-        self.end_reload();
-    }
-
-    fn end_reload(&self) {
-        self.notifier.tell(&[Word::Ready, Word::Status("serving")]);
     }
 
     fn start_upgrade(&mut self) -> Option<Event> {

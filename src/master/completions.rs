@@ -174,13 +174,13 @@ impl Master<'_> {
             return events.push(Event::EstateGone(life));
         }
         let Some(child) = self.children.get(life) else { return };
-        let channel = child.channel.as_raw_fd();
+        let (channel, limit) = (child.channel.as_raw_fd(), child.limit);
         if is_over {
             events.push(Event::ChannelClosed(life));
             self.children.get_mut(life).expect("just found").is_heard = true;
             return;
         }
-        match self.limit.decode(&packet) {
+        match limit.decode(&packet) {
             Ok(message) => self.on_message(life, message, now, events),
             Err(error) => log::warn!("{} was not understood: {error}", self.name_of(life)),
         }
@@ -215,6 +215,7 @@ impl Master<'_> {
             | Message::ListenersBack
             | Message::TakeOver
             | Message::Renew { .. }
+            | Message::Listening
             | Message::TakenOver => {
                 log::warn!("{} said {message:?}, which is the master's", self.name_of(life));
             }

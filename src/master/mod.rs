@@ -17,6 +17,7 @@ mod handle;
 mod notice;
 mod pool;
 mod refusal;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -36,7 +37,7 @@ use serde_json::Value;
 use uring_ring::{Features, Op, Ring, Setup};
 
 use crate::config::{Accept, Address, Checked, PoolConfig, WORKERS_MAX};
-use crate::process::channel::Limit;
+use crate::process::channel::{Limit, Message};
 use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
 use crate::process::inherit::Inheritance;
@@ -56,6 +57,7 @@ use dispatching::Dispatching;
 use handle::OnSignal;
 use notice::Cause;
 use pool::{Event, Pool, Rules, Verdict};
+use reload::Next;
 use upgrade::{NewMaster, OldMaster, Program};
 use watch::Watch;
 
@@ -138,12 +140,14 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         .map_err(|errno| MasterError::system("make an eventfd")(errno.into()))?;
     let workers = listeners.workers();
     let seed = scoreboard.seed();
+    let has_own_balancer = balancer.is_some();
     let balancer = balancer.unwrap_or_else(|| balance::of(config.balance, seed));
     let mut master = Master {
         children: Children::default(),
         ring,
         limit: Limit(config.message_bytes_max),
         dispatching: Dispatching::new(&config, balancer),
+        has_own_balancer,
         watch: Watch::new(config.hang_timeout, now),
         steering: None,
         claim: None,
@@ -222,6 +226,8 @@ struct Master<'a> {
     ring: Ring<Tag>,
     limit: Limit,
     dispatching: Dispatching,
+    /// The embedder's.
+    has_own_balancer: bool,
     watch: Watch,
     steering: Option<Steering>,
     /// Sockets that another master has steered, and which are to be steered here.
@@ -229,8 +235,8 @@ struct Master<'a> {
     /// As it is done, which may be other than as configured.
     accept: Accept,
     config: Checked<PoolConfig>,
-    /// Settings and sockets of the workers that shall take over.
-    next: Option<(Checked<PoolConfig>, Listeners)>,
+    /// What the workers have that shall take over.
+    next: Option<Next>,
     listeners: Listeners,
     signals: MasterSignals,
     scoreboard: Scoreboard,
@@ -295,7 +301,7 @@ impl Master<'_> {
             }
         }
         if self.predecessor.is_none() {
-            self.take_charge(now).map_err(MasterError::system("duplicate the listeners"))?;
+            self.take_charge(now).map_err(MasterError::system("listen"))?;
         }
         Ok(())
     }
@@ -303,6 +309,7 @@ impl Master<'_> {
     /// Sockets, figures and files are this master's from now on, whosever they were.
     fn take_charge(&mut self, now: Instant) -> io::Result<()> {
         self.is_in_charge = true;
+        self.listen()?;
         self.claim = Some(Claim::begin(now));
         self.claim_steering(now);
         let figures = self.scoreboard.pool();
@@ -315,6 +322,15 @@ impl Master<'_> {
             if self.predecessor.is_none() {
                 self.dispatching.set_alone(&mut self.ring);
             }
+        }
+        Ok(())
+    }
+
+    /// Lets connections come to all sockets; those who are to accept them hear of what is new.
+    fn listen(&mut self) -> io::Result<()> {
+        if self.listeners.listen(self.config.backlog)? {
+            let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();
+            lives.into_iter().for_each(|life| self.send(life, &Message::Listening));
         }
         Ok(())
     }

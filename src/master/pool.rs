@@ -89,6 +89,7 @@ pub(super) enum Event {
     /// The settings that were to be read are there, for so many workers, and good.
     Reload {
         workers: usize,
+        ready_timeout: Duration,
     },
     /// They are of no use.
     ReloadRefused,
@@ -358,7 +359,9 @@ impl Pool {
             Event::Signal(signal) => self.on_signal(signal, now, commands),
             Event::Scale { workers } => self.on_scale(workers, now, commands),
             Event::Renew(wanted) => self.want(wanted, "a reload", now, commands),
-            Event::Reload { workers } => self.on_reload(workers, now, commands),
+            Event::Reload { workers, ready_timeout } => {
+                self.on_reload(workers, ready_timeout, now, commands);
+            }
             Event::ReloadRefused => self.on_reload_refused(now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
             Event::UpgradeServes => self.on_upgrade_serves(now, commands),

@@ -32,6 +32,8 @@ pub(crate) enum Message {
     Shutdown { deadline_ms: u64 },
     /// Master to worker: whoever had its place has let go of its listeners.
     Alone,
+    /// Master to worker: all of its listeners listen now.
+    Listening,
     /// Master to worker: the listeners that came later have another owner again.
     ListenersBack,
     /// Old master to new master, whose workers are ready: everything is its own from now on.

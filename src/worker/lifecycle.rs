@@ -37,6 +37,7 @@ pub(super) enum Order {
     /// As [`Lifecycle::draining`] says.
     Drain,
     AcceptAlone,
+    Listen,
     GiveListenersBack,
     /// The embedder's own message.
     Deliver(serde_json::Value),
@@ -146,6 +147,7 @@ impl Lifecycle {
                 self.drain(Draining::HandingOver, Duration::from_millis(deadline_ms), now)
             }
             Ok(Message::Alone) => Some(Order::AcceptAlone),
+            Ok(Message::Listening) => Some(Order::Listen),
             Ok(Message::ListenersBack) => Some(Order::GiveListenersBack),
             Ok(Message::User { payload }) => Some(Order::Deliver(payload)),
             Ok(other) => {

@@ -556,6 +556,10 @@ impl Worker {
                 let connections = self.connections();
                 self.acceptor.set_alone(&mut self.ring, connections);
             }
+            Order::Listen => {
+                let connections = self.connections();
+                self.acceptor.arm(&mut self.ring, connections);
+            }
             Order::GiveListenersBack => {
                 let connections = self.connections();
                 self.acceptor.give_back(&mut self.ring, connections);

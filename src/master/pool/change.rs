@@ -1,7 +1,7 @@
 //! Workers that make room for others: reloads, recycling, upgrades. One change at a time; the old
 //! workers leave when all of the new ones are ready, and not before.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     Busy, Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE,
@@ -19,6 +19,7 @@ pub(super) enum Change {
     /// All workers, so many of them from then on.
     Reload {
         workers: usize,
+        ready_timeout: Duration,
     },
     Recycle {
         worker: usize,
@@ -32,7 +33,13 @@ impl Pool {
         matches!(self.stage, Stage::Running) && self.change.is_none() && !is_upgrading
     }
 
-    pub(super) fn on_reload(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
+    pub(super) fn on_reload(
+        &mut self,
+        workers: usize,
+        ready_timeout: Duration,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
         if self.change != Some(Change::Prepare) {
             return commands.push(Command::DropReload); // the pool stops
         }
@@ -40,7 +47,7 @@ impl Pool {
         for worker in self.places.len()..workers {
             self.places.push(Place::new(worker, Phase::Gone));
         }
-        self.change = Some(Change::Reload { workers });
+        self.change = Some(Change::Reload { workers, ready_timeout });
         (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
     }
 
@@ -103,10 +110,18 @@ impl Pool {
         }
     }
 
+    /// How long the workers that are started now may take to get ready.
+    fn successors_timeout(&self) -> Duration {
+        match self.change {
+            Some(Change::Reload { ready_timeout, .. }) => ready_timeout,
+            _ => self.rules.ready_timeout,
+        }
+    }
+
     fn fork_successor(&mut self, worker: usize, now: Instant, commands: &mut Vec<Command>) {
         self.births += 1;
         let life = Life { worker, number: self.births };
-        let ready_by = Some(now + self.rules.ready_timeout);
+        let ready_by = Some(now + self.successors_timeout());
         self.places[worker].successor = Some(Successor { life, ready_by });
         commands.push(match self.change {
             Some(Change::Reload { .. }) => Command::ForkNext(life),
@@ -141,7 +156,7 @@ impl Pool {
         for place in &mut self.places {
             let successor = place.successor.take();
             let is_dropped =
-                matches!(change, Change::Reload { workers } if place.life.worker >= workers);
+                matches!(change, Change::Reload { workers, .. } if place.life.worker >= workers);
             if successor.is_none() && !is_dropped {
                 continue;
             }
@@ -168,7 +183,7 @@ impl Pool {
             commands.push(Command::Retire(life));
             commands.push(Command::Send(life, Message::Reload { deadline_ms }));
         }
-        if let Change::Reload { workers } = change {
+        if let Change::Reload { workers, .. } = change {
             self.places.truncate(workers);
             commands.push(Command::Tell(Notice::Reloaded { workers }));
         }
@@ -198,7 +213,7 @@ impl Pool {
             (successor.ready_by? <= now).then_some(successor.life)
         };
         if let Some(life) = self.places.iter().find_map(is_late) {
-            let within = self.rules.ready_timeout;
+            let within = self.successors_timeout();
             commands.push(Command::TellOf(life, Fate::NotReady { after: within }));
             self.give_up_change(Cause::NotReady { within }, now, commands);
         }

@@ -41,6 +41,11 @@ enum Act {
     Finish(Verdict),
 }
 
+/// The settings of a reload are there.
+fn reload_to(workers: usize) -> Event {
+    Event::Reload { workers, ready_timeout: secs(10) }
+}
+
 /// A pool with the default settings, its clock, and what it wants to have done.
 struct Scene {
     pool: Pool,
@@ -154,7 +159,7 @@ impl Scene {
     /// Somebody wants a reload, and the settings are good, for so many workers.
     fn reload(&mut self, workers: usize) -> Vec<Act> {
         let acts = self.event(HUP);
-        if acts == [ReadSettings(READ)] { self.event(Event::Reload { workers }) } else { acts }
+        if acts == [ReadSettings(READ)] { self.event(reload_to(workers)) } else { acts }
     }
 
     fn closed(&mut self, id: usize) -> Vec<Act> {
@@ -393,7 +398,7 @@ fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
     let mut scene = Scene::running(2);
     let old = [scene.life(0), scene.life(1)];
     assert_eq!(scene.event(HUP), [ReadSettings(READ)]);
-    assert_eq!(scene.event(Event::Reload { workers: 2 }), [Fork(0), Fork(1)]);
+    assert_eq!(scene.event(reload_to(2)), [Fork(0), Fork(1)]);
     assert_eq!(scene.ready(1), []);
     assert_eq!(scene.serving, old, "not before all are ready");
     assert_eq!(scene.ready(0), [SettleReload, Send(0, RELOAD), Send(1, RELOAD)]);
@@ -485,11 +490,21 @@ fn the_last_word_about_the_number_of_workers_counts() {
 }
 
 #[test]
+fn workers_of_a_reload_have_the_time_that_its_settings_give_them() {
+    let mut scene = Scene::running(1);
+    scene.event(HUP);
+    let (workers, ready_timeout) = (1, secs(40));
+    assert_eq!(scene.event(Event::Reload { workers, ready_timeout }), [Fork(0)]);
+    assert_eq!(scene.pass(secs(40).saturating_sub(millis(1))), []);
+    assert_eq!(scene.pass(millis(1)), [Kill(0), DropReload]);
+}
+
+#[test]
 fn who_is_restarted_during_a_reload_has_the_settings_in_use() {
     let mut scene = Scene::running(2);
     let mut commands = Vec::new();
     scene.event(HUP);
-    scene.pool.handle(Event::Reload { workers: 2 }, scene.now, &mut commands);
+    scene.pool.handle(reload_to(2), scene.now, &mut commands);
     let next = commands.iter().filter(|command| matches!(command, Command::ForkNext(_))).count();
     assert_eq!(next, 2, "{commands:?}");
     commands.clear();
@@ -856,7 +871,7 @@ fn any_order_of_events_keeps_the_invariants() {
                 }
                 (15, _) if std::mem::take(&mut world.reads) => Some(match pick(4) {
                     0 => Event::ReloadRefused,
-                    workers => Event::Reload { workers: workers as usize },
+                    workers => reload_to(workers as usize),
                 }),
                 (15, _) => Some(HUP),
                 (16, _) => Some(UPGRADE),
@@ -967,7 +982,7 @@ impl World {
     /// From now on everybody behaves: who was killed or told to leave ends, who starts gets ready.
     fn settle(&mut self, seed: u64) {
         if std::mem::take(&mut self.reads) {
-            let commands = self.step(Some(Event::Reload { workers: 2 }), Duration::ZERO);
+            let commands = self.step(Some(reload_to(2)), Duration::ZERO);
             self.check(commands, false, seed);
         }
         if std::mem::take(&mut self.upgrades) {
