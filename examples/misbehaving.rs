@@ -24,6 +24,9 @@ fn main() -> uring_pool::Result<()> {
     log::set_logger(&Stderr).expect("no other logger was set before");
     log::set_max_level(log::LevelFilter::Info);
     let mut config = PoolConfig { workers: WorkerCount::Fixed(2), ..PoolConfig::default() };
+    if let Ok(mask) = env::var("URING_POOL_MASK") {
+        config.mask = mask.parse().expect("names of kernel features");
+    }
     let (mut broken_if, mut broken_worker) = (String::new(), None);
     let (mut scale_to, mut messages) = (None, 0_u64);
     let mut flags = env::args().skip(1);

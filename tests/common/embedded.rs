@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::Server;
+use super::{Server, of_this_kernel};
 
 const NAME: &str = "misbehaving";
 
 /// Starts it on a free port of loopback, and waits until it is ready.
 pub(crate) fn start(flags: &[&str]) -> Server {
-    let mut command = Command::new(program());
-    command.args(["--listen", "127.0.0.1:0"]).args(flags).env_remove("URING_POOL_MASK");
+    let mut command = of_this_kernel(Command::new(program()));
+    command.args(["--listen", "127.0.0.1:0"]).args(flags);
     Server::of(command)
 }
 
