@@ -12,7 +12,7 @@
 //!   cannot start, or fails [`START_TRIES_MAX`] times, makes the pool give up. After that, nothing does.
 //! - A worker that somebody else told to end is recycled, as is one that has had its share.
 //! - A reload starts a successor in every place, and a recycling in one. Only when all of them are
-//!   ready are the old workers told to leave; when one fails, all of them go, and the old ones stay.
+//!   ready are the old workers told to leave; when one fails, the others leave, and the old ones stay.
 //!   There is one such change at a time, and settings are read when theirs begins: whoever is
 //!   started for something else has those that are in use.
 //! - An upgrade is a new master with workers of its own. Once it is ready, everything is offered to

@@ -219,14 +219,22 @@ impl Pool {
         }
     }
 
-    /// The old workers stay. The successors, ready or not, are of no use.
+    /// The old workers stay, and the successors leave: where workers accept themselves, one that is
+    /// ready, or about to be, may have clients.
     fn give_up_change(&mut self, cause: Cause, now: Instant, commands: &mut Vec<Command>) {
         let Some(change) = self.change.take() else { return };
+        let within = self.rules.stop_timeout;
+        let deadline_ms = within.as_millis() as u64; // at most a day
         for place in &mut self.places {
-            if let Some(Successor { life, .. }) = place.successor.take() {
-                self.leaving.push(Leaving { life, accepts: true, kill_at: None, is_killed: true });
-                commands.push(Command::Kill(life));
-            }
+            let Some(Successor { life, ready_by }) = place.successor.take() else { continue };
+            let is_late = ready_by.is_some_and(|at| at <= now);
+            let kill_at = (!is_late).then_some(now + within + STOP_GRACE);
+            self.leaving.push(Leaving { life, accepts: true, kill_at, is_killed: is_late });
+            commands.push(if is_late {
+                Command::Kill(life)
+            } else {
+                Command::Send(life, Message::Reload { deadline_ms })
+            });
         }
         match change {
             Change::Prepare => unreachable!("nobody was started"),
