@@ -115,7 +115,7 @@ fn no_client_notices_workers_that_were_to_be_added_and_fail() {
         let load = Load::start(server.address(), 2, 6);
         load.wait_for_answers(50);
         fs::write(&broken, "").unwrap();
-        for _ in 0..10 {
+        for _ in 0..5 {
             server.signal(Signal::SIGWINCH);
             server.wait_for_log("the reload failed, and the old workers serve on");
             load.wait_for_answers(20);
