@@ -116,13 +116,8 @@ impl Master<'_> {
                     self.flush_outbox(life);
                 }
             }
-            (Tag::ToldNewMaster(number), Outcome::Sent { result, .. }) => {
-                if let Err(errno) = result {
-                    log::debug!("the new master was told nothing: {errno}"); // it is gone
-                }
-                if let Some(new) = self.heir_of(number) {
-                    new.on_told();
-                }
+            (Tag::ToldNewMaster(number), Outcome::Sent { .. }) => {
+                self.heir_of(number).into_iter().for_each(NewMaster::on_told);
             }
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
                 log::debug!("somebody was told nothing: {errno}"); // who is gone

@@ -52,7 +52,11 @@ fn serve_one(listener: OwnedFd, worker_id: usize) {
             listener.set_nonblocking(true).unwrap(); // another worker may be quicker
             listener.accept().map(|(connection, _)| connection.into())
         }
-        _ => TcpListener::from(listener).accept().map(|(connection, _)| connection.into()),
+        _ => {
+            let listener = TcpListener::from(listener);
+            listener.set_nonblocking(true).unwrap(); // a successor may be, too
+            listener.accept().map(|(connection, _)| connection.into())
+        }
     };
     let Ok(connection) = connection else { return };
     let mut connection = File::from(connection);
