@@ -307,10 +307,10 @@ struct Configured {
 }
 
 impl Configured {
-    fn start(mode: &'static str, more: &str) -> Configured {
+    fn start(mode: &'static str, extra: &str) -> Configured {
         let directory = tempfile::tempdir().unwrap();
         let conf = directory.path().join("conf");
-        write_settings(&conf, mode, more);
+        write_settings(&conf, mode, extra);
         let mut command = program();
         command.arg("serve").arg("-c").arg(conf);
         Configured { server: Server::of(command), directory, mode }
@@ -320,25 +320,25 @@ impl Configured {
         self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn signal(&self, more: &str) {
-        write_settings(&self.directory.path().join("conf"), self.mode, more);
+    fn signal(&self, extra: &str) {
+        write_settings(&self.directory.path().join("conf"), self.mode, extra);
         self.server.signal(Signal::SIGHUP);
     }
 
-    fn reload(&mut self, more: &str) {
-        self.signal(more);
+    fn reload(&mut self, extra: &str) {
+        self.signal(extra);
         self.server.wait_for_log("reloaded: ");
     }
 
     /// Why not.
-    fn refuse(&mut self, more: &str) -> String {
-        self.signal(more);
+    fn refuse(&mut self, extra: &str) -> String {
+        self.signal(extra);
         self.server.wait_for_log("the settings can't be used, and nothing changes: ")
     }
 }
 
-fn write_settings(conf: &Path, mode: &str, more: &str) {
-    let text = format!("listen = [\"127.0.0.1:0\"]\naccept = \"{mode}\"\n{more}\n");
+fn write_settings(conf: &Path, mode: &str, extra: &str) {
+    let text = format!("listen = [\"127.0.0.1:0\"]\naccept = \"{mode}\"\n{extra}\n");
     fs::write(conf, text).unwrap();
 }
 
@@ -377,21 +377,21 @@ fn limits_and_the_pid_file_are_as_the_last_reload_said() {
         let [first, second] = ["first", "second"].map(|name| it.path(name));
         let named = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         let own = Some(it.server.pid().to_string());
-        let more = format!("workers = 2\ndescriptors_max = 900\ncore_bytes_max = 4096");
-        it.reload(&format!("{more}\npid_file = {first:?}"));
+        let extra = "workers = 2\ndescriptors_max = 900\ncore_bytes_max = 4096";
+        it.reload(&format!("{extra}\npid_file = {first:?}"));
         eventually("the old workers have gone", || it.server.workers().len() == 2);
         for pid in it.server.workers().into_iter().chain([it.server.pid()]) {
             assert_eq!(soft_limit(pid, "Max open files"), "900", "{mode}");
             assert_eq!(soft_limit(pid, "Max core file size"), "4096", "{mode}");
         }
         assert_eq!(named(&first), own, "{mode}");
-        it.reload(&format!("{more}\npid_file = {second:?}"));
+        it.reload(&format!("{extra}\npid_file = {second:?}"));
         assert_eq!((named(&first), named(&second)), (None, own.clone()), "{mode}");
         // The same file by another name.
         let directory = it.path("");
-        it.reload(&format!("{more}\npid_file = \"{directory}/./second\""));
+        it.reload(&format!("{extra}\npid_file = \"{directory}/./second\""));
         assert_eq!(named(&second), own, "{mode}");
-        it.reload(&more);
+        it.reload(extra);
         assert_eq!(named(&second), None, "{mode}");
     }
 }
