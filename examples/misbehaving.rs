@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::env;
 use std::fs::File;
 use std::hint::black_box;
+use std::io::{self, Write};
 use std::iter;
 use std::path::Path;
 use std::rc::Rc;
@@ -23,6 +24,9 @@ fn main() -> uring_pool::Result<()> {
     log::set_logger(&Stderr).expect("no other logger was set before");
     log::set_max_level(log::LevelFilter::Info);
     let mut config = PoolConfig { workers: WorkerCount::Fixed(2), ..PoolConfig::default() };
+    if let Ok(mask) = env::var("URING_POOL_MASK") {
+        config.mask = mask.parse().expect("names of kernel features");
+    }
     let (mut broken_if, mut broken_worker) = (String::new(), None);
     let (mut scale_to, mut messages) = (None, 0_u64);
     let mut flags = env::args().skip(1);
@@ -65,7 +69,9 @@ fn main() -> uring_pool::Result<()> {
     };
     handle.on_signal(SIGWINCH, scale).expect("it can be caught");
     pool.on_ready(|ready| {
-        println!("it serves {} with {} workers", ready.addresses[0], ready.workers);
+        // The master of an upgrade says it once more, to nobody perhaps.
+        let (address, workers) = (&ready.addresses[0], ready.workers);
+        let _ = writeln!(io::stdout(), "it serves {address} with {workers} workers");
     })
     .serve(move |worker| {
         let is_meant = broken_worker.is_none_or(|id: usize| id == worker.id());

@@ -22,3 +22,8 @@ ulimit -l "$(ulimit -H -l)" 2>/dev/null || true
 
 echo "== unit, integration and documentation tests"
 cargo test --workspace --all-features --locked
+
+echo "== the pool once more, as on an old kernel"
+pool=(--test balance --test crash --test crash_loop --test hang --test lifecycle --test pressure
+    --test reload --test scale --test upgrade)
+TEST_MASK=all cargo test --all-features --locked "${pool[@]}" -- --skip on_an_old_kernel

@@ -23,7 +23,7 @@ use crate::master::{self, MasterError, PoolHandle, Start, Surroundings};
 use crate::process::Status;
 use crate::process::activation::{self, ActivationError};
 use crate::process::channel::{ChannelError, Limit, Message};
-use crate::process::clock::monotonic_nanos;
+use crate::process::clock::{Moment, monotonic_nanos};
 use crate::process::cpus::Cpus;
 use crate::process::inherit::Inheritance;
 use crate::process::listen::{ListenError, Listeners};
@@ -315,7 +315,7 @@ fn scoreboard(memory: Option<OwnedFd>) -> io::Result<(Scoreboard, OwnedFd)> {
             Err(error) => log::warn!("the figures begin anew: the old ones can't be read: {error}"),
         }
     }
-    Scoreboard::create(SystemTime::now())
+    Scoreboard::create(Moment::now())
 }
 
 /// What the workers of all masters that share this memory have in common.
@@ -533,7 +533,7 @@ impl Worker {
 
     /// The numbers of the whole pool, read from shared memory: cheap, and never waits.
     pub fn pool_status(&self) -> Status {
-        self.scoreboard.status(SystemTime::now(), monotonic_nanos())
+        self.scoreboard.status(Moment::now())
     }
 }
 

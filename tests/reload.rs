@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -64,9 +64,8 @@ fn no_client_notices_ten_reloads_on_an_old_kernel() {
     unnoticed(&[], "all", reload);
 }
 
-#[test]
-fn no_client_notices_twenty_workers_recycled() {
-    unnoticed(&["--recycle-requests", "400"], "", |server, _, mode| {
+fn twenty_workers_recycled(mask: &str) {
+    unnoticed(&["--recycle-requests", "400"], mask, |server, _, mode| {
         let restarts = || {
             let status = server.status();
             let workers = status["workers"].as_array().unwrap();
@@ -75,6 +74,16 @@ fn no_client_notices_twenty_workers_recycled() {
         eventually("twenty workers are recycled", || restarts() >= 20);
         assert!(!server.log().contains("serves on"), "{mode}");
     });
+}
+
+#[test]
+fn no_client_notices_twenty_workers_recycled() {
+    twenty_workers_recycled("");
+}
+
+#[test]
+fn no_client_notices_twenty_workers_recycled_on_an_old_kernel() {
+    twenty_workers_recycled("all");
 }
 
 #[test]
@@ -288,4 +297,173 @@ fn a_port_that_is_taken_fails_a_reload_and_stalls_nobody() {
     let quickest = quickest.min().unwrap(); // the machine may be busy, but hardly each time
     assert!(quickest < Duration::from_millis(1500), "the master slept: {quickest:?}");
     assert_eq!(server.connect().get("/plaintext").status(), 200);
+}
+
+/// A server whose configuration the test writes.
+struct Configured {
+    server: Server,
+    directory: tempfile::TempDir,
+    mode: &'static str,
+}
+
+impl Configured {
+    fn start(mode: &'static str, extra: &str) -> Configured {
+        let directory = tempfile::tempdir().unwrap();
+        let conf = directory.path().join("conf");
+        write_settings(&conf, mode, extra);
+        let mut command = program();
+        command.arg("serve").arg("-c").arg(conf);
+        Configured { server: Server::of(command), directory, mode }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn signal(&self, extra: &str) {
+        write_settings(&self.directory.path().join("conf"), self.mode, extra);
+        self.server.signal(Signal::SIGHUP);
+    }
+
+    fn reload(&mut self, extra: &str) {
+        self.signal(extra);
+        self.server.wait_for_log("reloaded: ");
+    }
+
+    /// Why not.
+    fn refuse(&mut self, extra: &str) -> String {
+        self.signal(extra);
+        self.server.wait_for_log("the settings can't be used, and nothing changes: ")
+    }
+}
+
+fn write_settings(conf: &Path, mode: &str, extra: &str) {
+    let text = format!("listen = [\"127.0.0.1:0\"]\naccept = \"{mode}\"\n{extra}\n");
+    fs::write(conf, text).unwrap();
+}
+
+#[test]
+fn what_a_reload_cant_change_it_names() {
+    let mut it = Configured::start("shared", "workers = 1");
+    it.mode = "dispatch";
+    assert!(it.refuse("workers = 1").contains("`accept` can't change by a reload"));
+    it.mode = "shared";
+    let line = it.refuse("workers = 1024\ndescriptors_max = 200");
+    assert!(line.contains("200"), "{line}");
+    assert_eq!(
+        soft_limit(it.server.pid(), "Max open files"),
+        soft_limit(own_pid(), "Max open files")
+    );
+    let line = it.refuse("workers = 1\npid_file = \"/no/such/directory/pid\"");
+    assert!(line.contains("/no/such/directory/pid"), "{line}");
+    assert_eq!(it.server.connect().get("/plaintext").status(), 200);
+}
+
+fn own_pid() -> i32 {
+    std::process::id() as i32
+}
+
+/// As the kernel shows it.
+fn soft_limit(pid: i32, name: &str) -> String {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn limits_and_the_pid_file_are_as_the_last_reload_said() {
+    for mode in MODES {
+        let mut it = Configured::start(mode, "workers = 2");
+        let [first, second] = ["first", "second"].map(|name| it.path(name));
+        let named = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        let own = Some(it.server.pid().to_string());
+        let extra = "workers = 2\ndescriptors_max = 900\ncore_bytes_max = 4096";
+        it.reload(&format!("{extra}\npid_file = {first:?}"));
+        eventually("the old workers have gone", || it.server.workers().len() == 2);
+        for pid in it.server.workers().into_iter().chain([it.server.pid()]) {
+            assert_eq!(soft_limit(pid, "Max open files"), "900", "{mode}");
+            assert_eq!(soft_limit(pid, "Max core file size"), "4096", "{mode}");
+        }
+        assert_eq!(named(&first), own, "{mode}");
+        it.reload(&format!("{extra}\npid_file = {second:?}"));
+        assert_eq!((named(&first), named(&second)), (None, own.clone()), "{mode}");
+        // The same file by another name.
+        let directory = it.path("");
+        it.reload(&format!("{extra}\npid_file = \"{directory}/./second\""));
+        assert_eq!(named(&second), own, "{mode}");
+        it.reload(extra);
+        assert_eq!(named(&second), None, "{mode}");
+    }
+}
+
+#[test]
+fn the_queue_is_as_long_and_as_patient_as_the_last_reload_said() {
+    let limits = "workers = 1\nqueue_timeout = \"10m\"\n[limits]\nconnections_max = 1";
+    let mut it = Configured::start("dispatch", limits);
+    let [worker] = it.server.workers()[..] else { panic!("one worker") };
+    let mut open = it.server.connect();
+    assert_eq!(open.get("/plaintext").status(), 200);
+    let mut waiting = [0, 1].map(|_| it.server.connect());
+    for client in &mut waiting {
+        client.say("GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n");
+    }
+    eventually("they wait", || {
+        let status: serde_json::Value = serde_json::from_str(open.get("/status").body()).unwrap();
+        status["queue_size"] == 2
+    });
+    // The successor has room for one of them, and the old one keeps what it has.
+    freeze(worker);
+    it.reload(&limits.replace("10m", "10ms"));
+    let heard = waiting.each_mut().map(|client| client.hear().status());
+    assert_eq!(heard, [200, 503]);
+    thaw(worker);
+}
+
+#[test]
+fn a_reload_changes_who_gets_connections() {
+    let mut it = Configured::start("dispatch", "workers = 2\nbalance = \"round-robin\"");
+    let shares = |it: &Configured| {
+        let before = it.server.status();
+        let _open: Vec<Client> = (0..30).map(|_| it.server.connect()).collect();
+        let total = |status: &serde_json::Value, id: usize| {
+            status["workers"][id]["total_connections"].as_u64().unwrap()
+        };
+        let mut shares = [0, 0];
+        eventually("all are taken", || {
+            let after = it.server.status();
+            shares = [0, 1].map(|id| total(&after, id) - total(&before, id));
+            shares.iter().sum::<u64>() >= 30
+        });
+        shares
+    };
+    let [one, other] = shares(&it);
+    assert!(one.abs_diff(other) <= 4, "{one} {other}");
+    it.reload("workers = 2\nbalance = \"weighted\"\nweights = [1, 9]");
+    let [one, other] = shares(&it);
+    assert!(other > 5 * one, "{one} {other}");
+    it.reload("workers = 2\nbalance = \"weighted\"\nweights = [9, 1]");
+    let [one, other] = shares(&it);
+    assert!(one > 5 * other, "{one} {other}");
+}
+
+/// How many connections may wait at a socket whose worker accepts none.
+#[test]
+fn the_backlog_is_as_the_last_reload_said() {
+    let mut it = Configured::start("shared", "workers = 1\nbacklog = 2");
+    let room = |it: &Configured| {
+        let [worker] = it.server.workers()[..] else { panic!("one worker") };
+        freeze(worker);
+        let connect =
+            || TcpStream::connect_timeout(&it.server.address(), Duration::from_millis(200));
+        let waiting = (0..20).map_while(|_| connect().ok()).count();
+        thaw(worker);
+        waiting
+    };
+    assert!(room(&it) < 10);
+    it.reload("workers = 1\nbacklog = 100");
+    eventually("the old one has gone", || it.server.workers().len() == 1);
+    assert_eq!(room(&it), 20);
+    it.reload("workers = 1\nbacklog = 2");
+    eventually("the old one has gone", || it.server.workers().len() == 1);
+    assert!(room(&it) < 10);
 }

@@ -401,3 +401,35 @@ fn a_new_master_serves_at_once_beside_an_old_worker_that_is_busy() {
         }
     }
 }
+
+/// Also when all workers of the old one have: it may still have connections to pass on.
+#[test]
+fn a_new_master_that_dies_before_the_old_one_has_ended_is_replaced() {
+    foster_parent();
+    for mode in MODES {
+        let mut server = Server::start(&["--workers", "2", "--accept", mode]);
+        let address = server.address();
+        // More than fit into the socket between the masters.
+        let mut idle: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+        idle.iter_mut().for_each(|client| assert_eq!(client.get("/plaintext").status(), 200));
+        let old_workers = server.workers();
+        server.signal(Signal::SIGUSR2);
+        let line = server.wait_for_log("upgrading: the new master has pid ");
+        let new: i32 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+        server.wait_for_log("upgraded: the new master serves");
+        freeze(new);
+        eventually("the old workers have gone", || !old_workers.iter().any(|pid| is_running(*pid)));
+        kill_hard(new);
+        eventually("it is replaced, or nobody listens", || {
+            let has_ended = server.child.try_wait().unwrap();
+            assert!(has_ended.is_none_or(|status| status.success()), "{mode}");
+            let log = server.log();
+            has_ended.is_some() || log.contains("this one serves again")
+        });
+        if server.child.try_wait().unwrap().is_none() {
+            println!("{mode}: replaced");
+            eventually("new workers serve", || server.workers().len() == 2);
+            assert_eq!(Client::connect(address).get("/plaintext").status(), 200, "{mode}");
+        }
+    }
+}

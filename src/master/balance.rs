@@ -67,7 +67,10 @@ pub trait Balancer {
         let _ = worker_id;
     }
 
-    /// Forgets everything that was learnt.
+    /// Forgets everything that was learnt: called when a reload has changed
+    /// [`balance`](crate::config::PoolConfig::balance) or
+    /// [`weights`](crate::config::PoolConfig::weights). What workers have open then is told once
+    /// more, as [established](Balancer::on_connection_established).
     fn reset(&mut self) {}
 }
 

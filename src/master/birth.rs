@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
@@ -61,10 +61,14 @@ pub(super) fn become_worker(birth: Birth, worker: &dyn Fn(Seat) -> i32) -> ! {
     });
     // The frames below are the master's: a panic must not unwind into them, and an exit runs none
     // of their destructors.
-    process::exit(panic::catch_unwind(life).unwrap_or_else(|panic| {
+    let code = panic::catch_unwind(life).unwrap_or_else(|panic| {
         log::error!("worker {worker_id} panicked: {}", words_of(panic.as_ref()));
         EXIT_PANIC
-    }))
+    });
+    // What handlers have printed, of which standard output holds back a line's beginning.
+    log::logger().flush();
+    let _lost_either_way = io::stdout().flush();
+    sys::exit_at_once(code)
 }
 
 impl Birth {
@@ -87,7 +91,7 @@ impl Birth {
         } = self;
         prctl::set_pdeathsig(Signal::SIGTERM)?;
         if getppid() != master {
-            process::exit(0); // the master died before it could have told us
+            sys::exit_at_once(0); // the master died before it could have told us
         }
         let own = listeners.iter().chain([&channel, &passing, &bell]).map(AsRawFd::as_raw_fd);
         sys::close_all_but((0..=2).chain(foreign).chain(own).collect());
@@ -170,9 +174,58 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::channel;
+    use crate::process::clock::Moment;
+    use crate::process::scoreboard::Scoreboard;
     use crate::process::sys::{Fork, fork};
-    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::sys::signal::kill;
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use std::fs::File;
+    use std::thread;
+    use std::time::{Duration, Instant};
+    use uring_ring::Mask;
+
+    #[test]
+    fn a_worker_ends_whatever_its_master_has_registered_for_its_own_end() {
+        let master = Pid::this();
+        let Fork::Parent { child } = fork().unwrap() else {
+            sys::hang_at_exit();
+            become_worker(birth(master), &|_| 7)
+        };
+        let give_up = Instant::now() + Duration::from_secs(20);
+        loop {
+            match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
+                WaitStatus::StillAlive if Instant::now() < give_up => thread::yield_now(),
+                WaitStatus::StillAlive => kill(child, Signal::SIGKILL).unwrap(),
+                end => break assert_eq!(end, WaitStatus::Exited(child, 7)),
+            }
+        }
+    }
+
+    fn birth(master: Pid) -> Birth {
+        let (channel, passing) = channel::pair().unwrap();
+        let page =
+            Scoreboard::create(Moment::default()).unwrap().0.claim(0, Moment::default()).unwrap();
+        Birth {
+            worker_id: 0,
+            core: None,
+            bell: channel.try_clone().unwrap(),
+            channel,
+            passing,
+            limit: Limit(1024),
+            listeners: Vec::new(),
+            companies: Vec::new(),
+            slots: Vec::new(),
+            page,
+            features: Features::probe(Mask::NONE).unwrap(),
+            identity: None,
+            no_new_privs: false,
+            dumps_core: false,
+            master,
+            signals: Vec::new(),
+            foreign: Vec::new(),
+        }
+    }
 
     #[test]
     fn what_the_program_opens_and_closes_is_noticed() {
@@ -190,7 +243,7 @@ mod tests {
             assert_eq!(ours_now.as_raw_fd(), number, "a number that is free again");
             foreign.watch(|| {});
             assert!(!has(&foreign, number));
-            process::exit(0)
+            sys::exit_at_once(0)
         };
         assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
     }

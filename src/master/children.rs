@@ -10,6 +10,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::end::End;
+use crate::process::channel::Limit;
 use crate::process::outbox::Outbox;
 use crate::process::scoreboard::WorkerPage;
 
@@ -34,6 +35,8 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     /// The master's end of the line for messages.
     pub(super) channel: OwnedFd,
+    /// As it was told when it was forked.
+    pub(super) limit: Limit,
     /// What is to go there.
     pub(super) outbox: Outbox,
     /// The master's end of the line for descriptors.
@@ -45,6 +48,8 @@ pub(super) struct Child {
     pub(super) closed_before: u64,
     /// How and when it ended. It was collected, so its pid may be somebody else's.
     pub(super) end: Option<(End, Instant)>,
+    /// Nothing tells when it ends but a signal that may be about anybody.
+    pub(super) is_unwatched: bool,
     /// Everything that it said has been read.
     pub(super) is_heard: bool,
     /// Everything that it handed over has been received.
@@ -140,6 +145,13 @@ impl Children {
         }
     }
 
+    /// Those of whose ends nobody tells.
+    pub(super) fn unwatched(&self) -> Vec<(Life, Pid)> {
+        let unwatched = |child: &&Child| child.is_unwatched && child.end.is_none();
+        let living = self.living.iter().filter(|(_, child)| unwatched(child));
+        living.map(|(life, child)| (*life, child.pid)).collect()
+    }
+
     pub(super) fn pid_of(&self, life: Life) -> Option<Pid> {
         self.get(life).map(|child| child.pid)
     }
@@ -182,23 +194,26 @@ impl Drop for Children {
 mod tests {
     use super::*;
     use crate::process::channel;
+    use crate::process::clock::Moment;
     use crate::process::scoreboard::Scoreboard;
     use crate::process::sys::{self, Fork};
-    use std::time::UNIX_EPOCH;
 
     fn child(pid: Pid) -> Child {
         let (passing, passing_far) = channel::pair().unwrap();
-        let page = Scoreboard::create(UNIX_EPOCH).unwrap().0.claim(0, UNIX_EPOCH).unwrap();
+        let page =
+            Scoreboard::create(Moment::default()).unwrap().0.claim(0, Moment::default()).unwrap();
         let channel = channel::pair().unwrap().0;
         Child {
             pid,
             channel,
+            limit: Limit(1024),
             outbox: Outbox::default(),
             passing,
             passing_far: Some(passing_far),
             page,
             closed_before: 0,
             end: None,
+            is_unwatched: false,
             is_heard: false,
             is_emptied: false,
             is_parked: false,

@@ -4,7 +4,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::process;
 use std::ptr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use nix::sys::signal::Signal as Number;
 use nix::unistd::Pid;
@@ -15,13 +15,15 @@ use super::children::{Child, Life};
 use super::end::End;
 use super::handle::Wish;
 use super::notice::{Cause, Fate, Notice};
-use super::pool::{Command, Event, Pool, Rules, Verdict, Wanted};
+use super::pool::{Command, Event, Pool, Verdict, Wanted};
+use super::reload::Next;
 use super::upgrade::NewMaster;
 use super::{ESTATES_MAX, Master, Ready, Tag, cause_of};
-use crate::config::{Accept, Checked, PoolConfig, WorkerCount};
-use crate::process::channel::{self, Message};
-use crate::process::listen::{Listener, Listeners};
-use crate::process::notify::{self, Notice as Word};
+use crate::config::Accept;
+use crate::process::channel::{self, Limit, Message};
+use crate::process::clock::Moment;
+use crate::process::listen::Listener;
+use crate::process::notify::Notice as Word;
 use crate::process::outbox::{Booked, Outbox};
 use crate::process::parcel::{DESCRIPTORS_MAX, Parcel};
 use crate::process::pid_file::PidFile;
@@ -48,7 +50,7 @@ impl Master<'_> {
             Command::Retire(life) => self.on_leaving(life),
             Command::Adopt { worker, by } => self.adopt(worker, by),
             Command::TakeBack { worker } => self.take_back(worker),
-            Command::ReportReady => self.report_ready(),
+            Command::ReportReady => self.report_ready(now),
             Command::ReadSettings(wanted) => events.push(self.prepare_reload(wanted)),
             Command::SettleReload => self.settle_reload(pool, now),
             Command::DropReload => self.drop_reload(),
@@ -56,8 +58,8 @@ impl Master<'_> {
             Command::OfferUpgrade => self.offer_upgrade(),
             Command::StopUpgrade => self.signal_heir(Number::SIGTERM),
             Command::KillUpgrade => self.signal_heir(Number::SIGKILL),
-            Command::ForwardReload => self.signal_heir(Number::SIGHUP),
-            Command::Resume => self.resume(),
+            Command::ForwardReload(wanted) => self.forward_reload(wanted),
+            Command::Resume => self.resume(now),
             Command::StopAccepting => self.dispatching.stop(&mut self.ring),
             Command::Tell(notice) => self.tell(&notice),
             Command::TellOf(life, fate) => self.tell_of(life, &fate),
@@ -79,9 +81,9 @@ impl Master<'_> {
     }
 
     fn claim_page(&self, worker: usize) -> Option<&'static WorkerPage> {
-        self.scoreboard.claim(worker, SystemTime::now()).or_else(|| {
+        self.scoreboard.claim(worker, Moment::now()).or_else(|| {
             self.release_dead();
-            self.scoreboard.claim(worker, SystemTime::now())
+            self.scoreboard.claim(worker, Moment::now())
         })
     }
 
@@ -96,9 +98,10 @@ impl Master<'_> {
         let (passing, passing_far) = channel::pair()?;
         let worker = life.worker;
         let (config, listeners) = match &self.next {
-            Some((config, listeners)) if is_next => (config, listeners),
+            Some(Next { config, listeners, .. }) if is_next => (config, listeners),
             _ => (&self.config, &self.listeners),
         };
+        let limit = Limit(config.message_bytes_max);
         let (identity, no_new_privs) = (config.identity, config.no_new_privs);
         let dumps_core = config.core_bytes_max.is_some();
         let listeners = match self.accept {
@@ -128,7 +131,7 @@ impl Master<'_> {
                     channel: its_channel,
                     passing: its_passing,
                     bell,
-                    limit: self.limit,
+                    limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
                     companies,
                     slots,
@@ -152,18 +155,20 @@ impl Master<'_> {
                 let child = Child {
                     pid,
                     channel,
+                    limit,
                     outbox: Outbox::default(),
                     passing,
                     passing_far: Some(passing_far),
                     page,
                     closed_before,
                     end: None,
+                    is_unwatched: false,
                     is_heard: false,
                     is_emptied: false,
                     is_parked: false,
                 };
                 self.ring.push(Op::WaitChild { pid: pid.as_raw() }, Tag::Ended(life));
-                self.push_read(message_fd, self.limit.read_buffer(), Tag::Message(life));
+                self.push_read(message_fd, limit.read_buffer(), Tag::Message(life));
                 self.receive_from(life, child.passing.as_raw_fd());
                 self.children.insert(life, child);
                 Ok(())
@@ -172,14 +177,14 @@ impl Master<'_> {
     }
 
     pub(super) fn send(&mut self, life: Life, message: &Message) {
-        let packet = match self.limit.encode(message) {
+        let Some(child) = self.children.get_mut(life) else { return };
+        let packet = match child.limit.encode(message) {
             Ok(packet) => packet,
             Err(error) => {
                 let name = self.name_of(life);
                 return log::error!("cannot send a message to {name}: {error}");
             }
         };
-        let Some(child) = self.children.get_mut(life) else { return };
         let booked = if let Message::User { .. } = message {
             child.outbox.offer(packet)
         } else {
@@ -246,25 +251,25 @@ impl Master<'_> {
         }
     }
 
-    fn report_ready(&mut self) {
+    fn report_ready(&mut self, now: Instant) {
         match &mut self.predecessor {
             Some(old) if !old.is_gone => {
                 old.say_ready(self.listeners.workers(), self.limit, &mut self.ring);
             }
-            Some(_) => self.take_over(),
+            Some(_) => self.take_over(now),
             None => self.announce(),
         }
     }
 
     /// Goes on where the old master has ended, or is about to.
-    pub(super) fn take_over(&mut self) {
+    pub(super) fn take_over(&mut self, now: Instant) {
         let Some(old) = &mut self.predecessor else { return };
         // What the settings don't name any more goes with it.
         let left = mem::take(&mut old.listeners);
         left.own_files();
         drop(left);
         let replaces = old.pid;
-        self.take_charge_of(replaces);
+        self.take_charge_of(replaces, now);
         self.scoreboard.pool().upgrades.add_among_others(1);
         self.announce();
         if let Some(old) = self.predecessor.as_ref().filter(|old| !old.is_gone) {
@@ -273,24 +278,30 @@ impl Master<'_> {
     }
 
     /// Goes on after the new master has ended, although it had taken over.
-    fn resume(&mut self) {
+    fn resume(&mut self, now: Instant) {
         let Some(heir) = self.lost_heir.take() else { return };
+        (self.finishing, self.finish_by) = (None, None); // it may have been about to end
         match self.listeners.repaired(&self.config) {
             Ok(listeners) => self.listeners = listeners,
             Err(error) => log::error!("{error}"),
         }
         self.dispatching.resume();
-        self.take_charge_of(heir);
+        self.take_charge_of(heir, now);
         self.announce();
     }
 
     /// As [`take_charge`](Master::take_charge), also of the file that names the master.
-    fn take_charge_of(&mut self, other: Pid) {
-        if let Err(error) = self.take_charge() {
+    fn take_charge_of(&mut self, other: Pid, now: Instant) {
+        if let Err(error) = self.take_charge(now) {
             log::error!("cannot listen on all addresses: {error}");
         }
+        self.write_pid_file(Some(other));
+    }
+
+    /// As the settings say, instead of the one before; that of another process, if it `replaces` that.
+    pub(super) fn write_pid_file(&mut self, replaces: Option<Pid>) {
         self.pid_file = None; // it would remove a new one
-        let replaces = u32::try_from(other.as_raw()).ok();
+        let replaces = replaces.and_then(|other| u32::try_from(other.as_raw()).ok());
         let path = self.config.pid_file.as_deref();
         match path.map(|path| PidFile::create(path, replaces)).transpose() {
             Ok(pid_file) => self.pid_file = pid_file,
@@ -307,87 +318,6 @@ impl Master<'_> {
         self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
         let ready = Ready { addresses: &addresses, workers, accept: self.accept };
         self.foreign.watch(|| self.around.on_ready(&ready));
-    }
-
-    /// Finds the settings of new workers, and the sockets that they need. What is wrong with them
-    /// changes nothing.
-    fn prepare_reload(&mut self, wanted: Wanted) -> Event {
-        self.release_dead();
-        self.notifier.tell(&[Word::Reloading(notify::monotonic()), Word::Status("reloading")]);
-        match self.try_prepare(wanted) {
-            Ok((config, listeners)) => {
-                let workers = listeners.workers();
-                self.next = Some((config, listeners));
-                Event::Reload { workers }
-            }
-            Err(reason) => {
-                log::error!("the settings can't be used, and nothing changes: {reason}");
-                self.drop_reload();
-                Event::ReloadRefused
-            }
-        }
-    }
-
-    fn try_prepare(
-        &mut self,
-        Wanted { reads, workers }: Wanted,
-    ) -> Result<(Checked<PoolConfig>, Listeners), String> {
-        let mut config = self.config.clone();
-        if reads {
-            config = self.foreign.watch(|| self.around.read_settings())?;
-        }
-        if let Some(workers) = workers {
-            let mut scaled = config.into_inner();
-            scaled.workers = match workers {
-                0 => WorkerCount::Auto,
-                count => WorkerCount::Fixed(count),
-            };
-            config = scaled.validate().map_err(|error| error.to_string())?;
-        }
-        if config.accept != self.config.accept {
-            return Err("`accept` can't change by a reload: stop and start, or upgrade".to_owned());
-        }
-        let workers = self.cpus.worker_count(config.workers);
-        let listeners =
-            self.listeners.renewed(&config, workers).map_err(|error| error.to_string())?;
-        Ok((config, listeners))
-    }
-
-    fn settle_reload(&mut self, pool: &mut Pool, now: Instant) {
-        self.foreign.watch(|| self.around.settle_settings(true));
-        self.end_reload();
-        let Some((config, listeners)) = self.next.take() else { return };
-        let is_elsewhere = listeners.addresses() != self.listeners.addresses();
-        if self.is_in_charge && self.accept == Accept::Dispatch && is_elsewhere {
-            match listeners.all() {
-                Ok(sockets) => self.dispatching.listen(sockets, &mut self.ring),
-                Err(error) => log::error!("cannot listen on what is new: {error}"),
-            }
-        }
-        if let Some(steering) = self.steering.as_mut().filter(|_| self.is_in_charge) {
-            for group in listeners.groups() {
-                if let Err(error) = steering.attach(&group) {
-                    log::warn!("connections to new sockets go by their hash, not by load: {error}");
-                }
-            }
-        }
-        pool.set_rules(Rules::of(&config));
-        self.watch.set_timeout(config.hang_timeout, now);
-        if self.is_in_charge {
-            self.scoreboard.pool().workers.set(listeners.workers() as u64);
-        }
-        self.scoreboard.pool().reloads.add_among_others(1);
-        (self.config, self.listeners) = (config, listeners);
-    }
-
-    fn drop_reload(&mut self) {
-        self.next = None;
-        self.foreign.watch(|| self.around.settle_settings(false));
-        self.end_reload();
-    }
-
-    fn end_reload(&self) {
-        self.notifier.tell(&[Word::Ready, Word::Status("serving")]);
     }
 
     fn start_upgrade(&mut self) -> Option<Event> {
@@ -409,8 +339,9 @@ impl Master<'_> {
     fn offer_upgrade(&mut self) {
         if let Some(steering) = &mut self.steering {
             steering.let_go(); // a socket can't have two that steer
+            self.claim = None;
         }
-        if let Some(new) = &self.heir {
+        if let Some(new) = &mut self.heir {
             new.say(&Message::TakeOver, self.limit, &mut self.ring);
         }
     }
@@ -418,6 +349,12 @@ impl Master<'_> {
     fn signal_heir(&self, signal: Number) {
         if let Some(new) = &self.heir {
             new.signal(signal);
+        }
+    }
+
+    fn forward_reload(&mut self, Wanted { reads, workers }: Wanted) {
+        if let Some(new) = &mut self.heir {
+            new.say(&Message::Renew { reads, workers }, self.limit, &mut self.ring);
         }
     }
 

@@ -7,14 +7,14 @@ use std::process::{self, ExitStatus};
 use std::time::Instant;
 
 use nix::sys::signal::Signal as Number;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use uring_ring::{Arrival, Completion, Errno, Op, Outcome};
 
 use super::children::{Child, Life};
 use super::end::End;
 use super::error::MasterError;
-use super::pool::Event;
+use super::pool::{Event, Wanted};
 use super::upgrade::NewMaster;
 use super::{Master, Tag};
 use crate::figures::InFlight;
@@ -82,7 +82,7 @@ impl Master<'_> {
                 self.on_packet(life, buffer, result, now, events);
             }
             (Tag::Ended(life), Outcome::ChildEnded(result)) => {
-                self.on_child_ended(life, result, now);
+                self.on_child_ended(life, result, now, events);
             }
             (Tag::RefusalSent(id), Outcome::Sent { result, .. }) => {
                 self.dispatching.refusals.on_sent(id, result, &mut self.ring);
@@ -94,7 +94,7 @@ impl Master<'_> {
                 self.on_new_master_said(number, &buffer, result, events);
             }
             (Tag::NewMasterEnded(number), Outcome::ChildEnded(result)) => {
-                self.on_new_master_ended(number, result, events);
+                self.on_new_master_ended(number, result, now, events);
             }
             (Tag::Forwarded(number), Outcome::SentFds { fds, result, .. }) => {
                 if let Some(new) = self.heir_of(number) {
@@ -102,7 +102,7 @@ impl Master<'_> {
                 }
             }
             (Tag::OldMasterSaid, Outcome::Read { buffer, result }) => {
-                self.on_old_master_said(&buffer, result, now);
+                self.on_old_master_said(&buffer, result, now, events);
             }
             (Tag::OldMasterPassed, Outcome::ReceivedFds { payload, fds, result }) => {
                 self.on_old_master_passed(&payload, fds, result, now);
@@ -115,6 +115,9 @@ impl Master<'_> {
                     child.outbox.on_sent();
                     self.flush_outbox(life);
                 }
+            }
+            (Tag::ToldNewMaster(number), Outcome::Sent { .. }) => {
+                self.heir_of(number).into_iter().for_each(NewMaster::on_told);
             }
             (Tag::Told, Outcome::Sent { result: Err(errno), .. }) => {
                 log::debug!("somebody was told nothing: {errno}"); // who is gone
@@ -137,6 +140,7 @@ impl Master<'_> {
                 Some((_, handler)) => self.foreign.watch(|| handler(number as i32)),
                 None if number == Number::SIGCHLD => {
                     self.look_for_stopped(now);
+                    self.bury_unwatched(now, events);
                     self.bury_orphans();
                 }
                 None => events.extend(received.signal().map(Event::Signal)),
@@ -165,13 +169,13 @@ impl Master<'_> {
             return events.push(Event::EstateGone(life));
         }
         let Some(child) = self.children.get(life) else { return };
-        let channel = child.channel.as_raw_fd();
+        let (channel, limit) = (child.channel.as_raw_fd(), child.limit);
         if is_over {
             events.push(Event::ChannelClosed(life));
             self.children.get_mut(life).expect("just found").is_heard = true;
             return;
         }
-        match self.limit.decode(&packet) {
+        match limit.decode(&packet) {
             Ok(message) => self.on_message(life, message, now, events),
             Err(error) => log::warn!("{} was not understood: {error}", self.name_of(life)),
         }
@@ -206,19 +210,49 @@ impl Master<'_> {
             | Message::ListenersBack
             | Message::RoomWanted
             | Message::TakeOver
+            | Message::Renew { .. }
+            | Message::Listening
             | Message::TakenOver => {
                 log::warn!("{} said {message:?}, which is the master's", self.name_of(life));
             }
         }
     }
 
-    fn on_child_ended(&mut self, life: Life, result: Result<ExitStatus, Errno>, now: Instant) {
-        let end = result.map_or(End::Lost, End::from);
-        if result.is_err_and(|errno| errno.raw() != libc::ECHILD) {
-            // It is there but can't be waited for (no descriptor left for its pidfd): better none
-            // than two in one place.
-            self.children.signal(life, Number::SIGKILL);
+    fn on_child_ended(
+        &mut self,
+        life: Life,
+        result: Result<ExitStatus, Errno>,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) {
+        match result {
+            Err(errno) if errno.raw() != libc::ECHILD => {
+                // No descriptor was left for its pidfd. Whenever a child ends, it is asked for.
+                if let Some(child) = self.children.get_mut(life) {
+                    child.is_unwatched = true;
+                }
+                self.bury_unwatched(now, events); // it may have ended before
+            }
+            result => self.on_end(life, result.map_or(End::Lost, End::from), now),
         }
+    }
+
+    /// Somebody ended: perhaps one of those who can't be waited for.
+    fn bury_unwatched(&mut self, now: Instant, events: &mut Vec<Event>) {
+        for (life, pid) in self.children.unwatched() {
+            if let Some(end) = end_of(pid) {
+                self.on_end(life, end, now);
+            }
+        }
+        if let Some(new) = self.heir.as_ref().filter(|new| new.is_unwatched)
+            && let Some(end) = end_of(new.pid)
+        {
+            self.on_heir_gone(end, events);
+        }
+    }
+
+    /// The process of a worker has ended, and was collected.
+    fn on_end(&mut self, life: Life, end: End, now: Instant) {
         let Some(child) = self.children.get_mut(life) else { return };
         child.end = Some((end, now));
         // With our copy of its end, the line ends as soon as it is empty.
@@ -307,16 +341,23 @@ impl Master<'_> {
         &mut self,
         number: u32,
         result: Result<ExitStatus, Errno>,
+        now: Instant,
         events: &mut Vec<Event>,
     ) {
         let Some(new) = self.heir_of(number) else { return };
-        if result.is_err_and(|errno| errno.raw() != libc::ECHILD) {
-            new.signal(Number::SIGKILL); // it is there but can't be waited for
+        match result {
+            Err(errno) if errno.raw() != libc::ECHILD => {
+                new.is_unwatched = true;
+                self.bury_unwatched(now, events);
+            }
+            result => self.on_heir_gone(result.map_or(End::Lost, End::from), events),
         }
-        self.lost_heir = Some(new.pid);
-        self.heir = None;
+    }
+
+    fn on_heir_gone(&mut self, end: End, events: &mut Vec<Event>) {
+        self.lost_heir = self.heir.take().map(|new| new.pid);
         self.release_dead();
-        events.push(Event::UpgradeEnded(result.map_or(End::Lost, End::from)));
+        events.push(Event::UpgradeEnded(end));
     }
 
     fn on_new_master_said(
@@ -345,7 +386,13 @@ impl Master<'_> {
         }
     }
 
-    fn on_old_master_said(&mut self, packet: &[u8], result: Result<usize, Errno>, now: Instant) {
+    fn on_old_master_said(
+        &mut self,
+        packet: &[u8],
+        result: Result<usize, Errno>,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) {
         let Some(old) = &mut self.predecessor else { return };
         if result.is_err() || packet.is_empty() {
             log::info!("the old master (pid {}) has gone", old.pid);
@@ -353,7 +400,7 @@ impl Master<'_> {
             // say, what it had is nobody's but ours.
             old.is_gone = true;
             if old.is_told && !self.is_in_charge {
-                self.take_over();
+                self.take_over(now);
             }
             self.dispatching.set_alone(&mut self.ring);
             self.orphans_at = Some(now);
@@ -361,7 +408,10 @@ impl Master<'_> {
         }
         match self.limit.decode(packet) {
             Ok(Message::TakeOver) if self.is_in_charge => {}
-            Ok(Message::TakeOver) => self.take_over(),
+            Ok(Message::TakeOver) => self.take_over(now),
+            Ok(Message::Renew { reads, workers }) => {
+                events.push(Event::Renew(Wanted { reads, workers }));
+            }
             Ok(other) => log::warn!("the old master said {other:?}"),
             Err(error) => log::warn!("the old master was not understood: {error}"),
         }
@@ -391,5 +441,17 @@ impl Master<'_> {
         if has_room {
             old.receive(&mut self.ring);
         }
+    }
+}
+
+/// How a child has ended that can't be waited for; none while it lives. It is collected.
+fn end_of(pid: Pid) -> Option<End> {
+    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(End::Exited { code }),
+        Ok(WaitStatus::Signaled(_, signal, core_dumped)) => {
+            Some(End::Killed { signal: signal as i32, core_dumped })
+        }
+        Ok(_) => None,
+        Err(_) => Some(End::Lost), // somebody else in this process collected it
     }
 }

@@ -56,6 +56,14 @@ pub(super) const STALLED_AFTER: Duration = Duration::from_millis(10);
 /// known to hang.
 const REST: Duration = Duration::from_millis(100);
 
+/// What becomes of the balancer when the settings change.
+pub(super) enum Balancing {
+    AsBefore,
+    /// It forgets what it has learnt.
+    Anew,
+    By(Box<dyn Balancer>),
+}
+
 /// How a connection came to the master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
@@ -123,7 +131,6 @@ struct Ends<F> {
 /// The connections that have no worker yet, or may still come back from one.
 pub(super) struct Dispatcher<F> {
     queue_max: usize,
-    queue_timeout: Duration,
     balancer: Box<dyn Balancer>,
     /// The balancer's.
     patience: Duration,
@@ -147,15 +154,35 @@ impl<F> Dispatcher<F> {
     ) -> Dispatcher<F> {
         Dispatcher {
             queue_max: config.queue_max,
-            queue_timeout: config.queue_timeout,
             patience: balancer.patience(),
             balancer,
             address,
             workers: Vec::new(),
-            ends: Ends { queue: Queue::new(), released: Vec::new() },
+            ends: Ends { queue: Queue::new(config.queue_timeout), released: Vec::new() },
             admitted: 0,
             is_stopping: false,
             round: Round::default(),
+        }
+    }
+
+    /// Other settings from now on, also for those that wait already. With a balancer of its own, if
+    /// need be; or else the one that there is begins anew, if so it `resets`. Either is told
+    /// what the workers have open.
+    pub(super) fn configure(&mut self, config: &PoolConfig, balancing: Balancing) {
+        self.queue_max = config.queue_max;
+        self.ends.queue.set_timeout(config.queue_timeout);
+        match balancing {
+            Balancing::AsBefore => return,
+            Balancing::Anew => self.balancer.reset(),
+            Balancing::By(balancer) => {
+                self.balancer = balancer;
+                self.patience = self.balancer.patience();
+                self.workers.iter_mut().for_each(|worker| worker.set_patience(self.patience));
+            }
+        }
+        for worker in &self.workers {
+            let id = worker.life().worker;
+            (0..worker.established()).for_each(|_| self.balancer.on_connection_established(id));
         }
     }
 
@@ -185,7 +212,7 @@ impl<F> Dispatcher<F> {
 
     /// A connection needs a worker.
     pub(super) fn handle_connection(&mut self, conn: F, origin: Origin, now: Instant) {
-        self.ends.queue.push(conn, origin, now + self.queue_timeout);
+        self.ends.queue.push(conn, origin, now);
     }
 
     /// Whether a worker's loop is known not to turn: one that leaves what it was passed isn't tried

@@ -14,7 +14,9 @@ use uring_ring::{Arrival, Errno, Op, Ring};
 
 use super::balance::Balancer;
 use super::children::{Children, Life};
-use super::dispatch::{self, Command, Dispatcher, Passed, Progress, Refusal, STALLED_AFTER};
+use super::dispatch::{
+    self, Balancing, Command, Dispatcher, Passed, Progress, Refusal, STALLED_AFTER,
+};
 use super::refusal::Refusals;
 use super::{Master, Tag};
 use crate::config::PoolConfig;
@@ -77,6 +79,12 @@ impl Dispatching {
             held: 0,
             lost: 0,
         }
+    }
+
+    /// Other settings, under the limits that are in effect now.
+    pub(super) fn configure(&mut self, config: &PoolConfig, balancing: Balancing) {
+        self.acceptor.set_connections_max(connections_max(config));
+        self.dispatcher.configure(config, balancing);
     }
 
     /// Accepts from these sockets, and no longer from others.

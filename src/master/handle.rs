@@ -7,7 +7,6 @@ use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::SystemTime;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
@@ -15,7 +14,7 @@ use nix::unistd;
 use serde_json::Value;
 
 use crate::config::{ConfigError, WorkerCount};
-use crate::process::clock::monotonic_nanos;
+use crate::process::clock::Moment;
 use crate::process::scoreboard::Scoreboard;
 use crate::process::{Status, WorkerStatus};
 
@@ -102,7 +101,7 @@ impl PoolHandle {
 
     /// The numbers of the whole pool; none before it serves.
     pub fn status(&self) -> Option<Status> {
-        Some(self.shared.scoreboard.get()?.status(SystemTime::now(), monotonic_nanos()))
+        Some(self.shared.scoreboard.get()?.status(Moment::now()))
     }
 
     /// What each worker does; empty before the pool serves.

@@ -17,6 +17,7 @@ mod handle;
 mod notice;
 mod pool;
 mod refusal;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -36,7 +37,7 @@ use serde_json::Value;
 use uring_ring::{Features, Op, Ring, Setup};
 
 use crate::config::{Accept, Address, Checked, PoolConfig, WORKERS_MAX};
-use crate::process::channel::Limit;
+use crate::process::channel::{Limit, Message};
 use crate::process::clock::monotonic_nanos;
 use crate::process::cpus::Cpus;
 use crate::process::inherit::Inheritance;
@@ -46,7 +47,7 @@ use crate::process::pid_file::PidFile;
 use crate::process::scoreboard::Scoreboard;
 use crate::process::seat::Seat;
 use crate::process::signals::{self, MasterSignals};
-use crate::process::steer::{SteerError, Steering};
+use crate::process::steer::{Claim, SteerError, Steering};
 use crate::process::sys;
 
 use balance::Balancer;
@@ -56,6 +57,7 @@ use dispatching::Dispatching;
 use handle::OnSignal;
 use notice::Cause;
 use pool::{Event, Pool, Rules, Verdict};
+use reload::Next;
 use upgrade::{NewMaster, OldMaster, Program};
 use watch::Watch;
 
@@ -138,14 +140,17 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         .map_err(|errno| MasterError::system("make an eventfd")(errno.into()))?;
     let workers = listeners.workers();
     let seed = scoreboard.seed();
+    let has_own_balancer = balancer.is_some();
     let balancer = balancer.unwrap_or_else(|| balance::of(config.balance, seed));
     let mut master = Master {
         children: Children::default(),
         ring,
         limit: Limit(config.message_bytes_max),
         dispatching: Dispatching::new(&config, balancer),
+        has_own_balancer,
         watch: Watch::new(config.hang_timeout, now),
         steering: None,
+        claim: None,
         accept: config.accept,
         config,
         next: None,
@@ -175,7 +180,7 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         watchdog_at: None,
         around,
     };
-    master.set_up()?;
+    master.set_up(now)?;
     let mut pool = Pool::new(workers, Rules::of(&master.config), seed, now);
     pool.set_beside_old_master(master.predecessor.is_some());
     master.supervise(pool)
@@ -190,8 +195,9 @@ enum Tag {
     Message(Life),
     /// A message to a worker went out, or didn't.
     Said(Life),
-    /// One to another master.
+    /// One to the old master.
     Told,
+    ToldNewMaster(u32),
     Ended(Life),
     Closed,
     Cancel,
@@ -220,13 +226,17 @@ struct Master<'a> {
     ring: Ring<Tag>,
     limit: Limit,
     dispatching: Dispatching,
+    /// The embedder's.
+    has_own_balancer: bool,
     watch: Watch,
     steering: Option<Steering>,
+    /// Sockets that another master has steered, and which are to be steered here.
+    claim: Option<Claim>,
     /// As it is done, which may be other than as configured.
     accept: Accept,
     config: Checked<PoolConfig>,
-    /// Settings and sockets of the workers that shall take over.
-    next: Option<(Checked<PoolConfig>, Listeners)>,
+    /// What the workers have that shall take over.
+    next: Option<Next>,
     listeners: Listeners,
     signals: MasterSignals,
     scoreboard: Scoreboard,
@@ -269,7 +279,7 @@ struct Master<'a> {
 
 impl Master<'_> {
     /// Before the first fork.
-    fn set_up(&mut self) -> Result<(), MasterError> {
+    fn set_up(&mut self, now: Instant) -> Result<(), MasterError> {
         self.handle.show(self.scoreboard);
         self.push_read(self.signals.as_raw_fd(), signals::read_buffer(), Tag::Signals);
         self.push_read(self.bell.as_raw_fd(), Vec::with_capacity(8), Tag::Bell);
@@ -291,20 +301,17 @@ impl Master<'_> {
             }
         }
         if self.predecessor.is_none() {
-            self.take_charge().map_err(MasterError::system("duplicate the listeners"))?;
+            self.take_charge(now).map_err(MasterError::system("listen"))?;
         }
         Ok(())
     }
 
     /// Sockets, figures and files are this master's from now on, whosever they were.
-    fn take_charge(&mut self) -> io::Result<()> {
+    fn take_charge(&mut self, now: Instant) -> io::Result<()> {
         self.is_in_charge = true;
-        if let Some(steering) = &mut self.steering {
-            let steered = self.listeners.groups().try_for_each(|group| steering.take_over(&group));
-            if let Err(error) = steered {
-                self.do_without_steering(&error);
-            }
-        }
+        self.listen()?;
+        self.claim = Some(Claim::begin(now));
+        self.claim_steering(now);
         let figures = self.scoreboard.pool();
         figures.workers.set(self.listeners.workers() as u64);
         figures.accept.set(self.accept as u64);
@@ -315,6 +322,15 @@ impl Master<'_> {
             if self.predecessor.is_none() {
                 self.dispatching.set_alone(&mut self.ring);
             }
+        }
+        Ok(())
+    }
+
+    /// Lets connections come to all sockets; those who are to accept them hear of what is new.
+    fn listen(&mut self) -> io::Result<()> {
+        if self.listeners.listen(self.config.backlog)? {
+            let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();
+            lives.into_iter().for_each(|life| self.send(life, &Message::Listening));
         }
         Ok(())
     }
@@ -331,6 +347,7 @@ impl Master<'_> {
             self.settle_ended(now, &mut events);
             self.look_after_workers(now, &mut events);
             self.look_for_orphans(now, &mut events);
+            self.claim_steering(now);
             for event in events.drain(..) {
                 pool.handle(event, now, &mut commands);
             }
@@ -359,6 +376,7 @@ impl Master<'_> {
                 self.children.poll_timeout(),
                 self.watchdog_at,
                 self.orphans_at,
+                self.claim.map(|claim| claim.at),
                 self.finish_by.filter(|at| *at > now),
                 self.heir.as_ref().and_then(NewMaster::poll_timeout),
             ];
@@ -436,10 +454,33 @@ impl Master<'_> {
         }
     }
 
+    /// Steers what this master has to, once the kernel has let go of what another one had. Until then
+    /// connections go by their hash.
+    fn claim_steering(&mut self, now: Instant) {
+        let Some(claim) = self.claim.filter(|claim| claim.at <= now) else { return };
+        self.claim = None;
+        let Some(steering) = &mut self.steering else { return };
+        let is_done = {
+            let mut groups = self.listeners.groups();
+            groups.try_fold(true, |all, group| Ok(steering.try_take_over(&group)? && all))
+        };
+        match is_done {
+            Ok(true) => {}
+            Ok(false) => match claim.next(now) {
+                Some(next) => self.claim = Some(next),
+                None => self.do_without_steering(&SteerError::Taken),
+            },
+            Err(error) => self.do_without_steering(&error),
+        }
+    }
+
     fn do_without_steering(&mut self, error: &SteerError) {
         log::warn!("connections go to workers by their hash, not by load: {error}");
         self.steering = None;
         self.accept = Accept::Shared;
+        if self.is_in_charge {
+            self.scoreboard.pool().accept.set(self.accept as u64);
+        }
     }
 
     /// Sends new connections to a worker's slots, or around them.

@@ -12,7 +12,7 @@
 //!   cannot start, or fails [`START_TRIES_MAX`] times, makes the pool give up. After that, nothing does.
 //! - A worker that somebody else told to end is recycled, as is one that has had its share.
 //! - A reload starts a successor in every place, and a recycling in one. Only when all of them are
-//!   ready are the old workers told to leave; when one fails, all of them go, and the old ones stay.
+//!   ready are the old workers told to leave; when one fails, the others leave, and the old ones stay.
 //!   There is one such change at a time, and settings are read when theirs begins: whoever is
 //!   started for something else has those that are in use.
 //! - An upgrade is a new master with workers of its own. Once it is ready, everything is offered to
@@ -84,9 +84,12 @@ pub(super) enum Event {
     Scale {
         workers: usize,
     },
+    /// Somebody wanted it of the old master.
+    Renew(Wanted),
     /// The settings that were to be read are there, for so many workers, and good.
     Reload {
         workers: usize,
+        ready_timeout: Duration,
     },
     /// They are of no use.
     ReloadRefused,
@@ -143,8 +146,8 @@ pub(super) enum Command {
     /// Have it stop; at once, when it was told before.
     StopUpgrade,
     KillUpgrade,
-    /// It shall read its settings again.
-    ForwardReload,
+    /// It shall do this.
+    ForwardReload(Wanted),
     /// What the new master had taken over is this one's again.
     Resume,
     /// The master itself accepts nothing more.
@@ -355,7 +358,10 @@ impl Pool {
             }
             Event::Signal(signal) => self.on_signal(signal, now, commands),
             Event::Scale { workers } => self.on_scale(workers, now, commands),
-            Event::Reload { workers } => self.on_reload(workers, now, commands),
+            Event::Renew(wanted) => self.want(wanted, "a reload", now, commands),
+            Event::Reload { workers, ready_timeout } => {
+                self.on_reload(workers, ready_timeout, now, commands);
+            }
             Event::ReloadRefused => self.on_reload_refused(now, commands),
             Event::UpgradeReady => self.on_upgrade_ready(now, commands),
             Event::UpgradeServes => self.on_upgrade_serves(now, commands),
@@ -570,21 +576,12 @@ impl Pool {
     }
 
     fn on_signal(&mut self, signal: Signal, now: Instant, commands: &mut Vec<Command>) {
-        match (signal, &self.stage) {
-            (Signal::Stop { name }, _) => self.on_stop(name, now, commands),
-            (Signal::Reload { .. }, Stage::Stopping { verdict: Verdict::Upgraded, .. })
-                if self.upgrade == Some(Upgrade::Serving) =>
-            {
-                commands.push(Command::ForwardReload);
+        match signal {
+            Signal::Stop { name } => self.on_stop(name, now, commands),
+            Signal::Reload { name } => {
+                self.want(Wanted { reads: true, workers: None }, name, now, commands);
             }
-            (Signal::Reload { name }, Stage::Stopping { .. }) => {
-                commands.push(Command::Tell(Notice::Ignored { signal: name, why: Busy::Stopping }));
-            }
-            (Signal::Reload { .. }, _) => {
-                self.wanted = Some(Wanted { reads: true, workers: None });
-                self.begin_next_change(now, commands);
-            }
-            (Signal::Upgrade { name }, _) => self.on_upgrade(name, now, commands),
+            Signal::Upgrade { name } => self.on_upgrade(name, now, commands),
         }
     }
 

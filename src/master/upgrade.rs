@@ -67,6 +67,8 @@ impl Program {
             sending: Vec::new(),
             retry_at: None,
             serves: false,
+            is_unwatched: false,
+            untold: 0,
         })
     }
 }
@@ -85,6 +87,10 @@ pub(super) struct NewMaster {
     retry_at: Option<Instant>,
     /// It has taken over.
     pub(super) serves: bool,
+    /// Nothing tells when it ends but a signal that may be about anybody.
+    pub(super) is_unwatched: bool,
+    /// Messages that are on their way.
+    untold: usize,
 }
 
 impl NewMaster {
@@ -104,9 +110,17 @@ impl NewMaster {
         self.outbox.push_back((connection, origin));
     }
 
-    pub(super) fn say(&self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
+    /// Tells it something. It says little, and so never waits.
+    pub(super) fn say(&mut self, message: &Message, limit: Limit, ring: &mut Ring<Tag>) {
         let packet = limit.encode(message).expect("masters say little");
-        ring.push(Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() }, Tag::Told);
+        let op = Op::Send { fd: self.messages.as_raw_fd(), buffer: packet.into() };
+        ring.push(op, Tag::ToldNewMaster(self.number));
+        self.untold += 1;
+    }
+
+    /// Something was told, or never will be.
+    pub(super) fn on_told(&mut self) {
+        self.untold -= 1;
     }
 
     /// Sends some of what waits, unless others are on their way.
@@ -157,7 +171,7 @@ impl NewMaster {
 
     /// Whether everything that was for it is on its side.
     pub(super) fn is_served(&self) -> bool {
-        self.held() == 0
+        self.held() == 0 && self.untold == 0
     }
 
     pub(super) fn signal(&self, signal: Signal) {

@@ -4,6 +4,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
 use nix::sys::stat::fstat;
 use uring_ring::{Errno, Op, OpId, Ring};
 
@@ -57,6 +58,8 @@ struct Listener {
     /// What takes, in company, what is there. Never while there is an accept.
     look: Armed,
     wants_look: bool,
+    /// Whether the socket was seen to listen. Until its owner has it do so, nothing can come.
+    listens: bool,
     /// To be let go of.
     is_unwanted: bool,
 }
@@ -100,7 +103,8 @@ impl<T: Copy> Acceptor<T> {
         for (number, listener) in self.listeners.iter_mut().enumerate() {
             let Some(socket) = &listener.socket else { continue };
             let (fd, tag) = (socket.as_raw_fd(), (self.tag)(number));
-            let is_wanted = may_accept && !listener.is_unwanted;
+            listener.listens = listener.listens || is_listening(socket);
+            let is_wanted = may_accept && listener.listens && !listener.is_unwanted;
             let in_company = listener.company != Company::Leaving || !self.is_alone;
             match (listener.waiting, listener.look) {
                 (Armed::Off, _) if is_wanted && in_company => {
@@ -133,6 +137,11 @@ impl<T: Copy> Acceptor<T> {
                 _ => {}
             }
         }
+    }
+
+    /// So many connections from now on, once it is armed again.
+    pub(crate) fn set_connections_max(&mut self, connections_max: usize) {
+        self.connections_max = connections_max;
     }
 
     /// Those whose place this process takes have left its listeners.
@@ -280,9 +289,15 @@ impl Listener {
             waiting: Armed::Off,
             look: Armed::Off,
             wants_look: false,
+            listens: false,
             is_unwanted: false,
         }
     }
+}
+
+/// Whether connections may come to the socket: listen(2) was called on it.
+pub(super) fn is_listening(socket: &OwnedFd) -> bool {
+    getsockopt(socket, AcceptConn).unwrap_or(true) // what is no socket, accepting tells
 }
 
 /// Whether both descriptors are of one socket.

@@ -32,6 +32,8 @@ pub(crate) enum Message {
     Shutdown { deadline_ms: u64 },
     /// Master to worker: whoever had its place has let go of its listeners.
     Alone,
+    /// Master to worker: all of its listeners listen now.
+    Listening,
     /// Master to worker: the listeners that came later have another owner again.
     ListenersBack,
     /// Master to worker: connections wait in the master, as no worker has room for them. For as long as
@@ -39,6 +41,9 @@ pub(crate) enum Message {
     RoomWanted,
     /// Old master to new master, whose workers are ready: everything is its own from now on.
     TakeOver,
+    /// Old master to new master: somebody asked the old one for a reload, with settings that are read
+    /// anew or without, and with so many workers or as many as the settings say.
+    Renew { reads: bool, workers: Option<usize> },
     /// New master to old master: it has taken over.
     TakenOver,
     /// The embedder's own, in either direction.
@@ -154,6 +159,10 @@ mod tests {
             (
                 Message::RecycleDue { reason: RecycleReason::Memory },
                 r#"{"type":"recycle_due","reason":"memory"}"#,
+            ),
+            (
+                Message::Renew { reads: true, workers: None },
+                r#"{"type":"renew","reads":true,"workers":null}"#,
             ),
             (
                 Message::User { payload: serde_json::json!({"answer": 42}) },

@@ -1,6 +1,6 @@
 //! The monotonic clock as a number that other processes can compare: std's `Instant` has none.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -8,6 +8,28 @@ use nix::time::{ClockId, clock_gettime};
 pub(crate) fn monotonic_nanos() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every kernel has this clock");
     time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs()
+}
+
+/// A moment by both clocks: the one that people read, and the one that durations are measured by, as
+/// nobody sets it.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Moment {
+    /// Since 1970; a clock before that counts as 1970.
+    pub(crate) unix_seconds: u64,
+    /// Of the monotonic clock.
+    pub(crate) nanos: u64,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Moment {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Moment { unix_seconds: since_epoch.as_secs(), nanos: monotonic_nanos() }
+    }
+
+    /// Whole seconds since an earlier moment of the monotonic clock.
+    pub(crate) fn seconds_since(self, nanos: u64) -> u64 {
+        self.nanos.saturating_sub(nanos) / 1_000_000_000
+    }
 }
 
 /// Tells the number of an instant, without another look at the clock.

@@ -53,6 +53,26 @@ impl PidFile {
     }
 }
 
+impl PidFile {
+    /// Finds out whether [`create`](PidFile::create) would write it now.
+    ///
+    /// # Errors
+    ///
+    /// As for `create`.
+    pub(crate) fn check(path: &Path) -> Result<(), PidFileError> {
+        let error = |fault| PidFileError { path: path.to_owned(), fault };
+        let owner = process::id();
+        match named(path).map_err(error)? {
+            Some(pid) if pid != owner && is_alive(pid) => return Err(error(Fault::Running(pid))),
+            _ => {}
+        }
+        let temporary = beside(path, owner);
+        let written = write_new(&temporary, owner);
+        let _ = fs::remove_file(&temporary);
+        written.map_err(|e| error(Fault::System(e)))
+    }
+}
+
 impl Drop for PidFile {
     fn drop(&mut self) {
         if process::id() != self.owner || named(&self.path).ok().flatten() != Some(self.owner) {
@@ -106,15 +126,20 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn write(path: &Path, pid: u32) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{pid}.new"));
-    let temporary = path.with_file_name(name);
+    let temporary = beside(path, pid);
     let _ = fs::remove_file(&temporary); // of an earlier process with our id, if at all
     let result = write_new(&temporary, pid).and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Where it is written, to be moved then.
+fn beside(path: &Path, pid: u32) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{pid}.new"));
+    path.with_file_name(name)
 }
 
 fn write_new(path: &Path, pid: u32) -> io::Result<()> {

@@ -107,6 +107,32 @@ pub(crate) fn raise_limits(
     Ok(())
 }
 
+/// The limits that [`raise_limits`] sets, as they were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits([(Resource, (u64, u64)); 2]);
+
+impl Limits {
+    /// # Errors
+    ///
+    /// None that the kernel documents.
+    pub(crate) fn now() -> Result<Limits, PrivilegeError> {
+        let error = |errno| PrivilegeError::System { doing: "read its limits", errno };
+        let read = |resource| Ok((resource, getrlimit(resource).map_err(error)?));
+        Ok(Limits([read(Resource::RLIMIT_NOFILE)?, read(Resource::RLIMIT_CORE)?]))
+    }
+
+    /// Sets them as they were, which is allowed to whoever has set others.
+    pub(crate) fn restore(self) {
+        for (resource, (soft, hard)) in self.0 {
+            if let Err(errno) = setrlimit(resource, soft, hard) {
+                log::warn!(
+                    "{resource:?} stays as the settings that came to nothing had it: {errno}"
+                );
+            }
+        }
+    }
+}
+
 /// Descriptors that the master has for each worker: two lines to it, and the far end of one; under a
 /// mask, or before Linux 6.7, one to wait for its end.
 const DESCRIPTORS_PER_WORKER: u64 = 4;

@@ -13,7 +13,7 @@ use std::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Relaxed, Release},
 };
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use nix::errno::Errno;
@@ -23,13 +23,14 @@ use nix::sys::signal::kill;
 use nix::unistd::{Pid, ftruncate};
 use serde::Serialize;
 
+use super::clock::Moment;
 use super::last_words::LastWords;
 use super::sys;
 use crate::config::WORKERS_MAX;
 use crate::figures::{Counter, Figures, Unfinished};
 
 /// Says that a mapping is a scoreboard of this layout: to be changed with the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"urpool07");
+const MAGIC: u64 = u64::from_be_bytes(*b"urpool08");
 
 /// Processes that one place may have at a time: one that serves, one that starts, and some that
 /// still drain after earlier reloads. There are so many for the largest pool, as any may grow to
@@ -55,7 +56,7 @@ impl Scoreboard {
     /// # Errors
     ///
     /// No memory, or no descriptor left.
-    pub(crate) fn create(now: SystemTime) -> io::Result<(Scoreboard, OwnedFd)> {
+    pub(crate) fn create(now: Moment) -> io::Result<(Scoreboard, OwnedFd)> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let memory = memfd_create(c"uring-pool scoreboard", flags)?;
         ftruncate(&memory, (size_of::<Header>() + PAGES * size_of::<WorkerPage>()) as i64)?;
@@ -65,7 +66,7 @@ impl Scoreboard {
         let (header, pages) = sys::map_scoreboard(memory.as_fd())?;
         header.magic.store(MAGIC, Relaxed);
         header.page_bytes.store(size_of::<WorkerPage>() as u64, Relaxed);
-        header.started_at.store(unix_seconds(now), Relaxed);
+        header.started.store(now.nanos, Relaxed);
         header.seed.store(RandomState::new().hash_one(MAGIC), Relaxed);
         Ok((Scoreboard { header, pages }, memory))
     }
@@ -113,19 +114,20 @@ impl Scoreboard {
 
     /// A page for a new process in the place of `worker`, the one that a process of this worker
     /// had before where possible; none when all are taken.
-    pub(crate) fn claim(&self, worker: usize, now: SystemTime) -> Option<&'static WorkerPage> {
+    pub(crate) fn claim(&self, worker: usize, now: Moment) -> Option<&'static WorkerPage> {
         let restarts = self.newest(worker).map_or(0, |page| page.restarts() + 1);
         let unused = self.pages.iter().filter(|page| page.life.owner.load(Relaxed) == 0);
         let page = self.of_worker(worker).chain(unused).find(|page| page.life.try_claim())?;
         page.life.owner.store(worker as u64 + 1, Relaxed);
         page.life.birth.store(self.header.births.fetch_add(1, Relaxed) + 1, Relaxed);
         page.life.restarts.store(restarts, Relaxed);
-        page.life.started_at.store(unix_seconds(now), Relaxed);
+        page.life.started_at.store(now.unix_seconds, Relaxed);
+        page.life.started.store(now.nanos, Relaxed);
         page.life.core.store(0, Relaxed);
         page.orders.released.set(0);
         page.asks.closings.set(0);
         page.asks.sleeps.set(0);
-        page.life.last_activity_at.set(0);
+        page.life.last_activity.set(0);
         page.traffic.loop_delay_max.set(0);
         page.figures.black_box.clear();
         page.last_words.clear();
@@ -170,8 +172,9 @@ impl Scoreboard {
         any
     }
 
-    pub(crate) fn started_at(&self) -> u64 {
-        self.header.started_at.load(Relaxed)
+    /// When the pool started, in nanoseconds of the monotonic clock.
+    pub(crate) fn started(&self) -> u64 {
+        self.header.started.load(Relaxed)
     }
 }
 
@@ -186,8 +189,8 @@ impl fmt::Debug for Scoreboard {
 pub(crate) struct Header {
     magic: AtomicU64,
     page_bytes: AtomicU64,
-    /// When the pool started, in seconds since 1970.
-    started_at: AtomicU64,
+    /// When the pool started, in nanoseconds of the monotonic clock.
+    started: AtomicU64,
     /// Processes so far; orders those of one place.
     births: AtomicU64,
     /// What balancers draw with; the same after an upgrade, so that sticky clients stay.
@@ -271,11 +274,13 @@ pub(crate) struct Life {
     pid: AtomicU64,
     /// The core's number plus one; zero while there is none.
     core: AtomicU64,
+    /// When the process was forked, in seconds since 1970, and in nanoseconds of the monotonic clock.
     started_at: AtomicU64,
+    started: AtomicU64,
     /// Processes in this place before this one.
     restarts: AtomicU64,
-    /// When it last served a request, in seconds since 1970; zero before.
-    pub(crate) last_activity_at: Counter,
+    /// When it last served a request, in nanoseconds of the monotonic clock; zero before.
+    pub(crate) last_activity: Counter,
     /// Bytes in RAM when it was last active.
     pub(crate) memory: Counter,
 }
@@ -422,6 +427,11 @@ impl WorkerPage {
     pub(crate) fn started_at(&self) -> u64 {
         self.life.started_at.load(Relaxed)
     }
+
+    /// The same in nanoseconds of the monotonic clock, which nobody sets.
+    pub(crate) fn started(&self) -> u64 {
+        self.life.started.load(Relaxed)
+    }
 }
 
 /// What a worker is doing.
@@ -469,22 +479,17 @@ impl State {
     }
 }
 
-/// Seconds since 1970; a clock before that counts as 1970.
-pub(super) fn unix_seconds(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn scoreboard() -> Scoreboard {
-        Scoreboard::create(UNIX_EPOCH).unwrap().0
+        Scoreboard::create(Moment::default()).unwrap().0
     }
 
     #[test]
     fn every_state_survives_the_page() {
-        let page = scoreboard().claim(0, UNIX_EPOCH).unwrap();
+        let page = scoreboard().claim(0, Moment::default()).unwrap();
         assert_eq!(page.state(), State::Starting);
         for state in State::ALL {
             page.set_state(state);
@@ -495,7 +500,7 @@ mod tests {
     #[test]
     fn counts_survive_a_restart_and_open_connections_dont() {
         let scoreboard = scoreboard();
-        let page = scoreboard.claim(1, UNIX_EPOCH).unwrap();
+        let page = scoreboard.claim(1, Moment::default()).unwrap();
         page.on_birth(42, Some(0));
         page.traffic.connections_total.add(5);
         page.traffic.connections_closed.add(2);
@@ -503,7 +508,7 @@ mod tests {
         page.on_end(41, State::Failed);
         assert_eq!(page.traffic.connections.read(), 3, "that was somebody else");
         page.on_end(42, State::Failed);
-        let later = UNIX_EPOCH + Duration::from_secs(9);
+        let later = Moment { unix_seconds: 9, nanos: 90 };
         let again = scoreboard.claim(1, later).unwrap();
         assert!(std::ptr::eq(page, again), "a successor goes on with the page");
         page.on_birth(43, None);
@@ -511,18 +516,18 @@ mod tests {
         assert_eq!(page.traffic.connections_total.read(), 5);
         assert_eq!(page.traffic.connections_closed.read(), 5);
         assert_eq!((page.state(), page.pid(), page.core()), (State::Starting, 43, None));
-        assert_eq!((page.started_at(), page.restarts()), (9, 1));
+        assert_eq!((page.started_at(), page.started(), page.restarts()), (9, 90, 1));
     }
 
     #[test]
     fn processes_that_share_a_place_have_a_page_each() {
         let scoreboard = scoreboard();
-        let old = scoreboard.claim(0, UNIX_EPOCH).unwrap();
-        let new = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let old = scoreboard.claim(0, Moment::default()).unwrap();
+        let new = scoreboard.claim(0, Moment::default()).unwrap();
         assert!(!std::ptr::eq(old, new));
         assert!(std::ptr::eq(scoreboard.newest(0).unwrap(), new));
         old.on_end(process::id(), State::Stopped);
-        let third = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let third = scoreboard.claim(0, Moment::default()).unwrap();
         assert!(std::ptr::eq(old, third), "free pages are used again");
         assert!(std::ptr::eq(scoreboard.newest(0).unwrap(), third));
         assert_eq!((third.restarts(), scoreboard.used().count()), (2, 2));
@@ -532,14 +537,14 @@ mod tests {
     fn who_serves_speaks_for_its_place_or_else_who_was_born_last() {
         let scoreboard = scoreboard();
         let speaks = |page| std::ptr::eq(scoreboard.speaker(0).unwrap(), page);
-        let [old, successor] = [0, 0].map(|id| scoreboard.claim(id, UNIX_EPOCH).unwrap());
+        let [old, successor] = [0, 0].map(|id| scoreboard.claim(id, Moment::default()).unwrap());
         assert!(speaks(successor), "nobody serves");
         old.set_serving(true);
         assert!(speaks(old));
         successor.on_end(process::id(), State::Failed);
         assert!(speaks(old), "its successor has failed");
         old.on_end(process::id(), State::Failed);
-        let restarted = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let restarted = scoreboard.claim(0, Moment::default()).unwrap();
         assert!(speaks(restarted));
     }
 
@@ -547,7 +552,7 @@ mod tests {
     fn a_pool_that_grows_and_shrinks_for_ever_finds_its_old_pages() {
         let scoreboard = scoreboard();
         for workers in [1, 40].repeat(20) {
-            let pages = (0..workers).map(|id| scoreboard.claim(id, UNIX_EPOCH).unwrap());
+            let pages = (0..workers).map(|id| scoreboard.claim(id, Moment::default()).unwrap());
             pages.for_each(|page| page.on_end(process::id(), State::Stopped));
         }
         assert_eq!(scoreboard.used().count(), 40);
@@ -557,22 +562,22 @@ mod tests {
     fn pages_of_processes_that_ended_unseen_are_found() {
         let scoreboard = scoreboard();
         let [own, strangers, living] =
-            [0, 1, 2].map(|id| scoreboard.claim(id, UNIX_EPOCH).unwrap());
+            [0, 1, 2].map(|id| scoreboard.claim(id, Moment::default()).unwrap());
         for page in [own, strangers] {
             page.on_birth(i32::MAX as u32, None); // no process has this pid
         }
         scoreboard.release_dead(|page| std::ptr::eq(page, own));
         let states = [own, strangers, living].map(WorkerPage::state);
         assert_eq!(states, [State::Starting, State::Failed, State::Starting]);
-        assert!(std::ptr::eq(scoreboard.claim(1, UNIX_EPOCH).unwrap(), strangers));
+        assert!(std::ptr::eq(scoreboard.claim(1, Moment::default()).unwrap(), strangers));
         scoreboard.release_dead(|_| false);
         assert_eq!(strangers.state(), State::Starting, "it was just claimed, by a living process");
     }
 
     #[test]
     fn whoever_inherits_the_memory_sees_the_same_pages() {
-        let (scoreboard, memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
-        scoreboard.claim(0, UNIX_EPOCH).unwrap().figures.requests.add(7);
+        let (scoreboard, memory) = Scoreboard::create(Moment::default()).unwrap();
+        scoreboard.claim(0, Moment::default()).unwrap().figures.requests.add(7);
         let inherited = Scoreboard::inherit(&memory).unwrap();
         assert_eq!(inherited.newest(0).unwrap().figures.requests.read(), 7);
         scoreboard.header.page_bytes.store(1, Relaxed);

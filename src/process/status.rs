@@ -3,11 +3,12 @@
 
 mod prometheus;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::scoreboard::{Scoreboard, State, WorkerPage, unix_seconds};
+use super::clock::Moment;
+use super::scoreboard::{Scoreboard, State, WorkerPage};
 use crate::figures::{CLASSES, Durations, Fault};
 
 /// What the pool is doing, over all workers and for each. Sums go on over restarts of workers.
@@ -183,13 +184,12 @@ pub struct WorkerStatus {
 }
 
 impl Scoreboard {
-    /// What the scoreboard shows now, by the wall clock and by nanoseconds of the monotonic one.
-    /// Values are read one by one, so sums may be off by what happens meanwhile.
-    pub(crate) fn status(&self, now: SystemTime, nanos: u64) -> Status {
-        let now = unix_seconds(now);
+    /// What the scoreboard shows now. Values are read one by one, so sums may be off by what happens
+    /// meanwhile.
+    pub(crate) fn status(&self, now: Moment) -> Status {
         let target = self.pool().workers.read() as usize;
         let workers: Vec<WorkerStatus> =
-            (0..target).map(|id| WorkerStatus::of(id, *self, now, nanos)).collect();
+            (0..target).map(|id| WorkerStatus::of(id, *self, now)).collect();
         let count = |is: fn(State) -> bool| workers.iter().filter(|it| is(it.state)).count();
         let sum = |value: fn(&WorkerPage) -> u64| self.used().map(value).sum();
         let mut durations = Durations::new();
@@ -199,7 +199,7 @@ impl Scoreboard {
         let responses =
             classes.fold([0; CLASSES], |sums, each| std::array::from_fn(|i| sums[i] + each[i]));
         let errors = Errors::of(|fault| self.used().map(|page| page.figures.faults(fault)).sum());
-        let uptime_seconds = now.saturating_sub(self.started_at());
+        let uptime_seconds = now.seconds_since(self.started());
         let total_requests = sum(|page| page.figures.requests.read());
         let cache_hits = sum(|page| page.traffic.cache_hits.read());
         let cache_misses = sum(|page| page.traffic.cache_misses.read());
@@ -288,15 +288,16 @@ impl Errors {
 }
 
 impl WorkerStatus {
-    fn of(worker_id: usize, scoreboard: Scoreboard, now: u64, nanos: u64) -> WorkerStatus {
+    fn of(worker_id: usize, scoreboard: Scoreboard, now: Moment) -> WorkerStatus {
         let sum = |value: fn(&WorkerPage) -> u64| scoreboard.of_worker(worker_id).map(value).sum();
         let speaker = scoreboard.speaker(worker_id);
         let state = speaker.map_or(State::Starting, WorkerPage::state);
         let alive = speaker.filter(|_| state.is_alive());
-        let started_at = speaker.map_or(0, WorkerPage::started_at);
+        let started = speaker.map_or(0, WorkerPage::started);
+        let last_activity = speaker.map(|page| page.life.last_activity.read()).filter(|at| *at > 0);
+        let since = |at: u64| alive.map_or(0, |_| now.seconds_since(at));
         let last_activity_at =
-            speaker.map(|page| page.life.last_activity_at.read()).filter(|at| *at > 0);
-        let since = |at: u64| alive.map_or(0, |_| now.saturating_sub(at));
+            last_activity.map(|at| now.unix_seconds.saturating_sub(now.seconds_since(at)));
         WorkerStatus {
             worker_id,
             pid: speaker.map_or(0, WorkerPage::pid),
@@ -306,12 +307,12 @@ impl WorkerStatus {
             connections: sum(|page| page.traffic.connections.read()),
             total_connections: sum(|page| page.traffic.connections_total.read()),
             total_requests: sum(|page| page.figures.requests.read()),
-            started_at,
+            started_at: speaker.map_or(0, WorkerPage::started_at),
             last_activity_at,
-            uptime: since(started_at),
-            idle_time: since(last_activity_at.unwrap_or(started_at)),
+            uptime: since(started),
+            idle_time: since(last_activity.unwrap_or(started)),
             memory_usage: alive.map_or(0, |page| page.life.memory.read()),
-            loop_delay_ms: milliseconds(speaker.map(|page| page.loop_delay(nanos))),
+            loop_delay_ms: milliseconds(speaker.map(|page| page.loop_delay(now.nanos))),
             restarts: speaker.map_or(0, WorkerPage::restarts),
             turns: sum(|page| page.traffic.turns.read()),
         }
@@ -343,17 +344,16 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::UNIX_EPOCH;
 
     #[test]
     fn the_document_has_this_shape() {
-        let start = UNIX_EPOCH + Duration::from_secs(1_000);
+        let start = Moment { unix_seconds: 1_000, nanos: 1_000_000 };
         let (scoreboard, _memory) = Scoreboard::create(start).unwrap();
         scoreboard.pool().workers.set(1);
         let page = scoreboard.claim(0, start).unwrap();
         page.on_birth(123, Some(0));
         page.set_state(State::Ready);
-        page.life.last_activity_at.set(1_008);
+        page.life.last_activity.set(8_001_000_000);
         page.life.memory.set(4_096);
         page.traffic.connections.set(3);
         page.traffic.connections_total.add(10);
@@ -364,7 +364,7 @@ mod tests {
         page.traffic.cache_misses.add(1);
         page.traffic.turns.add(99);
         page.traffic.loop_delay_max.set(2_000_000);
-        page.traffic.busy_since.set(1_000_000);
+        page.traffic.busy_since.set(12_001_000_000);
         page.figures.requests.add(1234);
         [101, 200, 200, 304, 404, 500].into_iter().for_each(|code| page.figures.on_response(code));
         page.figures.durations.record(1_048_576, 1); // the first of a bucket 32,768 wide
@@ -380,7 +380,7 @@ mod tests {
         figures.reloads.set(4);
         figures.upgrades.set(5);
         figures.queue_size.set(6);
-        let status = scoreboard.status(start + Duration::from_secs(12), 4_500_000);
+        let status = scoreboard.status(Moment { unix_seconds: 1_012, nanos: 12_004_500_000 });
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
             concat!(
@@ -412,17 +412,37 @@ mod tests {
     }
 
     #[test]
+    fn durations_dont_follow_a_wall_clock_that_is_set() {
+        let at =
+            |unix_seconds, seconds: u64| Moment { unix_seconds, nanos: seconds * 1_000_000_000 };
+        let (scoreboard, _memory) = Scoreboard::create(at(5_000, 10)).unwrap();
+        scoreboard.pool().workers.set(1);
+        let page = scoreboard.claim(0, at(5_000, 10)).unwrap();
+        page.set_state(State::Ready);
+        page.figures.requests.add(100);
+        for wall in [0, 5_030, 1 << 40] {
+            page.life.last_activity.set(at(0, 30).nanos);
+            let status = scoreboard.status(at(wall, 40));
+            let worker = &status.workers[0];
+            assert_eq!((status.uptime_seconds, worker.uptime, worker.idle_time), (30, 30, 10));
+            assert_eq!(status.requests_per_second.to_string(), "3.333");
+            assert_eq!(worker.last_activity_at, Some(wall.saturating_sub(10)));
+            assert_eq!(worker.started_at, 5_000);
+        }
+    }
+
+    #[test]
     fn sums_go_over_all_workers_and_only_serving_ones_are_active() {
-        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(Moment::default()).unwrap();
         scoreboard.pool().workers.set(4);
         let doing = [State::Busy, State::Starting, State::Stopping, State::Failed];
         for (worker, state) in doing.into_iter().enumerate() {
-            let page = scoreboard.claim(worker, UNIX_EPOCH).unwrap();
+            let page = scoreboard.claim(worker, Moment::default()).unwrap();
             page.set_state(state);
             page.figures.requests.add(10);
             page.figures.durations.record(1000 << worker, 10);
         }
-        let status = scoreboard.status(UNIX_EPOCH + Duration::from_secs(5), 0);
+        let status = scoreboard.status(Moment { nanos: 5_000_000_000, ..Moment::default() });
         let workers = (status.total_workers, status.active_workers, status.alive_workers);
         assert_eq!(workers, (4, 1, 3));
         assert_eq!((status.total_requests, status.is_running), (40, true));
@@ -433,18 +453,18 @@ mod tests {
 
     #[test]
     fn counts_never_go_back_when_a_worker_is_restarted() {
-        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(Moment::default()).unwrap();
         scoreboard.pool().workers.set(1);
-        let mut last = scoreboard.status(UNIX_EPOCH, 0);
+        let mut last = scoreboard.status(Moment::default());
         for round in 1..=3 {
-            let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+            let page = scoreboard.claim(0, Moment::default()).unwrap();
             page.figures.requests.add(1);
             page.figures.on_response(200);
             page.figures.on_fault(Fault::Broken);
             page.figures.durations.record(1_000_000, 1);
             page.traffic.busy_since.set(1);
             page.on_end(std::process::id(), State::Failed);
-            let next = scoreboard.status(UNIX_EPOCH, 0);
+            let next = scoreboard.status(Moment::default());
             assert_eq!(next.durations.count, last.durations.count + 1);
             assert_eq!((next.total_requests, next.successful_requests), (round, round));
             assert_eq!(next.errors.broken_connections, round);
@@ -456,9 +476,9 @@ mod tests {
 
     #[test]
     fn a_pool_whose_workers_stop_is_not_running() {
-        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
-        scoreboard.claim(0, UNIX_EPOCH).unwrap().set_state(State::Stopping);
-        scoreboard.claim(1, UNIX_EPOCH).unwrap().set_state(State::Stopped);
-        assert!(!scoreboard.status(UNIX_EPOCH, 0).is_running);
+        let (scoreboard, _memory) = Scoreboard::create(Moment::default()).unwrap();
+        scoreboard.claim(0, Moment::default()).unwrap().set_state(State::Stopping);
+        scoreboard.claim(1, Moment::default()).unwrap().set_state(State::Stopped);
+        assert!(!scoreboard.status(Moment::default()).is_running);
     }
 }

@@ -598,22 +598,34 @@ extern "C" fn on_stack_signal(_: i32) {
     unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
 }
 
-/// Ends this process, a forked child of a test, without a farewell: another thread of the tests may
-/// have held a lock of std's when it was forked, which std's own exit would wait for.
-#[cfg(test)]
+/// Ends this process, a forked child, without a farewell. What a program registers to be run at its end
+/// (atexit(3), destructors of libraries) is the master's to run: here it could wait for ever for a lock
+/// that another thread of the master's held when this process was forked.
 pub(crate) fn exit_at_once(code: i32) -> ! {
     // SAFETY: takes an integer, and runs nothing of this process any more.
     unsafe { libc::_exit(code) }
 }
 
+/// Has whoever ends this process by exit(3) wait for ever, as for a lock that nobody will let go of.
+#[cfg(test)]
+pub(crate) fn hang_at_exit() {
+    extern "C" fn hang() {
+        loop {
+            std::thread::park();
+        }
+    }
+    // SAFETY: the function takes nothing, and lives as long as the program.
+    assert_eq!(unsafe { libc::atexit(hang) }, 0);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::clock::Moment;
     use crate::process::scoreboard::Scoreboard;
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use std::os::fd::AsFd;
-    use std::time::UNIX_EPOCH;
 
     /// Runs `child` in a forked process and returns its exit code.
     fn exit_code(child: impl FnOnce() -> i32) -> i32 {
@@ -649,8 +661,8 @@ mod tests {
 
     #[test]
     fn pages_are_shared_with_children() {
-        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
-        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(Moment::default()).unwrap();
+        let page = scoreboard.claim(0, Moment::default()).unwrap();
         let code = exit_code(|| {
             page.figures.requests.add(7);
             0
@@ -673,8 +685,8 @@ mod tests {
 
     #[test]
     fn what_a_killed_worker_was_doing_is_known_until_its_successor_begins() {
-        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
-        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(Moment::default()).unwrap();
+        let page = scoreboard.claim(0, Moment::default()).unwrap();
         let child = forked(page, || {
             let black_box = &page.figures.black_box;
             black_box.begin(b"GET /waits HTTP/1.1\r\n", 10, 1_000);
@@ -692,7 +704,7 @@ mod tests {
             .map(|it| (&*it.method_and_target, it.age.as_nanos(), it.is_running))
             .collect();
         assert_eq!(shown, [("GET /hangs", 1_000, true), ("GET /waits", 2_000, false)]);
-        scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        scoreboard.claim(0, Moment::default()).unwrap();
         assert_eq!(page.in_flight(3_000).requests, []);
     }
 
@@ -706,8 +718,8 @@ mod tests {
 
     #[test]
     fn a_worker_that_hangs_says_where() {
-        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
-        let page = scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(Moment::default()).unwrap();
+        let page = scoreboard.claim(0, Moment::default()).unwrap();
         let child = forked(page, || {
             install_stack_dump(page).unwrap();
             a_loop_without_an_end(page);
@@ -723,7 +735,7 @@ mod tests {
         assert!(words.contains("a_loop_without_an_end"), "{words}");
         assert!(ask_for_stack(child).is_err(), "there is nobody left");
         page.on_end(std::process::id(), crate::process::scoreboard::State::Failed);
-        scoreboard.claim(0, UNIX_EPOCH).unwrap();
+        scoreboard.claim(0, Moment::default()).unwrap();
         assert_eq!(page.last_words(), None, "a successor has its own");
     }
 

@@ -37,6 +37,7 @@ pub(super) enum Order {
     /// As [`Lifecycle::draining`] says.
     Drain,
     AcceptAlone,
+    Listen,
     GiveListenersBack,
     /// For those who wait in the master.
     MakeRoom,
@@ -148,6 +149,7 @@ impl Lifecycle {
                 self.drain(Draining::HandingOver, Duration::from_millis(deadline_ms), now)
             }
             Ok(Message::Alone) => Some(Order::AcceptAlone),
+            Ok(Message::Listening) => Some(Order::Listen),
             Ok(Message::ListenersBack) => Some(Order::GiveListenersBack),
             Ok(Message::RoomWanted) => Some(Order::MakeRoom),
             Ok(Message::User { payload }) => Some(Order::Deliver(payload)),

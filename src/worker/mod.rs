@@ -651,6 +651,10 @@ impl Worker {
                 let connections = self.connections();
                 self.acceptor.set_alone(&mut self.ring, connections);
             }
+            Order::Listen => {
+                let connections = self.connections();
+                self.acceptor.arm(&mut self.ring, connections);
+            }
             Order::GiveListenersBack => {
                 let connections = self.connections();
                 self.acceptor.give_back(&mut self.ring, connections);
@@ -864,7 +868,7 @@ impl Worker {
         if requests != self.requests_shown {
             self.requests += requests - self.requests_shown;
             self.requests_shown = requests;
-            self.page.life.last_activity_at.set(self.around.date.unix_seconds());
+            self.page.life.last_activity.set(self.around.nanos);
         }
         let worked = end.saturating_duration_since(self.around.now).as_nanos() as u64;
         if worked > shown.loop_delay_max.read() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
-use super::Server;
+use super::{Server, of_this_kernel};
 
 const NAME: &str = "misbehaving";
 
@@ -17,8 +17,8 @@ pub(crate) fn start(flags: &[&str]) -> Server {
 
 /// Starts another one.
 pub(crate) fn start_example(name: &str, flags: &[&str]) -> Server {
-    let mut command = Command::new(example(name));
-    command.args(["--listen", "127.0.0.1:0"]).args(flags).env_remove("URING_POOL_MASK");
+    let mut command = of_this_kernel(Command::new(example(name)));
+    command.args(["--listen", "127.0.0.1:0"]).args(flags);
     Server::of(command)
 }
 

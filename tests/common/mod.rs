@@ -58,11 +58,13 @@ impl Server {
         Server::start_with(flags, &[])
     }
 
+    /// With these variables, but for those without a value.
     pub(crate) fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
         let has_address = flags.contains(&"--listen");
         let default = if has_address { &[][..] } else { &["--listen", "127.0.0.1:0"][..] };
         let mut command = program();
-        command.arg("serve").args(default).args(flags).envs(variables.iter().copied());
+        let variables = variables.iter().copied().filter(|(_, value)| !value.is_empty());
+        command.arg("serve").args(default).args(flags).envs(variables);
         Server::of(command)
     }
 
@@ -240,8 +242,16 @@ pub(crate) fn processor_ticks(pid: i32) -> u64 {
 
 /// The program, unstarted.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_uring-pool"));
-    command.env_remove("URING_POOL_MASK").env_remove("URING_POOL_LOG");
+    of_this_kernel(Command::new(env!("CARGO_BIN_EXE_uring-pool")))
+}
+
+/// With all features of this kernel, but for those that `TEST_MASK` takes away from every test that
+/// doesn't say it itself.
+fn of_this_kernel(mut command: Command) -> Command {
+    command.env_remove("URING_POOL_LOG").env_remove("URING_POOL_MASK");
+    if let Ok(mask) = std::env::var("TEST_MASK") {
+        command.env("URING_POOL_MASK", mask);
+    }
     command
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::collections::vec_deque::Drain;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::children::Life;
 use super::Origin;
@@ -18,7 +18,7 @@ pub(super) struct Waiting<F> {
 #[derive(Clone, Copy)]
 pub(super) struct Ticket {
     arrival: u64,
-    deadline: Instant,
+    since: Instant,
 }
 
 impl<F> Waiting<F> {
@@ -33,6 +33,7 @@ impl<F> Waiting<F> {
 
 /// Arrivals and deadlines rise from front to back: all connections wait equally long.
 pub(super) struct Queue<F> {
+    timeout: Duration,
     waiting: VecDeque<Waiting<F>>,
     next_arrival: u64,
     /// Those of them that were accepted here.
@@ -40,13 +41,18 @@ pub(super) struct Queue<F> {
 }
 
 impl<F> Queue<F> {
-    pub(super) fn new() -> Queue<F> {
-        Queue { waiting: VecDeque::new(), next_arrival: 0, accepted: 0 }
+    pub(super) fn new(timeout: Duration) -> Queue<F> {
+        Queue { timeout, waiting: VecDeque::new(), next_arrival: 0, accepted: 0 }
+    }
+
+    /// All wait so long from now on, whenever they came.
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Adds one that is new.
-    pub(super) fn push(&mut self, conn: F, origin: Origin, deadline: Instant) {
-        let ticket = Ticket { arrival: self.next_arrival, deadline };
+    pub(super) fn push(&mut self, conn: F, origin: Origin, now: Instant) {
+        let ticket = Ticket { arrival: self.next_arrival, since: now };
         self.next_arrival += 1;
         self.accepted += usize::from(origin == Origin::Accepted);
         self.waiting.push_back(Waiting { conn, origin, ticket });
@@ -93,7 +99,7 @@ impl<F> Queue<F> {
     }
 
     pub(super) fn first_deadline(&self) -> Option<Instant> {
-        self.waiting.front().map(|first| first.ticket.deadline)
+        self.waiting.front().map(|first| first.ticket.since + self.timeout)
     }
 
     /// The number of the next connection to arrive.

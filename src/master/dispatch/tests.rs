@@ -532,6 +532,52 @@ impl Balancer for Scripted {
     fn on_worker_removed(&mut self, worker_id: usize) {
         self.heard.borrow_mut().push(("removed", worker_id));
     }
+    fn reset(&mut self) {
+        self.heard.borrow_mut().push(("reset", 0));
+    }
+}
+
+#[test]
+fn a_balancer_that_begins_anew_hears_what_is_open() {
+    let first = Scripted::default();
+    *first.answer.borrow_mut() = Some(0);
+    let mut scene = Scene::new(first.clone());
+    scene.dispatcher.handle_worker_ready(A, 1, 1000);
+    scene.arrive([0, 1, 2]);
+    scene.sent(A, [0, 1, 2]);
+    let progress = Progress { taken: 3, open: 2, closed_total: 1, refused_total: 0 };
+    scene.dispatcher.handle_progress(A, progress, scene.now);
+    first.heard.take();
+    let config = PoolConfig::default();
+    scene.dispatcher.configure(&config, Balancing::AsBefore);
+    assert!(first.heard.take().is_empty(), "nothing has changed");
+    scene.dispatcher.configure(&config, Balancing::Anew);
+    let established = ("established", 0);
+    assert_eq!(first.heard.take(), [("reset", 0), established, established]);
+    let second = Scripted::default();
+    scene.dispatcher.configure(&config, Balancing::By(Box::new(second.clone())));
+    assert_eq!(second.heard.take(), [established, established]);
+    scene.gone(A, 3);
+    assert_eq!(second.heard.take(), [("closed", 0), ("closed", 0), ("removed", 0)]);
+    assert!(first.heard.take().is_empty(), "that is over");
+}
+
+#[test]
+fn another_limit_of_the_queue_counts_from_now_on_and_another_time_for_all() {
+    let mut scene = Scene::with(&[], 1000);
+    scene.arrive(0..3);
+    scene.pass(millis(50));
+    let config =
+        |queue_max, queue_timeout| PoolConfig { queue_max, queue_timeout, ..PoolConfig::default() };
+    scene.dispatcher.configure(&config(2, millis(100)), Balancing::AsBefore);
+    assert_eq!(scene.arrive([5]), [refuse(5, Refusal::QueueFull)]);
+    assert_eq!(scene.pass(millis(49)), []);
+    scene.dispatcher.configure(&config(7, millis(200)), Balancing::AsBefore);
+    assert_eq!(scene.arrive([6]), []);
+    assert_eq!(scene.pass(millis(100)), []);
+    let refused: Vec<_> = (0..3).map(|conn| refuse(conn, Refusal::QueueTimeout)).collect();
+    assert_eq!(scene.pass(millis(1)), refused);
+    assert_eq!(scene.pass(millis(99)), [refuse(6, Refusal::QueueTimeout)]);
 }
 
 #[test]

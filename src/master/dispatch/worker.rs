@@ -92,6 +92,15 @@ impl<F> Worker<F> {
         }
     }
 
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Connections that the balancer knows to be open.
+    pub(super) fn established(&self) -> u64 {
+        self.taken_told.saturating_sub(self.closed_told)
+    }
+
     pub(super) fn life(&self) -> Life {
         self.life
     }

@@ -1,11 +1,11 @@
 //! Workers that make room for others: reloads, recycling, upgrades. One change at a time; the old
 //! workers leave when all of the new ones are ready, and not before.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
-    Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE, Stage,
-    Successor, Wanted,
+    Busy, Command, Leaving, Life, Notice, Phase, Place, Pool, RECYCLE_AGAIN_AFTER, STOP_GRACE,
+    Stage, Successor, Upgrade, Verdict, Wanted,
 };
 use crate::master::end::End;
 use crate::master::notice::{Cause, Fate, Next};
@@ -19,6 +19,7 @@ pub(super) enum Change {
     /// All workers, so many of them from then on.
     Reload {
         workers: usize,
+        ready_timeout: Duration,
     },
     Recycle {
         worker: usize,
@@ -32,7 +33,13 @@ impl Pool {
         matches!(self.stage, Stage::Running) && self.change.is_none() && !is_upgrading
     }
 
-    pub(super) fn on_reload(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
+    pub(super) fn on_reload(
+        &mut self,
+        workers: usize,
+        ready_timeout: Duration,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
         if self.change != Some(Change::Prepare) {
             return commands.push(Command::DropReload); // the pool stops
         }
@@ -40,7 +47,7 @@ impl Pool {
         for worker in self.places.len()..workers {
             self.places.push(Place::new(worker, Phase::Gone));
         }
-        self.change = Some(Change::Reload { workers });
+        self.change = Some(Change::Reload { workers, ready_timeout });
         (0..workers).for_each(|worker| self.fork_successor(worker, now, commands));
     }
 
@@ -51,12 +58,33 @@ impl Pool {
     }
 
     pub(super) fn on_scale(&mut self, workers: usize, now: Instant, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { .. } = self.stage {
-            return;
-        }
         let reads = self.wanted.is_some_and(|wanted| wanted.reads);
-        self.wanted = Some(Wanted { reads, workers: Some(workers) });
-        self.begin_next_change(now, commands);
+        self.want(Wanted { reads, workers: Some(workers) }, "PoolHandle::scale", now, commands);
+    }
+
+    /// What is asked for now replaces what was before: by this master or, once that serves, by the
+    /// new one.
+    pub(super) fn want(
+        &mut self,
+        wanted: Wanted,
+        signal: &'static str,
+        now: Instant,
+        commands: &mut Vec<Command>,
+    ) {
+        match self.stage {
+            Stage::Stopping { verdict: Verdict::Upgraded, .. }
+                if self.upgrade == Some(Upgrade::Serving) =>
+            {
+                commands.push(Command::ForwardReload(wanted));
+            }
+            Stage::Stopping { .. } => {
+                commands.push(Command::Tell(Notice::Ignored { signal, why: Busy::Stopping }));
+            }
+            Stage::Starting | Stage::Running => {
+                self.wanted = Some(wanted);
+                self.begin_next_change(now, commands);
+            }
+        }
     }
 
     /// Begins what had to wait, if it still has to be.
@@ -82,10 +110,18 @@ impl Pool {
         }
     }
 
+    /// How long the workers that are started now may take to get ready.
+    fn successors_timeout(&self) -> Duration {
+        match self.change {
+            Some(Change::Reload { ready_timeout, .. }) => ready_timeout,
+            _ => self.rules.ready_timeout,
+        }
+    }
+
     fn fork_successor(&mut self, worker: usize, now: Instant, commands: &mut Vec<Command>) {
         self.births += 1;
         let life = Life { worker, number: self.births };
-        let ready_by = Some(now + self.rules.ready_timeout);
+        let ready_by = Some(now + self.successors_timeout());
         self.places[worker].successor = Some(Successor { life, ready_by });
         commands.push(match self.change {
             Some(Change::Reload { .. }) => Command::ForkNext(life),
@@ -120,7 +156,7 @@ impl Pool {
         for place in &mut self.places {
             let successor = place.successor.take();
             let is_dropped =
-                matches!(change, Change::Reload { workers } if place.life.worker >= workers);
+                matches!(change, Change::Reload { workers, .. } if place.life.worker >= workers);
             if successor.is_none() && !is_dropped {
                 continue;
             }
@@ -147,7 +183,7 @@ impl Pool {
             commands.push(Command::Retire(life));
             commands.push(Command::Send(life, Message::Reload { deadline_ms }));
         }
-        if let Change::Reload { workers } = change {
+        if let Change::Reload { workers, .. } = change {
             self.places.truncate(workers);
             commands.push(Command::Tell(Notice::Reloaded { workers }));
         }
@@ -177,20 +213,28 @@ impl Pool {
             (successor.ready_by? <= now).then_some(successor.life)
         };
         if let Some(life) = self.places.iter().find_map(is_late) {
-            let within = self.rules.ready_timeout;
+            let within = self.successors_timeout();
             commands.push(Command::TellOf(life, Fate::NotReady { after: within }));
             self.give_up_change(Cause::NotReady { within }, now, commands);
         }
     }
 
-    /// The old workers stay. The successors, ready or not, are of no use.
+    /// The old workers stay, and the successors leave: where workers accept themselves, one that is
+    /// ready, or about to be, may have clients.
     fn give_up_change(&mut self, cause: Cause, now: Instant, commands: &mut Vec<Command>) {
         let Some(change) = self.change.take() else { return };
+        let within = self.rules.stop_timeout;
+        let deadline_ms = within.as_millis() as u64; // at most a day
         for place in &mut self.places {
-            if let Some(Successor { life, .. }) = place.successor.take() {
-                self.leaving.push(Leaving { life, accepts: true, kill_at: None, is_killed: true });
-                commands.push(Command::Kill(life));
-            }
+            let Some(Successor { life, ready_by }) = place.successor.take() else { continue };
+            let is_late = ready_by.is_some_and(|at| at <= now);
+            let kill_at = (!is_late).then_some(now + within + STOP_GRACE);
+            self.leaving.push(Leaving { life, accepts: true, kill_at, is_killed: is_late });
+            commands.push(if is_late {
+                Command::Kill(life)
+            } else {
+                Command::Send(life, Message::Reload { deadline_ms })
+            });
         }
         match change {
             Change::Prepare => unreachable!("nobody was started"),

@@ -36,9 +36,14 @@ enum Act {
     OfferUpgrade,
     StopUpgrade,
     KillUpgrade,
-    ForwardReload,
+    ForwardReload(Wanted),
     Resume,
     Finish(Verdict),
+}
+
+/// The settings of a reload are there.
+fn reload_to(workers: usize) -> Event {
+    Event::Reload { workers, ready_timeout: secs(10) }
 }
 
 /// A pool with the default settings, its clock, and what it wants to have done.
@@ -131,7 +136,7 @@ impl Scene {
                 Command::OfferUpgrade => OfferUpgrade,
                 Command::StopUpgrade => StopUpgrade,
                 Command::KillUpgrade => KillUpgrade,
-                Command::ForwardReload => ForwardReload,
+                Command::ForwardReload(wanted) => ForwardReload(wanted),
                 Command::Resume => Resume,
                 Command::Finish(verdict) => Finish(verdict),
             });
@@ -154,7 +159,7 @@ impl Scene {
     /// Somebody wants a reload, and the settings are good, for so many workers.
     fn reload(&mut self, workers: usize) -> Vec<Act> {
         let acts = self.event(HUP);
-        if acts == [ReadSettings(READ)] { self.event(Event::Reload { workers }) } else { acts }
+        if acts == [ReadSettings(READ)] { self.event(reload_to(workers)) } else { acts }
     }
 
     fn closed(&mut self, id: usize) -> Vec<Act> {
@@ -393,7 +398,7 @@ fn a_reload_starts_new_workers_first_and_then_the_old_ones_leave() {
     let mut scene = Scene::running(2);
     let old = [scene.life(0), scene.life(1)];
     assert_eq!(scene.event(HUP), [ReadSettings(READ)]);
-    assert_eq!(scene.event(Event::Reload { workers: 2 }), [Fork(0), Fork(1)]);
+    assert_eq!(scene.event(reload_to(2)), [Fork(0), Fork(1)]);
     assert_eq!(scene.ready(1), []);
     assert_eq!(scene.serving, old, "not before all are ready");
     assert_eq!(scene.ready(0), [SettleReload, Send(0, RELOAD), Send(1, RELOAD)]);
@@ -432,8 +437,12 @@ fn a_reload_that_fails_leaves_the_old_workers() {
                 scene.pass(CHANNEL_GRACE)
             }
         };
-        let kills = acts.iter().filter(|act| matches!(act, Kill(_))).count();
-        assert_eq!((kills, acts.last()), (if fails == 0 { 2 } else { 3 }, Some(&DropReload)));
+        let count = |is: fn(&&Act) -> bool| acts.iter().filter(is).count();
+        let kills = count(|act| matches!(act, Kill(_)));
+        let asked = count(|act| matches!(act, Send(_, RELOAD)));
+        let expected = [(0, 2), (2, 1), (1, 2)][fails];
+        assert_eq!((kills, asked), expected, "whoever may have clients finishes with them");
+        assert_eq!(acts.last(), Some(&DropReload));
         assert_eq!(scene.serving, old);
         assert_eq!(scene.pool.places.len(), 2);
         assert_eq!(scene.reload(2), [Fork(0), Fork(1)], "once more");
@@ -485,11 +494,21 @@ fn the_last_word_about_the_number_of_workers_counts() {
 }
 
 #[test]
+fn workers_of_a_reload_have_the_time_that_its_settings_give_them() {
+    let mut scene = Scene::running(1);
+    scene.event(HUP);
+    let (workers, ready_timeout) = (1, secs(40));
+    assert_eq!(scene.event(Event::Reload { workers, ready_timeout }), [Fork(0)]);
+    assert_eq!(scene.pass(secs(40).saturating_sub(millis(1))), []);
+    assert_eq!(scene.pass(millis(1)), [Kill(0), DropReload]);
+}
+
+#[test]
 fn who_is_restarted_during_a_reload_has_the_settings_in_use() {
     let mut scene = Scene::running(2);
     let mut commands = Vec::new();
     scene.event(HUP);
-    scene.pool.handle(Event::Reload { workers: 2 }, scene.now, &mut commands);
+    scene.pool.handle(reload_to(2), scene.now, &mut commands);
     let next = commands.iter().filter(|command| matches!(command, Command::ForkNext(_))).count();
     assert_eq!(next, 2, "{commands:?}");
     commands.clear();
@@ -712,6 +731,16 @@ fn a_new_master_that_dies_after_all_leaves_everything_to_this_one() {
 }
 
 #[test]
+fn a_new_master_that_dies_when_the_last_old_worker_has_gone_is_replaced_as_well() {
+    let mut scene = upgraded(1);
+    assert_eq!(scene.ended(0, CLEAN), [Finish(Verdict::Upgraded)], "but for what is on its way");
+    assert_eq!(scene.event(Event::UpgradeEnded(KILLED)), [Resume]);
+    assert_eq!(scene.pass(Duration::ZERO), [Fork(0)]);
+    scene.ready(0);
+    assert_eq!(scene.serving.len(), 1);
+}
+
+#[test]
 fn a_new_master_that_somebody_stops_is_not_replaced() {
     let mut scene = upgraded(1);
     assert_eq!(scene.event(Event::UpgradeEnded(CLEAN)), []);
@@ -728,8 +757,28 @@ fn a_reload_during_an_upgrade_is_for_whoever_serves_then() {
     scene.event(UPGRADE);
     scene.event(HUP);
     scene.event(Event::UpgradeReady);
-    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload, Send(0, RELOAD)]);
-    assert_eq!(scene.event(HUP), [ForwardReload], "and later on");
+    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload(READ), Send(0, RELOAD)]);
+    assert_eq!(scene.event(HUP), [ForwardReload(READ)], "and later on");
+}
+
+#[test]
+fn a_number_of_workers_that_is_wished_for_during_an_upgrade_is_for_whoever_serves_then() {
+    let wanted = Wanted { reads: false, workers: Some(5) };
+    let scale = Event::Scale { workers: 5 };
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    assert_eq!(scene.event(scale), []);
+    assert_eq!(scene.event(Event::UpgradeEnded(CRASHED)), [ReadSettings(wanted)]);
+    let mut scene = Scene::running(1);
+    scene.event(UPGRADE);
+    scene.event(Event::UpgradeReady);
+    scene.event(scale);
+    assert_eq!(scene.event(Event::UpgradeServes), [ForwardReload(wanted), Send(0, RELOAD)]);
+    assert_eq!(scene.event(scale), [ForwardReload(wanted)], "and later on");
+    let mut new = Scene::running(1);
+    assert_eq!(new.event(Event::Renew(wanted)), [ReadSettings(wanted)]);
+    new.event(STOP);
+    assert_eq!(new.event(scale), [], "it is too late, and said so");
 }
 
 #[test]
@@ -826,7 +875,7 @@ fn any_order_of_events_keeps_the_invariants() {
                 }
                 (15, _) if std::mem::take(&mut world.reads) => Some(match pick(4) {
                     0 => Event::ReloadRefused,
-                    workers => Event::Reload { workers: workers as usize },
+                    workers => reload_to(workers as usize),
                 }),
                 (15, _) => Some(HUP),
                 (16, _) => Some(UPGRADE),
@@ -937,7 +986,7 @@ impl World {
     /// From now on everybody behaves: who was killed or told to leave ends, who starts gets ready.
     fn settle(&mut self, seed: u64) {
         if std::mem::take(&mut self.reads) {
-            let commands = self.step(Some(Event::Reload { workers: 2 }), Duration::ZERO);
+            let commands = self.step(Some(reload_to(2)), Duration::ZERO);
             self.check(commands, false, seed);
         }
         if std::mem::take(&mut self.upgrades) {

@@ -76,9 +76,7 @@ impl Pool {
         }
         self.upgrade = Some(Upgrade::Serving);
         commands.push(Command::Tell(Notice::Upgraded { within: self.rules.stop_timeout }));
-        if self.wanted.take().is_some() {
-            commands.push(Command::ForwardReload);
-        }
+        commands.extend(self.wanted.take().map(Command::ForwardReload));
         self.begin_stop(Verdict::Upgraded, now, commands);
         self.finish_if_empty(commands);
     }
@@ -113,7 +111,7 @@ impl Pool {
     fn on_successor_lost(&mut self, end: End, now: Instant, commands: &mut Vec<Command>) {
         let Stage::Stopping { verdict, is_asked, .. } = &mut self.stage else { return };
         *verdict = Verdict::Stopped;
-        if end.is_clean() || *is_asked || self.leaving.is_empty() {
+        if end.is_clean() || *is_asked {
             return commands.push(Command::Tell(Notice::NewMasterLost { end, is_replaced: false }));
         }
         commands.push(Command::Tell(Notice::NewMasterLost { end, is_replaced: true }));

@@ -3,10 +3,12 @@
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::thread;
 
 use nix::sys::socket::{MsgFlags, send};
+use uring_ring::Features;
 
-use super::server::{Server, answer, zombies_of};
+use super::server::{Server, answer, descriptors, eventually, zombies_of};
 use super::workers::{polite, say_ready, sleep_forever};
 use super::{config, millis, with_each_kernel};
 use crate::config::PoolConfig;
@@ -68,18 +70,55 @@ fn a_fork_that_fails_is_tried_again() {
     with_each_kernel(|features| {
         let server = Server::start(&config(), 1, features, &polite);
         let first = server.worker(0);
-        let descriptors_max = |count: u32| {
-            let (pid, limit) = (format!("--pid={}", server.pid), format!("--nofile={count}:"));
-            assert!(Command::new("prlimit").args([pid, limit]).status().unwrap().success());
-        };
-        descriptors_max(3);
+        descriptors_max(&server, 3);
         server.shoot(0);
         server.logs("worker 0 could not be forked: Too many open files (os error 24); restarting");
         assert_eq!(server.page(0).state(), State::Failed);
-        descriptors_max(1000);
+        descriptors_max(&server, 1000);
         server.awaits(0, State::Ready, first);
         assert_eq!(server.ask().0, 0);
     });
+}
+
+/// Of a master that runs.
+fn descriptors_max(server: &Server, count: usize) {
+    let (pid, limit) = (format!("--pid={}", server.pid), format!("--nofile={count}:"));
+    assert!(Command::new("prlimit").args([pid, limit]).status().unwrap().success());
+}
+
+/// Whatever it is that the last descriptor is missing for, be it the one that tells of a worker's end.
+#[test]
+fn who_was_forked_with_the_last_descriptors_is_buried_like_others() {
+    with_each_kernel(|features| {
+        thread::scope(|scope| {
+            for spare in 0..12 {
+                scope.spawn(move || fork_with_few_descriptors(features, spare));
+            }
+        });
+    });
+}
+
+fn fork_with_few_descriptors(features: Features, spare: usize) {
+    let server = Server::start(&config(), 1, features, &polite);
+    let mut last = server.worker(0);
+    server.shoot(0);
+    server.awaits(0, State::Ready, last);
+    last = server.worker(0);
+    descriptors_max(&server, descriptors(server.pid).len() - 4 + spare);
+    server.shoot(0);
+    eventually("a fork, or none", || {
+        let failed = server.log().contains("could not be forked");
+        (failed || server.worker(0) != last).then_some(())
+    });
+    descriptors_max(&server, 1000);
+    for _ in 0..2 {
+        server.awaits(0, State::Ready, last);
+        last = server.worker(0);
+        server.shoot(0);
+    }
+    server.awaits(0, State::Ready, last);
+    assert_eq!(server.ask().0, 0);
+    eventually("nobody is left unburied", || (zombies_of(server.pid) == 0).then_some(()));
 }
 
 #[test]

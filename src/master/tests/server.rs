@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -19,6 +19,7 @@ use uring_ring::Features;
 
 use crate::config::{Address, Checked, PoolConfig};
 use crate::master::{PoolHandle, Ready, Start, Surroundings, run};
+use crate::process::clock::Moment;
 use crate::process::listen::Listeners;
 use crate::process::scoreboard::{Scoreboard, State, WorkerPage};
 use crate::process::seat::Seat;
@@ -44,7 +45,7 @@ impl Server {
         features: Features,
         worker: &dyn Fn(Seat) -> i32,
     ) -> Server {
-        let (scoreboard, memory) = Scoreboard::create(SystemTime::now()).unwrap();
+        let (scoreboard, memory) = Scoreboard::create(Moment::now()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let (reader, writer) = io::pipe().unwrap();

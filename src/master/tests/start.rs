@@ -1,7 +1,6 @@
 //! How a pool starts, or doesn't.
 
 use std::os::unix::net::UnixStream;
-use std::time::SystemTime;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 
@@ -10,6 +9,7 @@ use super::workers::{polite, sleep_forever};
 use super::{config, millis, with_each_kernel};
 use crate::config::{Address, PoolConfig};
 use crate::process::EXIT_CANNOT_START;
+use crate::process::clock::Moment;
 
 #[test]
 fn every_worker_gets_ready_and_serves_on_its_own_core() {
@@ -27,7 +27,7 @@ fn every_worker_gets_ready_and_serves_on_its_own_core() {
             only.set(core).unwrap();
             assert_eq!(sched_getaffinity(pid).unwrap(), only);
         }
-        let status = server.scoreboard.status(SystemTime::now(), 0);
+        let status = server.scoreboard.status(Moment::now());
         assert_eq!((status.active_workers, status.is_running), (2, true));
     });
 }

@@ -46,13 +46,15 @@ pub(super) fn polite(seat: Seat) -> i32 {
 
 fn serve_one(listener: OwnedFd, worker_id: usize) {
     let address: SockaddrStorage = getsockname(listener.as_raw_fd()).unwrap();
-    let connection: io::Result<OwnedFd> = match address.family() {
-        Some(AddressFamily::Unix) => {
-            let listener = UnixListener::from(listener);
-            listener.set_nonblocking(true).unwrap(); // another worker may be quicker
-            listener.accept().map(|(connection, _)| connection.into())
-        }
-        _ => TcpListener::from(listener).accept().map(|(connection, _)| connection.into()),
+    // Without waiting: another worker, or a successor, may be quicker.
+    let connection: io::Result<OwnedFd> = if address.family() == Some(AddressFamily::Unix) {
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true).unwrap();
+        listener.accept().map(|(connection, _)| connection.into())
+    } else {
+        let listener = TcpListener::from(listener);
+        listener.set_nonblocking(true).unwrap();
+        listener.accept().map(|(connection, _)| connection.into())
     };
     let Ok(connection) = connection else { return };
     let mut connection = File::from(connection);

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Address, Checked, PoolConfig};
-use crate::process::accept::Company;
+use crate::process::accept::{Company, is_listening};
 use crate::process::activation::Inherited;
 use crate::process::sys;
 
@@ -81,11 +81,11 @@ pub(crate) struct Handed {
 ///
 /// Why not, in the kernel's words.
 pub(crate) fn try_port_sharing() -> io::Result<()> {
-    tcp::bind_all((Ipv4Addr::LOCALHOST, 0).into(), 2, 1).map(drop)
+    tcp::bind_all((Ipv4Addr::LOCALHOST, 0).into(), 2).map(drop)
 }
 
 impl Listeners {
-    /// Binds every configured address for `workers` workers, and listens.
+    /// Binds every configured address for `workers` workers, and listens on it.
     ///
     /// # Errors
     ///
@@ -99,7 +99,9 @@ impl Listeners {
     }
 
     /// The sockets for these settings: those that are there already, and new ones for what is new.
-    /// What the settings don't have any more goes when the last of its users is dropped.
+    /// What the settings don't have any more goes when the last of its users is dropped. New TCP
+    /// sockets of a pool that serves already are bound, but don't [listen](Listeners::listen):
+    /// nobody may ever serve them.
     ///
     /// # Errors
     ///
@@ -115,7 +117,8 @@ impl Listeners {
             return Ok(Listeners { workers, adopters: BTreeMap::new(), ..self.clone() });
         }
         let sockets = if config.accept == Accept::Dispatch { 1 } else { workers };
-        let tries = if self.entries.is_empty() { tcp::TRIES_MAX } else { 1 };
+        let begins = self.entries.is_empty();
+        let tries = if begins { tcp::TRIES_MAX } else { 1 };
         let mut known = self.entries.clone();
         let mut entries = Vec::new();
         for address in &config.listen {
@@ -127,15 +130,16 @@ impl Listeners {
                         (&mut entry.sockets, &entry.bound)
                     {
                         let missing = sockets.saturating_sub(there.len());
-                        let more =
-                            tcp::bind_more(*bound, missing, config.backlog).map_err(error)?;
+                        let more = tcp::bind_more(*bound, missing).map_err(error)?;
                         there.extend(more.into_iter().map(Rc::new));
                     }
                     entry
                 }
                 (None, Address::Tcp(tcp)) => {
-                    let (bound, sockets) =
-                        tcp::bind(*tcp, sockets, config.backlog, tries).map_err(error)?;
+                    let (bound, sockets) = tcp::bind(*tcp, sockets, tries).map_err(error)?;
+                    if begins {
+                        tcp::listen(&sockets, config.backlog).map_err(error)?;
+                    }
                     let sockets = sockets.into_iter().map(Rc::new).collect();
                     Entry {
                         wanted: address.clone(),
@@ -227,6 +231,24 @@ impl Listeners {
         left.renewed(config, self.workers)
     }
 
+    /// Lets connections come to all of these, `backlog` of which may wait at each. A socket that
+    /// somebody else has bound for us has his backlog. Whether any didn't listen before.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else listens there, who came in between.
+    pub(crate) fn listen(&self, backlog: u32) -> io::Result<bool> {
+        let mut any_new = false;
+        if self.are_activated {
+            return Ok(any_new);
+        }
+        for socket in self.sockets() {
+            any_new |= !is_listening(socket);
+            sys::listen(socket.as_fd(), backlog)?;
+        }
+        Ok(any_new)
+    }
+
     /// The socket files are removed by this process, and by no other.
     pub(crate) fn own_files(&self) {
         for entry in &self.entries {
@@ -248,6 +270,11 @@ impl Listeners {
     /// The addresses in the order of the configuration, with the ports that they really have.
     pub(crate) fn addresses(&self) -> Vec<Address> {
         self.entries.iter().map(|entry| entry.bound.clone()).collect()
+    }
+
+    /// Whether somebody else has bound them.
+    pub(crate) fn are_activated(&self) -> bool {
+        self.are_activated
     }
 
     /// How many workers these are for.

@@ -1,4 +1,4 @@
-//! One listening TCP socket for each worker, all on the same port. Knows no Unix sockets.
+//! One TCP socket for each worker, all on the same port. Knows no Unix sockets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,18 +19,17 @@ use crate::process::sys;
 pub(super) const TRIES_MAX: usize = 31;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// Binds `workers` sockets to `address` and listens on them; for port 0 the kernel chooses one for
+/// Binds `workers` sockets to `address`; for port 0 the kernel chooses one for
 /// all. Returns the address that they have. A port that is taken is tried so many times.
 pub(super) fn bind(
     address: SocketAddr,
     workers: usize,
-    backlog: u32,
     tries: usize,
 ) -> Result<(SocketAddr, Vec<OwnedFd>), Reason> {
     if address.port() != 0 {
         claim(address, tries)?;
     }
-    bind_all(address, workers, backlog).map_err(|error| Reason::of(&error))
+    bind_all(address, workers).map_err(|error| Reason::of(&error))
 }
 
 /// Finds out whether the port is free. `SO_REUSEPORT` alone would not: it lets us join the sockets
@@ -46,24 +45,25 @@ fn claim(address: SocketAddr, tries: usize) -> Result<(), Reason> {
 }
 
 /// Binds `count` more sockets to an address that this pool listens on.
-pub(super) fn bind_more(
-    address: SocketAddr,
-    count: usize,
-    backlog: u32,
-) -> Result<Vec<OwnedFd>, Reason> {
-    Reason::checked(bind_all(address, count, backlog)).map(|(_, sockets)| sockets)
+pub(super) fn bind_more(address: SocketAddr, count: usize) -> Result<Vec<OwnedFd>, Reason> {
+    Reason::checked(bind_all(address, count)).map(|(_, sockets)| sockets)
 }
 
-/// `workers` sockets that listen on one address, whoever else does.
+/// Lets connections come to these sockets.
+pub(super) fn listen(sockets: &[OwnedFd], backlog: u32) -> Result<(), Reason> {
+    let mut sockets = sockets.iter();
+    Reason::checked(sockets.try_for_each(|socket| sys::listen(socket.as_fd(), backlog)))
+}
+
+/// `workers` sockets on one address, whoever else is there. Bound ones keep it; the kernel sends
+/// connections only to those that listen.
 pub(super) fn bind_all(
     mut address: SocketAddr,
     workers: usize,
-    backlog: u32,
 ) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = bound(address, true)?;
-        sys::listen(socket.as_fd(), backlog)?;
         address.set_port(port_of(&socket)?);
         sockets.push(socket);
     }
@@ -112,6 +112,18 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::time::Instant;
+
+    /// As [`super::bind`], and listens.
+    fn bind(
+        address: SocketAddr,
+        workers: usize,
+        backlog: u32,
+        tries: usize,
+    ) -> Result<(SocketAddr, Vec<OwnedFd>), Reason> {
+        let (address, sockets) = super::bind(address, workers, tries)?;
+        listen(&sockets, backlog)?;
+        Ok((address, sockets))
+    }
 
     fn any_port() -> SocketAddr {
         ([127, 0, 0, 1], 0).into()

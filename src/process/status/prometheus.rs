@@ -175,20 +175,20 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
+    use crate::process::clock::Moment;
     use crate::process::scoreboard::Scoreboard;
     use std::collections::HashSet;
-    use std::time::UNIX_EPOCH;
 
     fn text() -> String {
-        let (scoreboard, _memory) = Scoreboard::create(UNIX_EPOCH).unwrap();
+        let (scoreboard, _memory) = Scoreboard::create(Moment::default()).unwrap();
         scoreboard.pool().workers.set(2);
-        let page = scoreboard.claim(1, UNIX_EPOCH).unwrap();
+        let page = scoreboard.claim(1, Moment::default()).unwrap();
         page.figures.requests.add(3);
         [200, 200, 404].into_iter().for_each(|code| page.figures.on_response(code));
         [16_383, 16_384, 20_000_000_000]
             .into_iter()
             .for_each(|nanos| page.figures.durations.record(nanos, 1));
-        scoreboard.status(UNIX_EPOCH, 0).to_prometheus()
+        scoreboard.status(Moment::default()).to_prometheus()
     }
 
     #[test]

@@ -15,8 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 #[cfg(test)]
 use std::os::fd::{AsRawFd, RawFd};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::sys::{self, SocketMap};
 
@@ -82,8 +81,9 @@ impl Steering {
         sys::attach_program(group[0], program.as_fd()).map_err(|error| Step::Attach.failed(&error))
     }
 
-    /// As [`attach`](Steering::attach), also when another master has steered these sockets so far.
-    /// It steers no longer then.
+    /// As [`attach`](Steering::attach), also when another master has steered these sockets so far,
+    /// which it does no longer then. False when the kernel hasn't let go of them yet: this is to be
+    /// tried again (see [`Claim`]).
     ///
     /// # Errors
     ///
@@ -92,19 +92,17 @@ impl Steering {
     /// # Panics
     ///
     /// As for `attach`.
-    pub(crate) fn take_over(&mut self, group: &[BorrowedFd<'_>]) -> Result<(), SteerError> {
-        for _ in 0..RELEASE_TRIES {
-            match self.attach(group) {
-                Err(SteerError::Taken) => {}
-                other => return other,
+    pub(crate) fn try_take_over(&mut self, group: &[BorrowedFd<'_>]) -> Result<bool, SteerError> {
+        match self.attach(group) {
+            Err(SteerError::Taken) => {
+                let _nothing_attached = sys::detach_program(group[0]);
+                Ok(false)
             }
-            let _nothing_attached = sys::detach_program(group[0]);
-            thread::sleep(RELEASE_AFTER);
+            other => other.map(|()| true),
         }
-        self.attach(group)
     }
 
-    /// Lets another `Steering` have the sockets, until this one [takes over](Steering::take_over)
+    /// Lets another `Steering` have the sockets, until this one [takes over](Steering::try_take_over)
     /// again. What is attached goes on.
     pub(crate) fn let_go(&mut self) {
         self.groups.clear();
@@ -149,6 +147,27 @@ impl Steering {
         let count = i32::try_from(count).expect("the kernel made as many slots");
         let program = program::choose(count, self.map.as_fd(), sockets.as_fd());
         Ok(sys::load_reuseport_program(&program)?)
+    }
+}
+
+/// How often, and when, taking over is tried while the kernel holds on to what another master had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    tries: u32,
+    /// When to try again.
+    pub(crate) at: Instant,
+}
+
+impl Claim {
+    /// The first try is due.
+    pub(crate) fn begin(now: Instant) -> Claim {
+        Claim { tries: RELEASE_TRIES, at: now }
+    }
+
+    /// A try was in vain: the next one, unless there have been enough.
+    pub(crate) fn next(self, now: Instant) -> Option<Claim> {
+        let tries = self.tries.checked_sub(1)?;
+        Some(Claim { tries, at: now + RELEASE_AFTER })
     }
 }
 

@@ -428,6 +428,24 @@ fn a_refused_program_tells_what_the_verifier_says() {
 }
 
 #[test]
+fn another_masters_sockets_are_taken_over_as_soon_as_the_kernel_lets_go_of_them() {
+    let (Some(mut old), Some(mut new)) = (steering(2), steering(2)) else { return };
+    let group = Group::listen(V4, 2, 64);
+    old.attach(&group.sockets()).unwrap();
+    let now = Instant::now();
+    let mut claim = Claim::begin(now);
+    while !new.try_take_over(&group.sockets()).unwrap() {
+        claim = claim.next(Instant::now()).expect("it lets go in time");
+        // For as long as the master would sleep, were there nothing else to do.
+        thread::sleep(claim.at.saturating_duration_since(Instant::now()));
+        old.let_go();
+    }
+    assert!(claim.at > now, "what another one steers takes more than a try");
+    new.slot(1).set_away(true);
+    assert_eq!(group.spread(50, new.slots()), [50, 0]);
+}
+
+#[test]
 fn sockets_of_another_steering_and_of_no_group_are_refused() {
     let (Some(mut first), Some(mut second)) = (steering(2), steering(2)) else { return };
     let group = Group::listen(V4, 2, 64);

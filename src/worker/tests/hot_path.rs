@@ -16,6 +16,7 @@ use crate::config;
 use crate::figures::Durations;
 use crate::guard::{Lines, Quota, Rate, RateTable};
 use crate::http::{Request, Response};
+use crate::process::clock::{Moment, monotonic_nanos};
 use crate::process::log_file::LogFile;
 use crate::process::scoreboard::Scoreboard;
 
@@ -63,7 +64,7 @@ impl Bench {
         let (channel, master) = UnixDatagram::pair().unwrap();
         let (signals, kernel) = UnixDatagram::pair().unwrap();
         let (passing, dispatcher) = UnixDatagram::pair().unwrap();
-        let scoreboard = Scoreboard::create(SystemTime::now()).unwrap().0;
+        let scoreboard = Scoreboard::create(Moment::now()).unwrap().0;
         let queue = WakeQueue::new(WakeQueue::bell_descriptor().unwrap());
         let now = Instant::now();
         let parts = Parts {
@@ -81,7 +82,7 @@ impl Bench {
             gate,
             guard,
             access_log,
-            page: scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap(),
+            page: scoreboard.claim(0, Moment::default()).unwrap(),
             worker_id: 0,
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
@@ -168,11 +169,11 @@ fn a_turn_serves_all_that_is_due_with_one_enter() {
 
 #[test]
 fn the_page_tells_what_a_turn_has_done() {
-    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let started = monotonic_nanos();
     let mut bench = Bench::new(2);
     let page = bench.worker.page;
     assert!(page.life.memory.read() > 1 << 20, "it is known from the begin");
-    assert_eq!(page.life.last_activity_at.read(), 0);
+    assert_eq!(page.life.last_activity.read(), 0);
     let (rounds, began) = (5, Instant::now());
     (0..rounds).for_each(|_| bench.round());
     // What is sent already is seen by the next turn, which goes to sleep until it is asked again.
@@ -184,7 +185,7 @@ fn the_page_tells_what_a_turn_has_done() {
     durations.add(&figures.durations);
     assert_eq!(durations.count, 10);
     assert!(durations.max().unwrap() <= began.elapsed() * 2);
-    assert!(page.life.last_activity_at.read() >= started);
+    assert!(page.life.last_activity.read() >= started);
     let loop_delay = page.loop_delay(0);
     assert!(!loop_delay.is_zero() && loop_delay <= began.elapsed());
     assert_eq!(page.traffic.busy_since.read(), 0, "it is asleep");

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -18,6 +18,7 @@ use crate::config;
 use crate::errands;
 use crate::figures;
 use crate::http::{Body, Request, Response};
+use crate::process::clock::Moment;
 use crate::process::parcel::Parcel;
 use crate::process::scoreboard::{Scoreboard, State};
 
@@ -87,13 +88,13 @@ impl Stage {
 fn board() -> &'static WorkerPage {
     thread_local! {
         static SCOREBOARD: Scoreboard =
-            Scoreboard::create(SystemTime::UNIX_EPOCH).unwrap().0;
+            Scoreboard::create(Moment::default()).unwrap().0;
     }
     SCOREBOARD.with(|scoreboard| {
         if let Some(page) = scoreboard.newest(0) {
             page.on_end(std::process::id(), State::Stopped);
         }
-        scoreboard.claim(0, SystemTime::UNIX_EPOCH).unwrap()
+        scoreboard.claim(0, Moment::default()).unwrap()
     })
 }
 
