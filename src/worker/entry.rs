@@ -14,8 +14,12 @@ use super::Tag;
 use super::table::ConnId;
 use crate::conn::{Connection, Env, FileRead, FileSend, Outgoing};
 
-/// What is sent of a file before others have their turn: some tenths of a millisecond.
-const FILE_BYTES_PER_TURN: usize = 2 * 1024 * 1024;
+/// What one sendfile(2) takes of a file. More pushes less often, so that the peer begins to read
+/// later: with 2 MiB, files of 100 KiB cost 1.16 of the CPU, of 10 MiB 1.6.
+const FILE_BYTES_PER_CALL: usize = 64 * 1024;
+
+/// What is sent of a file before others have their turn.
+const FILE_BYTES_PER_TURN: usize = 2 * FILE_BYTES_PER_CALL;
 
 /// A connection of this worker.
 pub(super) struct Entry {
@@ -111,7 +115,7 @@ impl Entry {
         set_nonblocking(&mut self.is_nonblocking, true, socket, ring);
         let mut sent = 0;
         loop {
-            let count = part.left().min(FILE_BYTES_PER_TURN as u64) as usize;
+            let count = part.left().min(FILE_BYTES_PER_CALL as u64) as usize;
             let (file, offset) = (part.file(), part.offset());
             if !ring.is_resident(file, offset, count) {
                 break self.connection.handle_file_sent(*part, env);
