@@ -131,6 +131,7 @@ impl<F: Future<Output: Into<Progress>>> Resume for Option<F> {
     }
 }
 
+#[inline]
 fn poll_started<F: Future>(
     place: Pin<&mut Option<F>>,
     context: &mut Context<'_>,

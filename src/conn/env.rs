@@ -210,17 +210,15 @@ impl Pools {
     }
 
     pub(crate) fn give_back_buffer(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() == Self::LARGE_BYTES {
-            if self.large_buffers.len() < Self::LARGE_BUFFERS_MAX {
-                buffer.clear();
-                self.large_buffers.push(buffer);
-            }
-            return;
-        }
-        let is_worth_keeping = (1..=Self::BUFFER_BYTES_KEPT).contains(&buffer.capacity());
-        if is_worth_keeping && self.buffers.len() < Self::BUFFERS_MAX {
+        // The usual first; what has no capacity was never taken.
+        let (list, kept_max) = match buffer.capacity() {
+            1..=Self::BUFFER_BYTES_KEPT => (&mut self.buffers, Self::BUFFERS_MAX),
+            Self::LARGE_BYTES => (&mut self.large_buffers, Self::LARGE_BUFFERS_MAX),
+            _ => return,
+        };
+        if list.len() < kept_max {
             buffer.clear();
-            self.buffers.push(buffer);
+            list.push(buffer);
         }
     }
 }

@@ -603,7 +603,7 @@ impl Connection {
         let head = request.head();
         let exchange = Exchange {
             is_head: head.method == Method::Head,
-            keep_alive: head.keep_alive && env.draining != Draining::Closing,
+            keep_alive: head.keep_alive,
             ..Exchange::new(head.version)
         };
         (exchange, refusal)

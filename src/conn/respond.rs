@@ -1,6 +1,8 @@
 //! Writes the heads of responses, and bodies that are there. Decides nothing about the connection
 //! but whether its framing lets it stay.
 
+use std::mem;
+
 use bytes::Bytes;
 
 use super::download::{Download, Framing};
@@ -8,7 +10,7 @@ use super::output::Output;
 use super::{Env, Exchange};
 use crate::guard::Answered;
 use crate::http::body::Kind;
-use crate::http::{Body, ContentType, Response, Status};
+use crate::http::{Body, ContentType, Response, ResponseField, Status};
 use crate::proto::h1::{
     CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE, EncodeError, TRANSFER_ENCODING_CHUNKED, Version,
     body_allowed, content_length_allowed, encode_content_length_value, encode_field,
@@ -44,13 +46,15 @@ fn encode_type(head: &mut Vec<u8>, content_type: ContentType, is_length_next: bo
     }
 }
 
-/// No body: of a 205 the framing has to say so (RFC 9110 section 15.3.6).
-#[cold]
-fn without(body: Body) -> Body {
-    if let Kind::Stream(stream) = body.0 {
-        drop(Download::of_stream(*stream, Framing::Length(0))); // with care
+/// Appends what the handler named, but for what the server writes itself.
+#[inline(never)]
+fn encode_fields(head: &mut Vec<u8>, fields: &[ResponseField]) -> Result<(), EncodeError> {
+    for (name, value) in fields {
+        if !OWN_FIELDS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            encode_field(head, name.as_bytes(), value.as_bytes())?;
+        }
     }
-    Body::empty()
+    Ok(())
 }
 
 /// Writes a response to the output; its body, too, unless that comes later.
@@ -61,12 +65,12 @@ pub(super) fn write(
     output: &mut Output,
     env: &mut Env<'_>,
 ) -> Option<Box<Download>> {
-    let Response { status, content_type, fields, ready, mut body } = response;
+    if response.status == Status::RESET_CONTENT && !matches!(response.body.0, Kind::Empty) {
+        return write_reset(response, exchange, output, env);
+    }
+    let Response { status, content_type, fields, ready, body } = response;
     // Most are a 200, which may have everything.
     let is_ok = status == Status::OK;
-    if !is_ok && status == Status::RESET_CONTENT {
-        body = without(body);
-    }
     let framing = match body.len() {
         Some(length) => Framing::Length(length),
         None if exchange.version == Version::Http11 => Framing::Chunked,
@@ -103,10 +107,8 @@ pub(super) fn write(
         if let Some(ready) = &ready {
             head.extend_from_slice(ready.lines());
         }
-        for (name, value) in fields.iter().flat_map(|fields| fields.iter()) {
-            if !OWN_FIELDS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
-                encode_field(head, name.as_bytes(), value.as_bytes())?;
-            }
+        if let Some(fields) = &fields {
+            encode_fields(head, fields)?;
         }
         if !own_fields.is_empty() {
             head.extend_from_slice(own_fields);
@@ -138,13 +140,17 @@ pub(super) fn write(
             let download = Download::of_stream(*stream, framing);
             return (!is_silent).then(|| Box::new(download));
         }
-        _ if is_silent => {}
+        kind if is_silent => drop(kind),
         Kind::Switch(_) => unreachable!("taken out before, see `tunnel`"),
         Kind::Pieces(pieces) => return Some(Box::new(Download::of_pieces(*pieces))),
-        Kind::Empty => {}
+        // Nothing to drop in these two, which the compiler would find out for each response.
+        Kind::Empty => mem::forget(body),
+        Kind::Static(bytes) if bytes.len() <= COPY_BYTES_MAX => {
+            head.extend_from_slice(bytes);
+            mem::forget(body);
+        }
         Kind::Owned(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
         Kind::Owned(bytes) => output.set_body(Bytes::from(bytes)),
-        Kind::Static(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(bytes),
         Kind::Static(bytes) => output.set_body(Bytes::from_static(bytes)),
         Kind::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => head.extend_from_slice(&bytes),
         Kind::Bytes(bytes) => output.set_body(bytes),
@@ -163,4 +169,22 @@ fn write_failure(
 ) -> Option<Box<Download>> {
     log::error!("a handler's response is invalid: {error}");
     write(Response::plain(Status::INTERNAL_SERVER_ERROR), exchange, output, env)
+}
+
+/// Writes a 205 without its body: the framing has to say that there is none (RFC 9110 section
+/// 15.3.6).
+#[cold]
+#[inline(never)]
+fn write_reset(
+    response: Response,
+    exchange: &mut Exchange,
+    output: &mut Output,
+    env: &mut Env<'_>,
+) -> Option<Box<Download>> {
+    let Response { status, content_type, fields, ready, body } = response;
+    if let Kind::Stream(stream) = body.0 {
+        drop(Download::of_stream(*stream, Framing::Length(0))); // with care
+    }
+    let response = Response { status, content_type, fields, ready, body: Body::empty() };
+    write(response, exchange, output, env)
 }

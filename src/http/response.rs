@@ -28,7 +28,7 @@ pub struct Response {
     /// Fields that the handler named itself; boxed, since most responses have none and every one
     /// is moved some times on its way out.
     #[expect(clippy::box_collection, reason = "a word instead of three")]
-    pub(crate) fields: Option<Box<Vec<Field>>>,
+    pub(crate) fields: Option<Box<Vec<ResponseField>>>,
     /// Fields that were written before, and come first.
     pub(crate) ready: Option<Rc<ReadyFields>>,
     pub(crate) body: Body,
@@ -60,7 +60,8 @@ impl ReadyFields {
     }
 }
 
-type Field = (Cow<'static, str>, Cow<'static, str>);
+/// A name and a value.
+pub(crate) type ResponseField = (Cow<'static, str>, Cow<'static, str>);
 
 impl Response {
     /// 200 with `body`, and no Content-Type.
