@@ -16,6 +16,10 @@ const RETRY: Duration = Duration::from_millis(50);
 /// connections are accepted one by one. As the usual `backlog`.
 const ROOM_FOR_A_BURST: usize = 1024;
 
+/// Looks at a listener that is left, each of which finds somebody: all who waited, but not all who come
+/// as fast as they are taken. As the usual `backlog`.
+const LOOKS_AT_STOP_MAX: u32 = 1024;
+
 /// Who else may accept from a listener.
 ///
 /// Of several that wait in an accept the kernel wakes but the first, busy or not. So no more than one
@@ -58,6 +62,8 @@ struct Listener {
     /// What takes, in company, what is there. Never while there is an accept.
     look: Armed,
     wants_look: bool,
+    /// How often it is looked at again, once accepting has stopped.
+    looks_left: u32,
     /// Whether the socket was seen to listen. Until its owner has it do so, nothing can come.
     listens: bool,
     /// To be let go of.
@@ -122,7 +128,11 @@ impl<T: Copy> Acceptor<T> {
                 }
                 _ => {}
             }
-            let may_look = self.stopped || (is_wanted && in_company);
+            let may_look = if self.stopped {
+                matches!(listener.waiting, Armed::Off) && !listener.is_unwanted
+            } else {
+                is_wanted && in_company
+            };
             match listener.look {
                 Armed::Off if may_look && listener.wants_look => {
                     let id = ring.push(Op::Accept { fd, multishot, wait: false }, tag);
@@ -214,7 +224,10 @@ impl<T: Copy> Acceptor<T> {
             (Armed::Off, false) => listener.waiting = Armed::Off,
             (Armed::On { .. } | Armed::Ending, false) => {
                 listener.look = Armed::Off;
-                listener.wants_look |= result.is_ok() && !self.stopped; // there may be more
+                if result.is_ok() && (!self.stopped || listener.looks_left > 0) {
+                    listener.wants_look = true; // there may be more
+                    listener.looks_left = listener.looks_left.saturating_sub(1);
+                }
             }
         }
         match result {
@@ -265,12 +278,14 @@ impl<T: Copy> Acceptor<T> {
         self.retry_at.filter(|_| !self.stopped)
     }
 
-    /// Accepts no more than what is there. An accept would have taken that as it came, so whoever
-    /// watches looks once more.
+    /// Accepts no more than what is there: as soon as nothing waits at a listener any more, it is looked
+    /// at until it is empty. Who came while an accept was cancelled, or one watch followed another, is
+    /// still there, and so is everybody behind the first where each accept takes one.
     pub(crate) fn stop(&mut self, ring: &mut Ring<T>, connections: usize) {
         self.stopped = true;
         for listener in &mut self.listeners {
-            listener.wants_look = matches!(listener.waiting, Armed::On { watches: true, .. });
+            listener.wants_look = listener.listens;
+            listener.looks_left = LOOKS_AT_STOP_MAX;
         }
         self.arm(ring, connections);
     }
@@ -289,6 +304,7 @@ impl Listener {
             waiting: Armed::Off,
             look: Armed::Off,
             wants_look: false,
+            looks_left: 0,
             listens: false,
             is_unwanted: false,
         }
