@@ -1,6 +1,7 @@
 //! What a worker is given when it begins. Everything else that its parent had open is closed.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use uring_ring::Features;
 
@@ -33,6 +34,8 @@ pub(crate) struct Seat {
     pub(crate) slots: Vec<Option<&'static Slot>>,
     /// `SIGTERM`, `SIGINT` and `SIGQUIT`, see [`signals`](super::signals). All ask to drain.
     pub(crate) signals: OwnedFd,
+    /// How long it drains when its master dies.
+    pub(crate) stop_timeout: Duration,
     /// Its figures.
     pub(crate) page: &'static WorkerPage,
     /// What the kernel can do.

@@ -115,6 +115,8 @@ struct Parts {
     channel: OwnedFd,
     /// A signalfd.
     signals: OwnedFd,
+    /// How long it drains when the master is gone.
+    stop_timeout: Duration,
     settings: Settings,
     gate: GateConfig,
     guard: Guard,
@@ -215,7 +217,7 @@ impl Worker {
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
         let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
-        let Parts { gate, guard, access_log, worker_id, page, .. } = parts;
+        let Parts { gate, guard, access_log, worker_id, page, stop_timeout, .. } = parts;
         let connections_max = gate.connections_max;
         let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
@@ -230,7 +232,7 @@ impl Worker {
             access_log,
             takers: slots.into_iter().map(|slot| Some(Taker::new(slot?, now))).collect(),
             passing: Passing::new(passing, bell),
-            lifecycle: Lifecycle::new(channel, signals, limit),
+            lifecycle: Lifecycle::new(channel, signals, limit, stop_timeout),
             recycle,
             owes_accept_stopped: false,
             around: Around {

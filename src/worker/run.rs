@@ -194,6 +194,7 @@ fn prepare<N>(
         recycle: Recycle::new(config.recycle, process::id(), now),
         channel: seat.channel,
         signals: seat.signals,
+        stop_timeout: seat.stop_timeout,
         gate: GateConfig { neighbours, ..gate_config(config, &settings) },
         guard: guard(config, shared.rates),
         access_log: file.map(|file| {

@@ -73,6 +73,7 @@ impl Bench {
             listeners: vec![(listener.into(), Company::Leaving)],
             channel: channel.into(),
             signals: signals.into(),
+            stop_timeout: Duration::from_secs(30),
             slots: Vec::new(),
             passing: passing.into(),
             bell: WakeQueue::bell_descriptor().unwrap(),

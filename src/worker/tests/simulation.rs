@@ -53,6 +53,7 @@ impl Stage {
             listeners: vec![(listener, Company::Leaving)],
             channel,
             signals: world.readable(),
+            stop_timeout: Duration::from_secs(30),
             slots: Vec::new(),
             passing,
             bell: world.readable(),
