@@ -609,7 +609,8 @@ const ORPHANED_SECONDS_TO_SPARE: u64 = 1;
 
 /// Has this process, a worker, end soon after `within` from the time on when [`MASTERS_END`] tells it
 /// that `master` has died, even if it does nothing any more but spin in a handler: by `SIGALRM`, for which
-/// whatever it was told before is forgotten then. Who has it told so is somebody else.
+/// whatever it was told before is forgotten then. Who still listens hears of it as of a `SIGTERM`. Who has
+/// it told so is somebody else.
 ///
 /// # Errors
 ///
@@ -632,11 +633,12 @@ extern "C" fn on_masters_end(_: i32) {
     if unsafe { libc::getppid() } == MASTER.load(Ordering::Relaxed) {
         return; // somebody else has sent it
     }
-    // SAFETY: both take integers; the default disposition is no handler. Neither fails: the signal
-    // exists, and alarm(2) always succeeds.
+    // SAFETY: all take integers; the default disposition is no handler. None fails: the signals exist,
+    // a process may send itself any, and alarm(2) always succeeds.
     unsafe {
         libc::signal(libc::SIGALRM, libc::SIG_DFL);
         libc::alarm(ORPHANED_SECONDS_MAX.load(Ordering::Relaxed));
+        libc::kill(libc::getpid(), libc::SIGTERM);
     }
 }
 

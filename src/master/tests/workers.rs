@@ -9,6 +9,7 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockaddrLike, SockaddrStorage, getsockname, recv, send,
@@ -26,7 +27,10 @@ pub(super) fn polite(seat: Seat) -> i32 {
     loop {
         let mut polled: Vec<PollFd<'_>> =
             waiting.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
-        poll(&mut polled, PollTimeout::NONE).unwrap();
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue, // by what tells of the master's end
+            result => result.unwrap(),
+        };
         let readable = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let at = polled.iter().position(readable).unwrap();
         match waiting.len() - at {
