@@ -37,6 +37,8 @@ pub(super) struct Birth {
     pub(super) listeners: Vec<OwnedFd>,
     /// Who else may accept from them.
     pub(super) companies: Vec<Company>,
+    /// It accepts from none of them before it is told to.
+    pub(super) is_held: bool,
     /// Where their loads are shown.
     pub(super) slots: Vec<Option<&'static Slot>>,
     pub(super) page: &'static WorkerPage,
@@ -91,6 +93,7 @@ impl Birth {
             bell,
             limit,
             companies,
+            is_held,
             slots,
             ..
         } = self;
@@ -110,6 +113,7 @@ impl Birth {
             core,
             listeners,
             companies,
+            is_held,
             channel,
             passing,
             bell,
@@ -222,6 +226,7 @@ mod tests {
             limit: Limit(1024),
             listeners: Vec::new(),
             companies: Vec::new(),
+            is_held: false,
             slots: Vec::new(),
             page,
             features: Features::probe(Mask::NONE).unwrap(),

@@ -135,6 +135,7 @@ impl Master<'_> {
                     limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
                     companies,
+                    is_held: !self.is_in_charge,
                     slots,
                     page,
                     features: self.features,

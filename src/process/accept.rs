@@ -51,6 +51,8 @@ pub(crate) struct Acceptor<T> {
     /// The last accept failed: that was said once.
     is_starved: bool,
     stopped: bool,
+    /// Not one connection is this process's yet.
+    is_held: bool,
 }
 
 struct Listener {
@@ -98,12 +100,14 @@ impl<T: Copy> Acceptor<T> {
             retry_at: None,
             is_starved: false,
             stopped: false,
+            is_held: false,
         }
     }
 
     /// Arms or ends what the number of connections allows or forbids.
     pub(crate) fn arm(&mut self, ring: &mut Ring<T>, connections: usize) {
-        let may_accept = !self.stopped && self.retry_at.is_none() && !self.is_full(connections);
+        let is_off = self.stopped || self.is_held || self.retry_at.is_some();
+        let may_accept = !is_off && !self.is_full(connections);
         let room = self.connections_max.saturating_sub(connections);
         let multishot = room > ROOM_FOR_A_BURST;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
@@ -147,6 +151,18 @@ impl<T: Copy> Acceptor<T> {
                 _ => {}
             }
         }
+    }
+
+    /// Leaves everybody to whoever else accepts from the same listeners, until it is told to
+    /// [`begin`](Acceptor::begin).
+    pub(crate) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// Accepts from all that listen.
+    pub(crate) fn begin(&mut self, ring: &mut Ring<T>, connections: usize) {
+        self.is_held = false;
+        self.arm(ring, connections);
     }
 
     /// So many connections from now on, once it is armed again.
@@ -284,7 +300,7 @@ impl<T: Copy> Acceptor<T> {
     pub(crate) fn stop(&mut self, ring: &mut Ring<T>, connections: usize) {
         self.stopped = true;
         for listener in &mut self.listeners {
-            listener.wants_look = listener.listens;
+            listener.wants_look = listener.listens && !self.is_held;
             listener.looks_left = LOOKS_AT_STOP_MAX;
         }
         self.arm(ring, connections);

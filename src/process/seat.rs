@@ -22,6 +22,11 @@ pub(crate) struct Seat {
     pub(crate) listeners: Vec<OwnedFd>,
     /// Who else may accept from each of the listeners.
     pub(crate) companies: Vec<Company>,
+    /// Whether it accepts from none of them before it is told to ([`Message::Listening`]): another
+    /// master serves, until this worker's takes over.
+    ///
+    /// [`Message::Listening`]: super::channel::Message::Listening
+    pub(crate) is_held: bool,
     /// Messages from and to the master, see [`channel`](super::channel). Its end is the master's.
     pub(crate) channel: OwnedFd,
     /// Descriptors from and to the master, as [`parcel`](super::parcel) tells.

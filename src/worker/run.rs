@@ -187,6 +187,7 @@ fn prepare<N>(
         page: seat.page,
         worker_id: seat.worker_id,
         listeners: seat.listeners.into_iter().zip(seat.companies).collect(),
+        is_held: seat.is_held,
         slots: seat.slots,
         passing: seat.passing,
         bell: seat.bell,

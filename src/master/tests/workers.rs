@@ -75,8 +75,8 @@ fn on_channel(channel: &OwnedFd, limit: Limit) -> Option<i32> {
             log::info!("a worker was told to stop within {deadline_ms} ms");
             Some(0)
         }
-        Ok(Message::Alone) => None, // it always looks
-        _ if count == 0 => Some(0), // the master is gone
+        Ok(Message::Alone | Message::Listening) => None, // it always looks
+        _ if count == 0 => Some(0),                      // the master is gone
         other => panic!("{other:?}"),
     }
 }

@@ -74,6 +74,7 @@ impl Bench {
             channel: channel.into(),
             signals: signals.into(),
             stop_timeout: Duration::from_secs(30),
+            is_held: false,
             slots: Vec::new(),
             passing: passing.into(),
             bell: WakeQueue::bell_descriptor().unwrap(),

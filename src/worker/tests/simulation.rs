@@ -54,6 +54,7 @@ impl Stage {
             channel,
             signals: world.readable(),
             stop_timeout: Duration::from_secs(30),
+            is_held: false,
             slots: Vec::new(),
             passing,
             bell: world.readable(),
