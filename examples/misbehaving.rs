@@ -44,6 +44,7 @@ fn main() -> uring_pool::Result<()> {
             }
             "--workers" => config.workers = value().parse().expect("a number"),
             "--hang-timeout-ms" => config.hang_timeout = millis(value()),
+            "--stop-timeout-ms" => config.stop_timeout = millis(value()),
             "--restart-delay-ms" => config.restart_delay = millis(value()),
             "--descriptors-max" => config.descriptors_max = value().parse().ok(),
             // The factory panics while this file is there; all workers', or that of one.

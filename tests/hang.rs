@@ -6,7 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::load::{latencies, percentile};
-use common::{MODES, Server, embedded, eventually, freeze, processor_ticks};
+use common::{MODES, Server, embedded, eventually, freeze, is_running, kill_hard, processor_ticks};
 
 /// How long a worker may hang, and how much later than that its end may be.
 const HANG_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -85,5 +85,25 @@ fn a_busy_worker_says_where_and_is_replaced() {
         assert!(log.contains("misbehaving::count_to_infinity"), "{mode}: {log}");
         assert!(busy.is_closed_by_server(), "{mode}");
         println!("{mode}: p99 {:.1?} while one was busy", percentile(&meanwhile, 99));
+    }
+}
+
+/// Nobody watches it any more, and it reads neither its channel nor its signals.
+#[test]
+fn who_hangs_when_its_master_dies_ends_after_the_stop_timeout() {
+    for mode in MODES {
+        let server = embedded::start(&["--accept", mode, "--stop-timeout-ms", "1500"]);
+        let workers = server.workers();
+        let ticks = |pid: &i32| processor_ticks(*pid);
+        let before: u64 = workers.iter().map(ticks).sum();
+        let mut busy = server.connect();
+        busy.say("GET /busy HTTP/1.1\r\nHost: t\r\n\r\n");
+        eventually("one of them spins", || workers.iter().map(ticks).sum::<u64>() > before + 20);
+        let since = Instant::now();
+        kill_hard(server.pid());
+        eventually("the workers are gone", || !workers.iter().any(|pid| is_running(*pid)));
+        let took = since.elapsed();
+        assert!(took >= Duration::from_millis(1500), "{mode}: it had its time, but {took:?}");
+        assert!(busy.is_closed_by_server(), "{mode}");
     }
 }

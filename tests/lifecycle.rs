@@ -69,6 +69,37 @@ fn a_stop_answers_who_came_before_to_a_socket_of_all_workers() {
     });
 }
 
+/// Each worker finds its clients and its order to stop at the same time, whether it has just begun or
+/// has served before, and whatever it waits for a client with.
+#[test]
+fn a_stop_answers_everybody_who_came_before() {
+    const CLIENTS: usize = 12;
+    for has_served in [false, true] {
+        with_and_without_features(|start| {
+            let mut server = start(&["--workers", "2"]);
+            let workers = server.workers();
+            if has_served {
+                (0..CLIENTS).for_each(|_| {
+                    assert_eq!(server.connect().get("/plaintext").status(), 200);
+                });
+            }
+            workers.iter().for_each(|worker| freeze(*worker));
+            let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+            for client in &mut clients {
+                client.say("GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n");
+            }
+            server.signal(Signal::SIGTERM);
+            server.wait_for_log("SIGTERM: stopping");
+            workers.iter().for_each(|worker| thaw(*worker));
+            for client in &mut clients {
+                assert_eq!(client.hear().body(), "Hello, World!");
+            }
+            drop(clients);
+            assert!(server.wait().0.success());
+        });
+    }
+}
+
 #[test]
 fn a_request_that_races_with_the_stop_is_still_answered() {
     let server = Server::start(&["--workers", "1"]);

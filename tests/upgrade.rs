@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use common::load::Load;
 use common::observer::Observer;
 use common::{Client, MODES, Server, children, embedded};
-use common::{eventually, foster_parent, freeze, is_frozen, is_running, kill_hard, thaw};
+use common::{
+    eventually, foster_parent, freeze, is_asleep, is_frozen, is_running, kill_hard, thaw,
+};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -123,6 +125,43 @@ fn whoever_hangs_after_an_upgrade_that_failed_is_replaced() {
     server.connect().say("GET /busy HTTP/1.1\r\nHost: t\r\n\r\n");
     server.wait_for_log("hangs: its loop has not turned");
     eventually("two workers serve", || server.status()["active_workers"] == 2);
+}
+
+/// Whoever comes before a new master has taken over is the old one's, which may have to go on after all.
+#[test]
+fn workers_of_a_new_master_take_nobody_before_it_has_taken_over() {
+    for mode in MODES {
+        let mut gated = Gated::start(mode);
+        let mut frozen = gated.server.workers(); // the new master will be a child, too
+        frozen.push(gated.server.pid());
+        let new = gated.begin_upgrade();
+        frozen.iter().for_each(|pid| freeze(*pid));
+        drop(gated.open_gate(""));
+        let mut new_workers = Vec::new();
+        eventually("the workers of the new master wait for something", || {
+            new_workers = children(new);
+            new_workers.len() == 2 && new_workers.iter().all(|pid| is_asleep_in_its_ring(*pid))
+        });
+        let mut clients: Vec<Client> = (0..8).map(|_| gated.server.connect()).collect();
+        new_workers.iter().for_each(|pid| freeze(*pid));
+        kill_hard(new);
+        frozen.iter().for_each(|pid| thaw(*pid));
+        gated.server.wait_for_log("the upgrade failed, and this master goes on");
+        for client in &mut clients {
+            assert_eq!(client.get("/plaintext").status(), 200, "{mode}");
+        }
+        new_workers.iter().for_each(|pid| kill_hard(*pid));
+        gated.configure("");
+        gated.assert_whole();
+    }
+}
+
+/// Whether it has a ring, and waits.
+fn is_asleep_in_its_ring(pid: i32) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let has_ring = links.into_iter().any(|link| link.ends_with("anon_inode:[io_uring]"));
+    has_ring && is_asleep(pid)
 }
 
 /// A server with a configuration file that a new master reads when the test wants it to: until

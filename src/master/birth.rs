@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
+use std::time::Duration;
 
 use core_affinity::CoreId;
 use nix::sys::prctl;
@@ -20,6 +21,7 @@ use crate::process::accept::Company;
 use crate::process::channel::Limit;
 use crate::process::scoreboard::WorkerPage;
 use crate::process::seat::Seat;
+use crate::process::signals::MASTERS_END;
 use crate::process::steer::Slot;
 use crate::process::{EXIT_CANNOT_START, EXIT_PANIC, signals, sys};
 
@@ -35,6 +37,8 @@ pub(super) struct Birth {
     pub(super) listeners: Vec<OwnedFd>,
     /// Who else may accept from them.
     pub(super) companies: Vec<Company>,
+    /// It accepts from none of them before it is told to.
+    pub(super) is_held: bool,
     /// Where their loads are shown.
     pub(super) slots: Vec<Option<&'static Slot>>,
     pub(super) page: &'static WorkerPage,
@@ -43,6 +47,8 @@ pub(super) struct Birth {
     pub(super) no_new_privs: bool,
     pub(super) dumps_core: bool,
     pub(super) master: Pid,
+    /// How long it drains when that dies.
+    pub(super) stop_timeout: Duration,
     /// Signals that the embedder has handlers for, in the master.
     pub(super) signals: Vec<Signal>,
     /// Descriptors of the program around the pool, which stay open.
@@ -80,16 +86,19 @@ impl Birth {
             dumps_core,
             features,
             master,
+            stop_timeout,
             signals,
             foreign,
             passing,
             bell,
             limit,
             companies,
+            is_held,
             slots,
             ..
         } = self;
-        prctl::set_pdeathsig(Signal::SIGTERM)?;
+        sys::end_after_master(master, stop_timeout)?;
+        prctl::set_pdeathsig(MASTERS_END)?;
         if getppid() != master {
             sys::exit_at_once(0); // the master died before it could have told us
         }
@@ -104,12 +113,14 @@ impl Birth {
             core,
             listeners,
             companies,
+            is_held,
             channel,
             passing,
             bell,
             limit,
             slots,
             signals,
+            stop_timeout,
             page,
             features,
             identity,
@@ -182,7 +193,7 @@ mod tests {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use std::fs::File;
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
     use uring_ring::Mask;
 
     #[test]
@@ -215,6 +226,7 @@ mod tests {
             limit: Limit(1024),
             listeners: Vec::new(),
             companies: Vec::new(),
+            is_held: false,
             slots: Vec::new(),
             page,
             features: Features::probe(Mask::NONE).unwrap(),
@@ -222,6 +234,7 @@ mod tests {
             no_new_privs: false,
             dumps_core: false,
             master,
+            stop_timeout: Duration::ZERO,
             signals: Vec::new(),
             foreign: Vec::new(),
         }

@@ -104,6 +104,7 @@ impl Master<'_> {
         let limit = Limit(config.message_bytes_max);
         let (identity, no_new_privs) = (config.identity, config.no_new_privs);
         let dumps_core = config.core_bytes_max.is_some();
+        let stop_timeout = config.stop_timeout;
         let listeners = match self.accept {
             Accept::Dispatch => Vec::new(),
             Accept::Shared | Accept::Steered => listeners.of_worker(worker)?,
@@ -134,6 +135,7 @@ impl Master<'_> {
                     limit,
                     listeners: listeners.into_iter().map(|listener| listener.socket).collect(),
                     companies,
+                    is_held: !self.is_in_charge,
                     slots,
                     page,
                     features: self.features,
@@ -141,6 +143,7 @@ impl Master<'_> {
                     no_new_privs,
                     dumps_core,
                     master,
+                    stop_timeout,
                     signals: self.on_signal.iter().map(|(number, _)| *number).collect(),
                     foreign: foreign.collect(),
                 };

@@ -326,13 +326,13 @@ impl Master<'_> {
         Ok(())
     }
 
-    /// Lets connections come to all sockets; those who are to accept them hear of what is new.
+    /// Lets connections come to all sockets, and those who are to accept them do so: they may have been
+    /// held until now, or some sockets may be new.
     fn listen(&mut self) -> io::Result<()> {
-        if self.listeners.listen(self.config.backlog)? {
-            let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();
-            lives.into_iter().for_each(|life| self.send(life, &Message::Listening));
-        }
-        Ok(())
+        let result = self.listeners.listen(self.config.backlog);
+        let lives: Vec<Life> = self.children.iter().map(|(life, _)| life).collect();
+        lives.into_iter().for_each(|life| self.send(life, &Message::Listening));
+        result
     }
 
     /// The turn: what happened, what is due, what to do about it; then sleep until there is more.

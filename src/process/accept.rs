@@ -16,6 +16,10 @@ const RETRY: Duration = Duration::from_millis(50);
 /// connections are accepted one by one. As the usual `backlog`.
 const ROOM_FOR_A_BURST: usize = 1024;
 
+/// Looks at a listener that is left, each of which finds somebody: all who waited, but not all who come
+/// as fast as they are taken. As the usual `backlog`.
+const LOOKS_AT_STOP_MAX: u32 = 1024;
+
 /// Who else may accept from a listener.
 ///
 /// Of several that wait in an accept the kernel wakes but the first, busy or not. So no more than one
@@ -47,6 +51,8 @@ pub(crate) struct Acceptor<T> {
     /// The last accept failed: that was said once.
     is_starved: bool,
     stopped: bool,
+    /// Not one connection is this process's yet.
+    is_held: bool,
 }
 
 struct Listener {
@@ -58,6 +64,8 @@ struct Listener {
     /// What takes, in company, what is there. Never while there is an accept.
     look: Armed,
     wants_look: bool,
+    /// How often it is looked at again, once accepting has stopped.
+    looks_left: u32,
     /// Whether the socket was seen to listen. Until its owner has it do so, nothing can come.
     listens: bool,
     /// To be let go of.
@@ -92,12 +100,14 @@ impl<T: Copy> Acceptor<T> {
             retry_at: None,
             is_starved: false,
             stopped: false,
+            is_held: false,
         }
     }
 
     /// Arms or ends what the number of connections allows or forbids.
     pub(crate) fn arm(&mut self, ring: &mut Ring<T>, connections: usize) {
-        let may_accept = !self.stopped && self.retry_at.is_none() && !self.is_full(connections);
+        let is_off = self.stopped || self.is_held || self.retry_at.is_some();
+        let may_accept = !is_off && !self.is_full(connections);
         let room = self.connections_max.saturating_sub(connections);
         let multishot = room > ROOM_FOR_A_BURST;
         for (number, listener) in self.listeners.iter_mut().enumerate() {
@@ -122,7 +132,11 @@ impl<T: Copy> Acceptor<T> {
                 }
                 _ => {}
             }
-            let may_look = self.stopped || (is_wanted && in_company);
+            let may_look = if self.stopped {
+                matches!(listener.waiting, Armed::Off) && !listener.is_unwanted
+            } else {
+                is_wanted && in_company
+            };
             match listener.look {
                 Armed::Off if may_look && listener.wants_look => {
                     let id = ring.push(Op::Accept { fd, multishot, wait: false }, tag);
@@ -137,6 +151,18 @@ impl<T: Copy> Acceptor<T> {
                 _ => {}
             }
         }
+    }
+
+    /// Leaves everybody to whoever else accepts from the same listeners, until it is told to
+    /// [`begin`](Acceptor::begin).
+    pub(crate) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// Accepts from all that listen.
+    pub(crate) fn begin(&mut self, ring: &mut Ring<T>, connections: usize) {
+        self.is_held = false;
+        self.arm(ring, connections);
     }
 
     /// So many connections from now on, once it is armed again.
@@ -214,7 +240,10 @@ impl<T: Copy> Acceptor<T> {
             (Armed::Off, false) => listener.waiting = Armed::Off,
             (Armed::On { .. } | Armed::Ending, false) => {
                 listener.look = Armed::Off;
-                listener.wants_look |= result.is_ok() && !self.stopped; // there may be more
+                if result.is_ok() && (!self.stopped || listener.looks_left > 0) {
+                    listener.wants_look = true; // there may be more
+                    listener.looks_left = listener.looks_left.saturating_sub(1);
+                }
             }
         }
         match result {
@@ -265,12 +294,14 @@ impl<T: Copy> Acceptor<T> {
         self.retry_at.filter(|_| !self.stopped)
     }
 
-    /// Accepts no more than what is there. An accept would have taken that as it came, so whoever
-    /// watches looks once more.
+    /// Accepts no more than what is there: as soon as nothing waits at a listener any more, it is looked
+    /// at until it is empty. Who came while an accept was cancelled, or one watch followed another, is
+    /// still there, and so is everybody behind the first where each accept takes one.
     pub(crate) fn stop(&mut self, ring: &mut Ring<T>, connections: usize) {
         self.stopped = true;
         for listener in &mut self.listeners {
-            listener.wants_look = matches!(listener.waiting, Armed::On { watches: true, .. });
+            listener.wants_look = listener.listens && !self.is_held;
+            listener.looks_left = LOOKS_AT_STOP_MAX;
         }
         self.arm(ring, connections);
     }
@@ -289,6 +320,7 @@ impl Listener {
             waiting: Armed::Off,
             look: Armed::Off,
             wants_look: false,
+            looks_left: 0,
             listens: false,
             is_unwanted: false,
         }

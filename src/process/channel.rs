@@ -32,7 +32,7 @@ pub(crate) enum Message {
     Shutdown { deadline_ms: u64 },
     /// Master to worker: whoever had its place has let go of its listeners.
     Alone,
-    /// Master to worker: all of its listeners listen now.
+    /// Master to worker: all of its listeners listen now, and are its to accept from.
     Listening,
     /// Master to worker: the listeners that came later have another owner again.
     ListenersBack,

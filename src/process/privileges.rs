@@ -7,15 +7,16 @@ use std::io;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::kill;
 use nix::unistd::{
     Gid, Uid, getpid, getppid, getresgid, getresuid, setgroups, setresgid, setresuid,
 };
 
+use super::signals::MASTERS_END;
 use crate::config::{Accept, Address, Identity, PoolConfig};
 
 /// Makes this process somebody else's for good, without supplementary groups, and asks again to be
-/// told by `SIGTERM` when its parent dies, which the change undoes (`PR_SET_PDEATHSIG`).
+/// told by [`MASTERS_END`] when its parent dies, which the change undoes (`PR_SET_PDEATHSIG`).
 ///
 /// Only for a process with one thread: others' credentials change too, by signals.
 ///
@@ -39,9 +40,9 @@ pub(crate) fn drop_to(identity: Identity) -> Result<(), PrivilegeError> {
         return Err(PrivilegeError::CanReturn { identity });
     }
     let system = |errno| PrivilegeError::System { doing: "watch over its master", errno };
-    prctl::set_pdeathsig(Signal::SIGTERM).map_err(system)?;
+    prctl::set_pdeathsig(MASTERS_END).map_err(system)?;
     if getppid() != parent {
-        kill(getpid(), Signal::SIGTERM).map_err(system)?; // it died before that: as if it had told
+        kill(getpid(), MASTERS_END).map_err(system)?; // it died before that: as if it had told
     }
     Ok(())
 }
@@ -330,15 +331,15 @@ mod tests {
             if !is_root() {
                 return;
             }
-            prctl::set_pdeathsig(Signal::SIGTERM).unwrap();
+            prctl::set_pdeathsig(MASTERS_END).unwrap();
             let keep = Uid::from_raw(u32::MAX);
             setresuid(keep, Uid::from_raw(SOMEBODY.uid), Uid::from_raw(0)).unwrap();
             assert_eq!(prctl::get_pdeathsig(), Ok(None), "a change alone clears it");
             setresuid(keep, Uid::from_raw(0), keep).unwrap();
 
-            prctl::set_pdeathsig(Signal::SIGTERM).unwrap();
+            prctl::set_pdeathsig(MASTERS_END).unwrap();
             drop_to(SOMEBODY).unwrap();
-            assert_eq!(prctl::get_pdeathsig(), Ok(Some(Signal::SIGTERM)));
+            assert_eq!(prctl::get_pdeathsig(), Ok(Some(MASTERS_END)));
         });
     }
 

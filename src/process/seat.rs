@@ -1,6 +1,7 @@
 //! What a worker is given when it begins. Everything else that its parent had open is closed.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use uring_ring::Features;
 
@@ -21,6 +22,11 @@ pub(crate) struct Seat {
     pub(crate) listeners: Vec<OwnedFd>,
     /// Who else may accept from each of the listeners.
     pub(crate) companies: Vec<Company>,
+    /// Whether it accepts from none of them before it is told to ([`Message::Listening`]): another
+    /// master serves, until this worker's takes over.
+    ///
+    /// [`Message::Listening`]: super::channel::Message::Listening
+    pub(crate) is_held: bool,
     /// Messages from and to the master, see [`channel`](super::channel). Its end is the master's.
     pub(crate) channel: OwnedFd,
     /// Descriptors from and to the master, as [`parcel`](super::parcel) tells.
@@ -33,6 +39,8 @@ pub(crate) struct Seat {
     pub(crate) slots: Vec<Option<&'static Slot>>,
     /// `SIGTERM`, `SIGINT` and `SIGQUIT`, see [`signals`](super::signals). All ask to drain.
     pub(crate) signals: OwnedFd,
+    /// How long it drains when its master dies.
+    pub(crate) stop_timeout: Duration,
     /// Its figures.
     pub(crate) page: &'static WorkerPage,
     /// What the kernel can do.

@@ -100,6 +100,11 @@ impl Drop for MasterSignals {
     }
 }
 
+/// What the kernel tells a worker by that its master has died (`PR_SET_PDEATHSIG`), beside the end of
+/// its channel: a signal that the kernel sends to nobody by itself, and that means something to init
+/// alone.
+pub(crate) const MASTERS_END: Number = Number::SIGPWR;
+
 /// Makes a forked child deaf to the signals that are the master's, `others` among them, and to those
 /// that ask it to stop, which its descriptor tells of.
 ///

@@ -10,14 +10,16 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 use nix::sys::stat::fstat;
 use nix::unistd::{ForkResult, Pid};
 
 use super::scoreboard::{Header, WorkerPage};
+use super::signals::MASTERS_END;
 use super::steer::Slot;
 
 /// Which of the two processes this is, after [`fork`].
@@ -596,6 +598,48 @@ extern "C" fn on_stack_signal(_: i32) {
     // What the allocator is left like, nobody shall find.
     // SAFETY: takes integers, and ends this process before it returns.
     unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+}
+
+/// The master of this process, and how many seconds it may outlive that, for [`on_masters_end`].
+static MASTER: AtomicI32 = AtomicI32::new(0);
+static ORPHANED_SECONDS_MAX: AtomicU32 = AtomicU32::new(0);
+
+/// What drains in time ends before it is ended.
+const ORPHANED_SECONDS_TO_SPARE: u64 = 1;
+
+/// Has this process, a worker, end soon after `within` from the time on when [`MASTERS_END`] tells it
+/// that `master` has died, even if it does nothing any more but spin in a handler: by `SIGALRM`, for which
+/// whatever it was told before is forgotten then. Who still listens hears of it as of a `SIGTERM`. Who has
+/// it told so is somebody else.
+///
+/// # Errors
+///
+/// None that we know of: the signal may be caught.
+pub(crate) fn end_after_master(master: Pid, within: Duration) -> io::Result<()> {
+    let seconds = within.as_millis().div_ceil(1000) as u64 + ORPHANED_SECONDS_TO_SPARE;
+    MASTER.store(master.as_raw(), Ordering::Relaxed);
+    ORPHANED_SECONDS_MAX.store(u32::try_from(seconds).unwrap_or(u32::MAX), Ordering::Relaxed);
+    let handler = SigHandler::Handler(on_masters_end);
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler has the signature that it needs without `SA_SIGINFO`, lives as long as the
+    // program, doesn't unwind, and does nothing but atomic loads and calls of functions that are
+    // async-signal-safe (signal-safety(7)) and leave `errno` alone when they succeed.
+    unsafe { sigaction(MASTERS_END, &action) }?;
+    Ok(())
+}
+
+extern "C" fn on_masters_end(_: i32) {
+    // SAFETY: takes nothing, and can't fail.
+    if unsafe { libc::getppid() } == MASTER.load(Ordering::Relaxed) {
+        return; // somebody else has sent it
+    }
+    // SAFETY: all take integers; the default disposition is no handler. None fails: the signals exist,
+    // a process may send itself any, and alarm(2) always succeeds.
+    unsafe {
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        libc::alarm(ORPHANED_SECONDS_MAX.load(Ordering::Relaxed));
+        libc::kill(libc::getpid(), libc::SIGTERM);
+    }
 }
 
 /// Ends this process, a forked child, without a farewell. What a program registers to be run at its end

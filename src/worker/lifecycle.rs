@@ -11,10 +11,6 @@ use crate::process::channel::{Limit, Message, RecycleReason};
 use crate::process::outbox::Outbox;
 use crate::process::signals;
 
-/// How long a worker drains when nobody says how long, as the master is gone. As the default of
-/// `stop_timeout`.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
-
 /// What idles is handed over even when what is open is given no time: two turns, on a busy machine.
 const HAND_OVER_MIN: Duration = Duration::from_millis(200);
 
@@ -23,6 +19,8 @@ pub(super) struct Lifecycle {
     channel: OwnedFd,
     signals: OwnedFd,
     limit: Limit,
+    /// How long it drains when nobody says how long, as the master is gone.
+    stop_timeout: Duration,
     outbox: Outbox,
     /// When it ends, drained or not. Set once it drains.
     deadline: Option<Instant>,
@@ -46,12 +44,18 @@ pub(super) enum Order {
 }
 
 impl Lifecycle {
-    pub(super) fn new(channel: OwnedFd, signals: OwnedFd, limit: Limit) -> Lifecycle {
+    pub(super) fn new(
+        channel: OwnedFd,
+        signals: OwnedFd,
+        limit: Limit,
+        stop_timeout: Duration,
+    ) -> Lifecycle {
         let draining = Draining::No;
         Lifecycle {
             channel,
             signals,
             limit,
+            stop_timeout,
             outbox: Outbox::default(),
             deadline: None,
             draining,
@@ -119,7 +123,7 @@ impl Lifecycle {
         let order = match (tag, result) {
             (Tag::Channel, Ok(0) | Err(_)) => {
                 log::warn!("the master is gone: finishing what is open");
-                return self.drain(Draining::Closing, DRAIN_MAX, now);
+                return self.drain(Draining::Closing, self.stop_timeout, now);
             }
             (Tag::Channel, Ok(_)) => self.on_packet(packet, now),
             (_, Err(errno)) => {

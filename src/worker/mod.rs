@@ -103,6 +103,8 @@ struct Parts {
     ring: Ring<Tag>,
     buffers: GroupId,
     listeners: Vec<(OwnedFd, Company)>,
+    /// Whether it accepts from none of them before it is told to.
+    is_held: bool,
     /// Where a steered listener's load is shown, for each of the `listeners`.
     slots: Vec<Option<&'static Slot>>,
     /// Descriptors from and to the master.
@@ -115,6 +117,8 @@ struct Parts {
     channel: OwnedFd,
     /// A signalfd.
     signals: OwnedFd,
+    /// How long it drains when the master is gone.
+    stop_timeout: Duration,
     settings: Settings,
     gate: GateConfig,
     guard: Guard,
@@ -211,11 +215,11 @@ impl Around {
 }
 
 impl Worker {
-    /// A worker that starts accepting with its first turn.
+    /// A worker that starts accepting with its first turn, unless it is held.
     fn new(parts: Parts, service: Box<dyn Service>, now: Instant) -> Worker {
         let Parts { ring, buffers, listeners, channel, signals, settings, .. } = parts;
         let Parts { runtime, queue, slots, passing, bell, recycle, limit, .. } = parts;
-        let Parts { gate, guard, access_log, worker_id, page, .. } = parts;
+        let Parts { gate, guard, access_log, worker_id, page, stop_timeout, is_held, .. } = parts;
         let connections_max = gate.connections_max;
         let tag = |listener| Tag::Accept { listener };
         let mut worker = Worker {
@@ -230,7 +234,7 @@ impl Worker {
             access_log,
             takers: slots.into_iter().map(|slot| Some(Taker::new(slot?, now))).collect(),
             passing: Passing::new(passing, bell),
-            lifecycle: Lifecycle::new(channel, signals, limit),
+            lifecycle: Lifecycle::new(channel, signals, limit, stop_timeout),
             recycle,
             owes_accept_stopped: false,
             around: Around {
@@ -261,7 +265,11 @@ impl Worker {
         worker.measure_memory();
         worker.listen_to_bell();
         worker.passing.receive(&mut worker.ring);
-        worker.acceptor.arm(&mut worker.ring, worker.table.len());
+        if is_held {
+            worker.acceptor.hold();
+        } else {
+            worker.acceptor.begin(&mut worker.ring, worker.table.len());
+        }
         let report = Message::WorkerReady { worker_id, pid: process::id(), connections_max };
         worker.lifecycle.begin(&report, &mut worker.ring);
         worker
@@ -653,7 +661,7 @@ impl Worker {
             }
             Order::Listen => {
                 let connections = self.connections();
-                self.acceptor.arm(&mut self.ring, connections);
+                self.acceptor.begin(&mut self.ring, connections);
             }
             Order::GiveListenersBack => {
                 let connections = self.connections();

@@ -187,6 +187,7 @@ fn prepare<N>(
         page: seat.page,
         worker_id: seat.worker_id,
         listeners: seat.listeners.into_iter().zip(seat.companies).collect(),
+        is_held: seat.is_held,
         slots: seat.slots,
         passing: seat.passing,
         bell: seat.bell,
@@ -194,6 +195,7 @@ fn prepare<N>(
         recycle: Recycle::new(config.recycle, process::id(), now),
         channel: seat.channel,
         signals: seat.signals,
+        stop_timeout: seat.stop_timeout,
         gate: GateConfig { neighbours, ..gate_config(config, &settings) },
         guard: guard(config, shared.rates),
         access_log: file.map(|file| {

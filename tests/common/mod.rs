@@ -297,6 +297,11 @@ pub(crate) fn is_frozen(pid: i32) -> bool {
     state(pid) == Some('T')
 }
 
+/// Whether a process waits for something.
+pub(crate) fn is_asleep(pid: i32) -> bool {
+    state(pid) == Some('S')
+}
+
 /// As proc(5) has it: R, S, D, T, Z.
 fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -9,6 +9,7 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockaddrLike, SockaddrStorage, getsockname, recv, send,
@@ -26,7 +27,10 @@ pub(super) fn polite(seat: Seat) -> i32 {
     loop {
         let mut polled: Vec<PollFd<'_>> =
             waiting.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
-        poll(&mut polled, PollTimeout::NONE).unwrap();
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue, // by what tells of the master's end
+            result => result.unwrap(),
+        };
         let readable = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let at = polled.iter().position(readable).unwrap();
         match waiting.len() - at {
@@ -71,8 +75,8 @@ fn on_channel(channel: &OwnedFd, limit: Limit) -> Option<i32> {
             log::info!("a worker was told to stop within {deadline_ms} ms");
             Some(0)
         }
-        Ok(Message::Alone) => None, // it always looks
-        _ if count == 0 => Some(0), // the master is gone
+        Ok(Message::Alone | Message::Listening) => None, // it always looks
+        _ if count == 0 => Some(0),                      // the master is gone
         other => panic!("{other:?}"),
     }
 }

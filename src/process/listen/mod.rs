@@ -15,7 +15,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Address, Checked, PoolConfig};
-use crate::process::accept::{Company, is_listening};
+use crate::process::accept::Company;
 use crate::process::activation::Inherited;
 use crate::process::sys;
 
@@ -237,16 +237,14 @@ impl Listeners {
     /// # Errors
     ///
     /// Somebody else listens there, who came in between.
-    pub(crate) fn listen(&self, backlog: u32) -> io::Result<bool> {
-        let mut any_new = false;
+    pub(crate) fn listen(&self, backlog: u32) -> io::Result<()> {
         if self.are_activated {
-            return Ok(any_new);
+            return Ok(());
         }
         for socket in self.sockets() {
-            any_new |= !is_listening(socket);
             sys::listen(socket.as_fd(), backlog)?;
         }
-        Ok(any_new)
+        Ok(())
     }
 
     /// The socket files are removed by this process, and by no other.

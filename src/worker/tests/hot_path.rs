@@ -73,6 +73,8 @@ impl Bench {
             listeners: vec![(listener.into(), Company::Leaving)],
             channel: channel.into(),
             signals: signals.into(),
+            stop_timeout: Duration::from_secs(30),
+            is_held: false,
             slots: Vec::new(),
             passing: passing.into(),
             bell: WakeQueue::bell_descriptor().unwrap(),

@@ -53,6 +53,8 @@ impl Stage {
             listeners: vec![(listener, Company::Leaving)],
             channel,
             signals: world.readable(),
+            stop_timeout: Duration::from_secs(30),
+            is_held: false,
             slots: Vec::new(),
             passing,
             bell: world.readable(),
