@@ -9,6 +9,8 @@
 //! echo hello > /dev/udp/127.0.0.1/8125     # or: curl -d hello 127.0.0.1:8080/tell
 //! ```
 
+mod stderr_log;
+
 use std::collections::VecDeque;
 use std::env;
 use std::error::Error;
@@ -26,8 +28,7 @@ use uring_pool::{Pool, Request, Response, Server, Status, Ticket, Worker, rt};
 const LATER: Duration = Duration::from_millis(200);
 
 fn main() -> uring_pool::Result<()> {
-    log::set_logger(&Stderr).expect("no other logger was set before");
-    log::set_max_level(log::LevelFilter::Info);
+    stderr_log::begin();
     let mut config = PoolConfig { workers: WorkerCount::Fixed(1), ..PoolConfig::default() };
     let (mut udp, mut wait) = ("127.0.0.1:8125".to_owned(), "poll".to_owned());
     let mut flags = env::args().skip(1);
@@ -172,19 +173,4 @@ fn wait_for(server: &Server, socket: &UdpSocket, timeout: Option<Duration>) -> n
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// The log on standard error.
-struct Stderr;
-
-impl log::Log for Stderr {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        eprintln!("[{}] {}: {}", std::process::id(), record.level(), record.args());
-    }
-
-    fn flush(&self) {}
 }

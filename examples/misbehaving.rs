@@ -7,6 +7,8 @@
 //! touch /tmp/broken             # with `--broken-if /tmp/broken 1`, the factory of worker 1 panics
 //! ```
 
+mod stderr_log;
+
 use std::cell::RefCell;
 use std::env;
 use std::fs::File;
@@ -21,8 +23,7 @@ use uring_pool::config::{PoolConfig, WorkerConfig, WorkerCount};
 use uring_pool::{IntoResponse, Pool, Request, Response, rt};
 
 fn main() -> uring_pool::Result<()> {
-    log::set_logger(&Stderr).expect("no other logger was set before");
-    log::set_max_level(log::LevelFilter::Info);
+    stderr_log::begin();
     let mut config = PoolConfig { workers: WorkerCount::Fixed(2), ..PoolConfig::default() };
     if let Ok(mask) = env::var("URING_POOL_MASK") {
         config.mask = mask.parse().expect("names of kernel features");
@@ -119,19 +120,4 @@ fn count_to_infinity() -> Response {
         black_box(number);
     }
     unreachable!("infinity is far away")
-}
-
-/// The log on standard error.
-struct Stderr;
-
-impl log::Log for Stderr {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        eprintln!("[{}] {}: {}", std::process::id(), record.level(), record.args());
-    }
-
-    fn flush(&self) {}
 }

@@ -6,6 +6,8 @@
 //! printf 'PING\r\nSET name uring\r\nGET name\r\nQUIT\r\n' | nc 127.0.0.1 6379
 //! ```
 
+mod stderr_log;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::env;
@@ -25,8 +27,7 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const DRAIN_GRACE: Duration = Duration::from_millis(200);
 
 fn main() -> uring_pool::Result<()> {
-    log::set_logger(&Stderr).expect("no other logger was set before");
-    log::set_max_level(log::LevelFilter::Info);
+    stderr_log::begin();
     let listen = vec!["127.0.0.1:6379".parse().expect("an address")];
     let workers = WorkerCount::Fixed(1);
     let mut config = PoolConfig { listen, workers, ..PoolConfig::default() };
@@ -138,19 +139,4 @@ impl Session {
             stream.write_all(answer.as_bytes()).await?;
         }
     }
-}
-
-/// The log on standard error.
-struct Stderr;
-
-impl log::Log for Stderr {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        eprintln!("[{}] {}: {}", std::process::id(), record.level(), record.args());
-    }
-
-    fn flush(&self) {}
 }

@@ -95,20 +95,17 @@ fn a_request_under_way_is_finished_by_the_old_master() {
 
 #[test]
 fn a_new_master_that_dies_changes_nothing() {
-    foster_parent();
     for mode in MODES {
-        let mut server = Server::start(&["--workers", "2", "--accept", mode]);
-        let workers = server.workers();
-        let load = Load::start(server.address(), 4, 2);
+        let mut gated = Gated::start(mode);
+        let workers = gated.server.workers();
+        let load = Load::start(gated.server.address(), 4, 2);
         load.wait_for_answers(50);
-        server.signal(Signal::SIGUSR2);
-        let line = server.wait_for_log("upgrading: the new master has pid ");
-        let new: i32 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
-        kill_hard(new);
-        server.wait_for_log("the upgrade failed, and this master goes on");
+        kill_hard(gated.begin_upgrade());
+        gated.server.wait_for_log("the upgrade failed, and this master goes on");
+        gated.configure("");
         load.wait_for_answers(100);
         load.end().assert_flawless(mode);
-        let mut left = server.workers();
+        let mut left = gated.server.workers();
         left.sort_unstable();
         assert_eq!(left, workers, "{mode}");
     }
@@ -117,11 +114,16 @@ fn a_new_master_that_dies_changes_nothing() {
 #[test]
 fn whoever_hangs_after_an_upgrade_that_failed_is_replaced() {
     foster_parent();
-    let mut server = embedded::start(&["--workers", "2", "--hang-timeout-ms", "1000"]);
+    let directory = tempfile::tempdir().unwrap();
+    let broken = directory.path().join("broken");
+    let flags = ["--workers", "2", "--hang-timeout-ms", "1000", "--broken-if"];
+    let mut server = embedded::start(&[&flags[..], &[broken.to_str().unwrap(), "all"]].concat());
+    fs::write(&broken, "").unwrap(); // so that the new master has no workers, and doesn't take over
     server.signal(Signal::SIGUSR2);
     let line = server.wait_for_log("upgrading: the new master has pid ");
     kill_hard(line.rsplit_once(' ').unwrap().1.parse().unwrap());
     server.wait_for_log("the upgrade failed, and this master goes on");
+    fs::remove_file(&broken).unwrap();
     server.connect().say("GET /busy HTTP/1.1\r\nHost: t\r\n\r\n");
     server.wait_for_log("hangs: its loop has not turned");
     eventually("two workers serve", || server.status()["active_workers"] == 2);

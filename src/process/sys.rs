@@ -625,6 +625,10 @@ pub(crate) fn end_after_master(master: Pid, within: Duration) -> io::Result<()> 
     // program, doesn't unwind, and does nothing but atomic loads and calls of functions that are
     // async-signal-safe (signal-safety(7)) and leave `errno` alone when they succeed.
     unsafe { sigaction(MASTERS_END, &action) }?;
+    // The program around the pool may have blocked them.
+    let mut needed = SigSet::from(MASTERS_END);
+    needed.add(Signal::SIGALRM);
+    needed.thread_unblock()?;
     Ok(())
 }
 
