@@ -1,5 +1,7 @@
 //! A log on standard error, for examples that are run to be watched.
 
+use std::io::{self, Write};
+
 struct StderrLog;
 
 /// Writes all but details there, each line with the process it is of.
@@ -14,7 +16,9 @@ impl log::Log for StderrLog {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("[{}] {}: {}", std::process::id(), record.level(), record.args());
+        // In one write, as others write there, too.
+        let line = format!("[{}] {}: {}\n", std::process::id(), record.level(), record.args());
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}

@@ -303,9 +303,14 @@ impl Master<'_> {
 
     /// As the settings say, instead of the one before; that of another process, if it `replaces` that.
     pub(super) fn write_pid_file(&mut self, replaces: Option<Pid>) {
+        let path = self.config.pid_file.as_deref();
+        if let (Some(old), Some(path)) = (&self.pid_file, path)
+            && old.stands_at(path)
+        {
+            return; // nobody is to find it missing
+        }
         self.pid_file = None; // it would remove a new one
         let replaces = replaces.and_then(|other| u32::try_from(other.as_raw()).ok());
-        let path = self.config.pid_file.as_deref();
         match path.map(|path| PidFile::create(path, replaces)).transpose() {
             Ok(pid_file) => self.pid_file = pid_file,
             Err(error) => log::error!("{error}"),

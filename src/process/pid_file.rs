@@ -51,9 +51,7 @@ impl PidFile {
         write(&absolute, owner).map_err(|e| error(Fault::System(e)))?;
         Ok(PidFile { path: absolute, owner })
     }
-}
 
-impl PidFile {
     /// Finds out whether [`create`](PidFile::create) would write it now.
     ///
     /// # Errors
@@ -71,11 +69,20 @@ impl PidFile {
         let _ = fs::remove_file(&temporary);
         written.map_err(|e| error(Fault::System(e)))
     }
+
+    /// Whether it is this file, and still names the process that created it.
+    pub(crate) fn stands_at(&self, path: &Path) -> bool {
+        std::path::absolute(path).is_ok_and(|path| path == self.path) && self.names_owner()
+    }
+
+    fn names_owner(&self) -> bool {
+        named(&self.path).ok().flatten() == Some(self.owner)
+    }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if process::id() != self.owner || named(&self.path).ok().flatten() != Some(self.owner) {
+        if process::id() != self.owner || !self.names_owner() {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
@@ -233,6 +240,16 @@ mod tests {
         drop(file);
         assert!(!path.exists());
         drop(again);
+    }
+
+    #[test]
+    fn a_file_stands_until_somebody_else_writes_it() {
+        let (_directory, path) = pid_file();
+        let file = PidFile::create(&path, None).unwrap();
+        assert!(file.stands_at(&path));
+        assert!(!file.stands_at(&path.with_extension("other")));
+        fs::write(&path, format!("{}\n", somebody())).unwrap();
+        assert!(!file.stands_at(&path));
     }
 
     #[test]
