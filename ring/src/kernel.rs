@@ -384,6 +384,10 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     }
 }
 
+/// What leaves as one segment with its head. Of more, the head goes ahead: it wakes the peer, which begins to
+/// read while the file is on its way.
+const SEGMENT_BYTES_MAX: usize = 64 * 1024;
+
 /// send(2) of `head`, then sendfile(2).
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
@@ -394,7 +398,10 @@ pub(crate) fn send_file(
 ) -> io::Result<usize> {
     let socket = socket.as_raw_fd();
     if !head.is_empty() {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE;
+        let mut flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        if count <= SEGMENT_BYTES_MAX {
+            flags |= libc::MSG_MORE;
+        }
         // SAFETY: reads `head.len()` bytes from where the slice lies.
         let sent = unsafe { libc::send(socket, head.as_ptr().cast(), head.len(), flags) };
         let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;

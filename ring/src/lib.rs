@@ -48,6 +48,7 @@ mod kernel;
 mod op;
 mod passing;
 mod probe;
+mod residency;
 mod ring;
 mod scratch;
 mod send;

@@ -6,12 +6,13 @@ use std::mem;
 use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::buffers::{BufferRing, GroupId};
 use crate::kernel::{Cqe, Kernel};
 use crate::op::{Op, Outcome};
 use crate::probe::{Features, Unavailable};
+use crate::residency::Residency;
 use crate::scratch::Scratch;
 use crate::slots::{OpId, Slots};
 
@@ -30,6 +31,7 @@ pub struct Ring<T: Copy> {
     /// Completions that the last turn found and that have not been read.
     ready: usize,
     turns: u64,
+    residency: Residency,
 }
 
 /// One operation's answer.
@@ -102,6 +104,7 @@ impl<T: Copy> Ring<T> {
             groups: Vec::new(),
             ready: 0,
             turns: 0,
+            residency: Residency::new(),
         }
     }
 
@@ -247,7 +250,7 @@ impl<T: Copy> Ring<T> {
     ///
     /// sendfile(2) has no flag not to wait for the socket, so that must be
     /// [set to it](Ring::set_nonblocking). It waits for a disk when the bytes aren't in the page cache: see
-    /// [`is_resident`](Ring::is_resident).
+    /// [`resident_bytes`](Ring::resident_bytes).
     ///
     /// # Errors
     ///
@@ -282,17 +285,20 @@ impl<T: Copy> Ring<T> {
         }
     }
 
-    /// Whether these bytes of a file lie in the page cache, as far as samples tell: the last byte
-    /// of every 128 KiB, which is what the kernel reads ahead at once.
-    pub fn is_resident(&self, file: BorrowedFd<'_>, offset: u64, count: usize) -> bool {
-        const STEP: usize = 128 * 1024;
-        let mut places = (STEP - 1..count).step_by(STEP).chain(count.checked_sub(1));
-        match &self.backend {
-            Backend::Kernel(_) => {
-                places.all(|place| crate::kernel::is_resident(file, offset + place as u64))
-            }
+    /// How many of these bytes of a file lie in the page cache, from the first one on, as far as
+    /// samples tell: the last byte of every 128 KiB, which is what the kernel reads ahead at once.
+    /// What was found there is taken to be there for another 100 ms.
+    pub fn resident_bytes(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+        now: Instant,
+    ) -> usize {
+        match &mut self.backend {
+            Backend::Kernel(_) => self.residency.count(file, offset, count, now),
             #[cfg(feature = "sim")]
-            Backend::Sim(sim) => sim.is_resident(),
+            Backend::Sim(sim) => sim.resident_bytes(count),
         }
     }
 

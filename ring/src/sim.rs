@@ -339,12 +339,14 @@ impl Sim {
                 Request::On { fd: file.as_raw_fd(), work }
             }
             Op::Open { path, .. } => Request::Open { path: path.as_bytes().to_vec() },
-            Op::Write { fd, buffer } => {
-                Request::On { fd: *fd, work: Work::Write { bytes: buffer.clone(), passes: 0 } }
-            }
+            Op::Write { fd, buffer } => Request::On {
+                fd: *fd,
+                work: Work::Write { bytes: buffer.clone(), passes: Vec::new() },
+            },
             Op::SendFds { fd, payload, fds, .. } => {
                 passing::assert_sendable(payload, fds);
-                let work = Work::Write { bytes: payload.clone(), passes: fds.len() };
+                let passes = fds.iter().map(AsRawFd::as_raw_fd).collect();
+                let work = Work::Write { bytes: payload.clone(), passes };
                 Request::On { fd: *fd, work }
             }
             Op::RecvFds { fd, payload, fds_max, wait } => {
@@ -430,8 +432,8 @@ impl Sim {
         Ok(self.machine.borrow_mut().send_file(socket, head, file, offset, count)?)
     }
 
-    pub(crate) fn is_resident(&self) -> bool {
-        self.machine.borrow_mut().is_resident()
+    pub(crate) fn resident_bytes(&self, count: usize) -> usize {
+        self.machine.borrow_mut().resident_bytes(count)
     }
 
     pub(crate) fn shutdown(&mut self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {

@@ -26,11 +26,13 @@ pub(crate) mod system;
 
 pub use activation::ActivationError;
 pub use listen::ListenError;
+pub(crate) use listen::UNSENT_BYTES_MAX;
 pub use log_file::LogFileError;
 pub use pid_file::PidFileError;
 pub use privileges::PrivilegeError;
 pub use scoreboard::State;
 pub use status::{Errors, Status, WorkerStatus};
+pub(crate) use sys::set_unsent_bytes_max;
 
 /// A worker leaves with this code when it could not start and another try would end the same way;
 /// it has logged why. `EX_UNAVAILABLE` of sysexits.h.

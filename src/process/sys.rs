@@ -429,8 +429,8 @@ pub(crate) fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
 /// # Errors
 ///
 /// This is no TCP socket.
-pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
+pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast_signed())
 }
 
 /// Sets an option whose value is an integer.

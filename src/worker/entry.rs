@@ -4,7 +4,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::Linger;
@@ -13,13 +13,16 @@ use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
 use super::Tag;
 use super::table::ConnId;
 use crate::conn::{Connection, Env, FileRead, FileSend, Outgoing};
+use crate::process::{UNSENT_BYTES_MAX, set_unsent_bytes_max};
 
-/// What one sendfile(2) takes of a file. More pushes less often, so that the peer begins to read
-/// later: with 2 MiB, files of 100 KiB cost 1.16 of the CPU, of 10 MiB 1.6.
-const FILE_BYTES_PER_CALL: usize = 64 * 1024;
+/// What is sent of a file before others have their turn, by one sendfile(2).
+const FILE_BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
 
-/// What is sent of a file before others have their turn.
-const FILE_BYTES_PER_TURN: usize = 2 * FILE_BYTES_PER_CALL;
+/// What the kernel takes of a file ahead of a reader that is fast: the more, the less often it asks.
+const FAST_UNSENT_BYTES_MAX: u32 = 2 * 1024 * 1024;
+
+/// A reader is fast from this rate on, in bytes a second.
+const FAST_RATE: u64 = 8 * 1024 * 1024;
 
 /// A connection of this worker.
 pub(super) struct Entry {
@@ -38,12 +41,20 @@ pub(super) struct Entry {
     pub(super) is_counted: bool,
     /// Gone once it has moved into the operation that closes it.
     socket: Option<OwnedFd>,
-    /// What is sent of a file without the ring.
-    file: Option<Box<FileSend>>,
+    /// What is sent of a file without the ring, while it waits.
+    file: Option<Box<WaitingFile>>,
     /// The socket is set to `O_NONBLOCK`, which nothing that the ring waits for may find.
     is_nonblocking: bool,
+    /// The socket takes as much of a file as that of a fast reader.
+    is_fast: bool,
     /// The number under which the master passed it; zero when it was accepted here.
     passed_as: u64,
+}
+
+/// What is left of a file when the socket takes no more of it.
+struct WaitingFile {
+    send: Box<FileSend>,
+    since: Instant,
 }
 
 /// What receives.
@@ -71,6 +82,7 @@ impl Entry {
             socket: Some(socket),
             file: None,
             is_nonblocking: false,
+            is_fast: false,
             passed_as,
         }
     }
@@ -87,6 +99,7 @@ impl Entry {
         assert!(!self.sending, "two sends at once may be reordered");
         let Some(socket) = &self.socket else { return };
         set_nonblocking(&mut self.is_nonblocking, false, socket, ring);
+        set_fast(&mut self.is_fast, false, socket);
         self.sending = true;
         ring.push(Op::Send { fd: socket.as_raw_fd(), buffer }, Tag::Send(id));
     }
@@ -100,50 +113,61 @@ impl Entry {
         env: &mut Env<'_>,
     ) -> u64 {
         assert!(!self.sending, "two sends at once may be reordered");
-        self.file = Some(send);
-        self.advance_file(id, ring, env)
+        if let Some(socket) = &self.socket {
+            set_nonblocking(&mut self.is_nonblocking, true, socket, ring);
+        }
+        self.advance_file(id, send, ring, env)
     }
 
-    /// Goes on with it.
-    pub(super) fn advance_file(
+    /// Goes on with it, once the socket takes more.
+    pub(super) fn resume_file(
         &mut self,
         id: ConnId,
         ring: &mut Ring<Tag>,
         env: &mut Env<'_>,
     ) -> u64 {
-        let (Some(socket), Some(mut part)) = (&self.socket, self.file.take()) else { return 0 };
-        set_nonblocking(&mut self.is_nonblocking, true, socket, ring);
-        let mut sent = 0;
-        loop {
-            let count = part.left().min(FILE_BYTES_PER_CALL as u64) as usize;
-            let (file, offset) = (part.file(), part.offset());
-            if !ring.is_resident(file, offset, count) {
-                break self.connection.handle_file_sent(*part, env);
+        let (Some(socket), Some(waiting)) = (&self.socket, self.file.take()) else { return 0 };
+        let WaitingFile { send, since } = *waiting;
+        let is_fast = reads_fast(env.now - since, unsent_bytes_max(self.is_fast));
+        set_fast(&mut self.is_fast, is_fast, socket);
+        self.advance_file(id, send, ring, env)
+    }
+
+    fn advance_file(
+        &mut self,
+        id: ConnId,
+        mut send: Box<FileSend>,
+        ring: &mut Ring<Tag>,
+        env: &mut Env<'_>,
+    ) -> u64 {
+        let Some(socket) = &self.socket else { return 0 };
+        let count = send.left().min(FILE_BYTES_PER_TURN) as usize;
+        let (file, offset) = (send.file(), send.offset());
+        let result = match ring.resident_bytes(file, offset, count, env.now) {
+            0 => Ok(0),
+            count => ring.send_file(socket.as_fd(), send.head(), file, offset, count),
+        };
+        let is_over = matches!(result, Ok(0)); // what is left has to be read, or isn't there
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.connection.handle_failure(env);
+                return 0;
             }
-            let whole = part.head().len() + count;
-            let result = ring.send_file(socket.as_fd(), part.head(), file, offset, count);
-            let now = match result {
-                Ok(0) => break self.connection.handle_file_sent(*part, env), // it became shorter
-                Ok(now) => now,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(_) => break self.connection.handle_failure(env),
-            };
-            part.advance(now);
-            sent += now;
-            if part.left() == 0 {
-                break self.connection.handle_file_sent(*part, env);
+        };
+        send.advance(bytes);
+        if is_over || send.left() == 0 {
+            self.connection.handle_file_sent(*send, env);
+        } else {
+            if bytes > 0 {
+                self.connection.handle_send_progress(env);
             }
-            if now < whole || sent >= FILE_BYTES_PER_TURN {
-                if sent > 0 {
-                    self.connection.handle_send_progress(env);
-                }
-                self.sending = true;
-                ring.push(Op::WaitWritable { fd: socket.as_raw_fd() }, Tag::Writable(id));
-                self.file = Some(part);
-                break;
-            }
+            self.sending = true;
+            ring.push(Op::WaitWritable { fd: socket.as_raw_fd() }, Tag::Writable(id));
+            self.file = Some(Box::new(WaitingFile { send, since: env.now }));
         }
-        sent as u64
+        bytes as u64
     }
 
     pub(super) fn read(&mut self, id: ConnId, read: FileRead, ring: &mut Ring<Tag>) {
@@ -195,6 +219,7 @@ impl Entry {
             (Receive::Off, true) => {
                 let multishot = self.connection.is_proven();
                 set_nonblocking(&mut self.is_nonblocking, false, socket, ring);
+                set_fast(&mut self.is_fast, false, socket);
                 let op = Op::Recv { fd: socket.as_raw_fd(), group, multishot };
                 let armed = ring.push(op, Tag::Receive(id));
                 if multishot { Receive::Armed(armed) } else { Receive::Once(armed) }
@@ -211,6 +236,7 @@ impl Entry {
     pub(super) fn end_receive(&mut self, ring: &mut Ring<Tag>) -> bool {
         if let Some(socket) = &self.socket {
             set_nonblocking(&mut self.is_nonblocking, false, socket, ring); // for its next owner
+            set_fast(&mut self.is_fast, false, socket);
         }
         if let Receive::Armed(target) | Receive::Once(target) = self.receive {
             ring.push(Op::Cancel { target }, Tag::Cancel);
@@ -242,6 +268,26 @@ fn set_nonblocking(is: &mut bool, wanted: bool, socket: &OwnedFd, ring: &mut Rin
         let _ = ring.set_nonblocking(socket.as_fd(), wanted);
         *is = wanted;
     }
+}
+
+/// What the kernel takes of a response ahead of its sending.
+fn unsent_bytes_max(is_fast: bool) -> u32 {
+    if is_fast { FAST_UNSENT_BYTES_MAX } else { UNSENT_BYTES_MAX }
+}
+
+/// Bounds it otherwise, unless it `is` so.
+fn set_fast(is: &mut bool, wanted: bool, socket: &OwnedFd) {
+    if *is != wanted {
+        // Fails for what is no TCP socket, which takes no more than a packet or two.
+        let _ = set_unsent_bytes_max(socket.as_fd(), unsent_bytes_max(wanted));
+        *is = wanted;
+    }
+}
+
+/// Whether a reader is fast who made room within this time: half of the bound, as the kernel has it.
+fn reads_fast(waited: Duration, unsent_bytes_max: u32) -> bool {
+    let taken = u128::from(unsent_bytes_max / 2);
+    taken * 1_000_000_000 >= u128::from(FAST_RATE) * waited.as_nanos()
 }
 
 impl From<Outgoing> for SendBuffer {

@@ -394,7 +394,7 @@ impl Worker {
                 let Some(entry) = self.table.get_mut(id) else { return };
                 entry.sending = false;
                 let mut env = self.around.env(id);
-                let sent = entry.advance_file(id, &mut self.ring, &mut env);
+                let sent = entry.resume_file(id, &mut self.ring, &mut env);
                 self.around.traffic.bytes_sent += sent;
                 self.settle(id);
             }

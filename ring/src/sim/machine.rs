@@ -75,10 +75,10 @@ pub(super) enum Work {
         offset: u64,
         count: usize,
     },
-    /// A write, or a message that passes so many descriptors.
+    /// A write, or a message that passes descriptors.
     Write {
         bytes: Vec<u8>,
-        passes: usize,
+        passes: Vec<RawFd>,
     },
     RecvFds {
         capacity: usize,
@@ -686,7 +686,8 @@ impl Machine {
                 Work::Accept { .. } | Work::Watch { .. } => Some(libc::EINVAL),
                 Work::Connect { .. } => Some(libc::EISCONN),
                 // TCP would lose the descriptors without a word; here that is told.
-                Work::RecvFds { .. } | Work::Write { passes: 1.., .. } => Some(libc::EOPNOTSUPP),
+                Work::RecvFds { .. } => Some(libc::EOPNOTSUPP),
+                Work::Write { ref passes, .. } if !passes.is_empty() => Some(libc::EOPNOTSUPP),
                 Work::Write { bytes, .. } => {
                     work = Work::Send { bytes, sent: 0 };
                     None
@@ -694,13 +695,15 @@ impl Machine {
                 _ => None,
             },
             Some(Kind::Readable(Readable { is_line, .. })) => match work {
-                Work::Send { bytes, .. } if *is_line => return self.write(user_data, fd, bytes, 0),
+                Work::Send { bytes, .. } if *is_line => {
+                    return self.write(user_data, fd, bytes, &[]);
+                }
                 Work::Accept { .. }
                 | Work::Connect { .. }
                 | Work::Watch { .. }
                 | Work::Recv { .. }
                 | Work::Send { .. } => Some(libc::ENOTSOCK),
-                Work::Write { bytes, passes } => return self.write(user_data, fd, bytes, passes),
+                Work::Write { bytes, passes } => return self.write(user_data, fd, bytes, &passes),
                 _ => None,
             },
         };
@@ -729,12 +732,16 @@ impl Machine {
     }
 
     /// There is always room, until the end.
-    fn write(&mut self, user_data: u64, fd: RawFd, bytes: Vec<u8>, passes: usize) {
+    fn write(&mut self, user_data: u64, fd: RawFd, bytes: Vec<u8>, passes: &[RawFd]) {
         let readable = self.readable(fd).expect("its kind is known");
         let result = if readable.ended { Err(Errno::BROKEN_PIPE) } else { Ok(bytes.len()) };
         if result.is_ok() {
             readable.written.push(bytes);
-            readable.passed += passes;
+            readable.passed += passes.len();
+            // They stay open in other hands, whatever becomes of these numbers.
+            for passed in passes {
+                self.fds.remove(passed);
+            }
         }
         self.post(Lane::Operation(user_data), user_data, result, Payload::None);
     }
@@ -1026,8 +1033,8 @@ impl Machine {
     }
 
     /// Files are in memory, unless the kernel has to fetch them now and then.
-    pub(super) fn is_resident(&mut self) -> bool {
-        !self.chance(Fault::Split)
+    pub(super) fn resident_bytes(&mut self, count: usize) -> usize {
+        if self.chance(Fault::Split) { self.rng.below(count) } else { count }
     }
 
     fn tell_writable(&mut self, at: FileId) -> bool {

@@ -20,6 +20,7 @@ use crate::process::activation::Inherited;
 use crate::process::sys;
 
 pub use error::ListenError;
+pub(crate) use tcp::UNSENT_BYTES_MAX;
 pub(super) use tcp::set_for_accepted;
 use unix::SocketFile;
 

@@ -85,9 +85,8 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
 
 /// What the kernel takes of a response ahead of its sending. Without a bound it takes up to
 /// `net.ipv4.tcp_wmem`, 4 MiB for each client that doesn't read. What is on its way comes on top of
-/// this, so that no path is too long or too fast for it; a fast reader on loopback has even more, as
-/// this stays in the processor's cache (PERF.md).
-const UNSENT_BYTES_MAX: i32 = 128 * 1024;
+/// this, so that no path is too long or too fast for it.
+pub(crate) const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// Sets what connections inherit that are accepted at this socket.
 pub(in crate::process) fn set_for_accepted(socket: &OwnedFd) -> io::Result<()> {
