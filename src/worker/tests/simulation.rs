@@ -19,7 +19,7 @@ use crate::errands;
 use crate::figures;
 use crate::http::{Body, Request, Response};
 use crate::process::clock::Moment;
-use crate::process::parcel::Parcel;
+use crate::process::parcel::{Origin, Parcel};
 use crate::process::scoreboard::{Scoreboard, State};
 
 /// More turns than any run needs that gets anywhere.
