@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::load::Load;
-use common::observer::Observer;
+use common::observer::{Observer, assert_none_forgotten};
 use common::{
     Client, MODES, PATIENCE, Server, eventually, freeze, is_frozen, kill_hard, program, thaw,
 };
@@ -31,6 +31,7 @@ fn unnoticed(flags: &[&str], mask: &str, event: impl Fn(&mut Server, &Load, &str
         observer.end();
         let outcome = load.end();
         outcome.assert_flawless(mode);
+        assert_none_forgotten(&server, mode);
         println!("{mode}: {} answers on {} connections", outcome.answers, outcome.connections);
     }
 }

@@ -131,7 +131,7 @@ impl Dispatching {
 
     /// Whether, since the pool stops, everything that was there has gone somewhere; told once.
     pub(super) fn poll_empty(&mut self) -> bool {
-        let is_empty = self.acceptor.is_off() && self.dispatcher.is_settled();
+        let is_empty = self.stops && self.acceptor.is_off() && self.dispatcher.is_settled();
         is_empty && mem::take(&mut self.stops)
     }
 

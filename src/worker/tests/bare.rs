@@ -7,6 +7,7 @@ use uring_ring::sim::{Client, Fault, Faults, Plan, Rng};
 
 use super::super::*;
 use super::simulation::{LIMIT, Stage, TURNS_MAX};
+use crate::figures::Counter;
 
 const LINE_BYTES_MAX: usize = 4096;
 
@@ -20,7 +21,7 @@ async fn answer_lines(stream: rt::Stream, _: ConnMeta) -> io::Result<()> {
         while !line.ends_with(b"\n") {
             let read = reader.read_until(b'\n', &mut line, LINE_BYTES_MAX);
             match rt::timeout(Duration::from_millis(1), rt::until_draining(read)).await {
-                Ok(Some(Ok(0))) | Ok(None) => return Ok(()),
+                Ok(Some(Ok(0)) | None) => return Ok(()),
                 Ok(Some(Err(error))) => return Err(error),
                 Ok(Some(Ok(_))) => {}
                 Err(_) => writer.write_all(b"").await?, // the rest of what nobody waited for
@@ -66,7 +67,7 @@ impl Talker {
             client.set_window(64 + rng.below(2000));
         }
         let mut script = Vec::new();
-        for _ in 0..1 + rng.below(8) {
+        for _ in 0..=rng.below(8) {
             script.push(b"esibt"[rng.below(5)]);
             script.resize(script.len() + rng.below(LINE_BYTES_MAX - 2), b'.');
             script.push(b'\n');
@@ -109,7 +110,7 @@ fn run(seed: u64, faults: Faults) {
     let mut stage = Stage::bare(Plan { seed, faults }, connections_max, server(answer_lines));
     let page = stage.worker().page;
     let totals =
-        || [&page.traffic.connections_total, &page.traffic.connections_closed].map(|it| it.read());
+        || [&page.traffic.connections_total, &page.traffic.connections_closed].map(Counter::read);
     let before = totals();
     let (mut talkers, mut to_come, mut turns) = (Vec::<Talker>::new(), 1 + rng.below(5), 0);
     while to_come > 0 || !talkers.iter().all(Talker::is_done) {
