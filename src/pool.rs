@@ -339,7 +339,13 @@ struct Program<F> {
     config: Checked<PoolConfig>,
     current: WorkerSettings,
     /// What was read last, while it isn't sure that it will be in use.
-    next: Option<WorkerSettings>,
+    next: Option<Next>,
+}
+
+/// What a reload is to bring.
+struct Next {
+    settings: WorkerSettings,
+    on_success: Option<Box<dyn FnOnce()>>,
 }
 
 /// Where a worker works, and how.
@@ -357,7 +363,8 @@ struct WorkerSettings {
 
 impl<F: Fn(Place<'_>, &Worker) -> i32> Surroundings for Program<F> {
     fn work(&self, seat: Seat, is_next: bool) -> i32 {
-        let settings = self.next.as_ref().filter(|_| is_next).unwrap_or(&self.current);
+        let next = self.next.as_ref().filter(|_| is_next);
+        let settings = next.map_or(&self.current, |next| &next.settings);
         // As long as the process lives: a worker may keep what it finds there.
         let app = settings.app.clone().map(|app| &**Box::leak(Box::new(app)));
         let about = Worker {
@@ -379,19 +386,21 @@ impl<F: Fn(Place<'_>, &Worker) -> i32> Surroundings for Program<F> {
 
     fn read_settings(&mut self) -> std::result::Result<Checked<PoolConfig>, String> {
         if let Some(on_reload) = &mut self.hooks.reload {
-            let Reload { pool, worker, app } = on_reload().map_err(|error| error.to_string())?;
+            let Reload { pool, worker, app, on_success } =
+                on_reload().map_err(|error| error.to_string())?;
             let config = pool.validate().map_err(|error| error.to_string())?;
             let worker = worker.validate().map_err(|error| error.to_string())?;
             try_log(&worker).map_err(|error| error.to_string())?;
-            self.next = Some(WorkerSettings { worker, app });
+            self.next = Some(Next { settings: WorkerSettings { worker, app }, on_success });
             return Ok(config);
         }
         Ok(self.config.clone())
     }
 
     fn settle_settings(&mut self, are_new: bool) {
-        if let Some(next) = self.next.take().filter(|_| are_new) {
-            self.current = next;
+        if let Some(Next { settings, on_success }) = self.next.take().filter(|_| are_new) {
+            self.current = settings;
+            on_success.into_iter().for_each(|call| call());
         }
     }
 
@@ -411,17 +420,17 @@ impl fmt::Debug for Pool {
 }
 
 /// What new workers are like, for [`Pool::on_reload`].
-#[derive(Debug)]
 pub struct Reload {
     pool: PoolConfig,
     worker: WorkerConfig,
     app: Option<Rc<dyn Any>>,
+    on_success: Option<Box<dyn FnOnce()>>,
 }
 
 impl Reload {
     /// These settings.
     pub fn new(pool: PoolConfig, worker: WorkerConfig) -> Reload {
-        Reload { pool, worker, app: None }
+        Reload { pool, worker, app: None, on_success: None }
     }
 
     /// And something of the embedder's own, which new workers find by [`Worker::reloaded`]: what it
@@ -429,6 +438,20 @@ impl Reload {
     #[must_use]
     pub fn with(self, app: impl Any) -> Reload {
         Reload { app: Some(Rc::new(app)), ..self }
+    }
+
+    /// And calls this in the master when the reload has succeeded: for what the embedder sets in that
+    /// process, and what a reload that fails must not change.
+    #[must_use]
+    pub fn on_success(self, call: impl FnOnce() + 'static) -> Reload {
+        Reload { on_success: Some(Box::new(call)), ..self }
+    }
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reload { pool, worker, .. } = self;
+        f.debug_struct("Reload").field("pool", pool).field("worker", worker).finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::{Client, MODES, PATIENCE, Server, eventually, freeze, is_running, kill_hard, thaw};
+use common::{
+    Client, MODES, PATIENCE, Server, eventually, freeze, is_asleep, is_running, kill_hard, thaw,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -97,6 +99,129 @@ fn a_stop_answers_everybody_who_came_before() {
             drop(clients);
             assert!(server.wait().0.success());
         });
+    }
+}
+
+/// Where the master accepts, clients come to it and the order to stop does at the same time.
+#[test]
+fn a_stop_serves_who_waits_in_the_master() {
+    const CLIENTS: usize = 12;
+    let ask = |server: &Server| {
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+        let request = "GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n";
+        clients.iter_mut().for_each(|client| client.say(request));
+        clients
+    };
+    for balance in ["least-connections", "sticky"] {
+        with_and_without_features(|start| {
+            let flags = ["--workers", "2", "--accept", "dispatch", "--balance", balance];
+            let server = start(&flags);
+            let (master, workers) = (server.pid(), server.workers());
+            let before = sockets(master);
+            // Some are with the workers already, who haven't taken them.
+            workers.iter().for_each(|worker| freeze(*worker));
+            let mut clients = ask(&server);
+            eventually("they are passed on", || sockets(master) == before + CLIENTS);
+            freeze(master);
+            clients.extend(ask(&server));
+            server.signal(Signal::SIGTERM);
+            workers.iter().for_each(|worker| thaw(*worker));
+            thaw(master);
+            for client in &mut clients {
+                assert_eq!(client.hear().body(), "Hello, World!", "{balance}");
+            }
+            drop(clients);
+            let (status, log) = server.wait();
+            assert!(status.success(), "{log}");
+        });
+    }
+}
+
+/// How many a process has open.
+fn sockets(pid: i32) -> usize {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[test]
+fn a_stop_answers_whom_nobody_can_serve() {
+    with_and_without_features(|start| {
+        let flags = ["--workers", "1", "--accept", "dispatch", "--connections-max", "1"];
+        let server = start(&flags);
+        let mut uploading = server.connect();
+        uploading.say(UPLOAD.replace("\r\n\r\nhello", "\r\nExpect: 100-continue\r\n\r\n"));
+        assert_eq!(uploading.hear_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+        freeze(server.pid());
+        let mut waiting: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+        for client in &mut waiting {
+            client.say("GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n");
+        }
+        server.signal(Signal::SIGTERM);
+        thaw(server.pid());
+        for client in &mut waiting {
+            let answer = client.hear();
+            assert_eq!((answer.status(), answer.header("Retry-After")), (503, Some("1")));
+        }
+        uploading.say("helloworld");
+        assert_eq!(uploading.hear().body(), "helloworld");
+        assert!(server.wait().0.success());
+    });
+}
+
+/// Nobody would accept them for as long as that takes.
+#[test]
+fn who_comes_while_a_stop_finishes_what_is_open_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for mode in MODES {
+        let path = directory.path().join(mode);
+        let listen = format!("unix:{}", path.display());
+        let addresses = ["--listen", "127.0.0.1:0", "--listen", &listen];
+        let server =
+            Server::start(&[&addresses[..], &["--workers", "2", "--accept", mode]].concat());
+        let mut uploading = server.connect();
+        uploading.say(UPLOAD);
+        eventually("the upload is accepted", || {
+            server.status()["bytes_received"].as_u64().unwrap() >= UPLOAD.len() as u64
+        });
+        server.signal(Signal::SIGTERM);
+        eventually("nobody listens", || TcpStream::connect(server.address()).is_err());
+        assert!(UnixStream::connect(&path).is_err(), "{mode}");
+        uploading.say("world");
+        assert_eq!(uploading.hear().body(), "helloworld", "{mode}");
+        let (status, log) = server.wait();
+        assert!(status.success(), "{mode}: {log}");
+    }
+}
+
+/// A connection that a leaving worker has given back is on its way to the next one.
+#[test]
+fn a_stop_loses_no_request_of_a_connection_that_changes_workers() {
+    for mode in MODES {
+        let mut server = Server::start(&["--workers", "1", "--accept", mode]);
+        let (master, old) = (server.pid(), server.workers()[0]);
+        let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(client.get("/plaintext").status(), 200, "{mode}");
+        }
+        freeze(old);
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log("reloaded: 1 new workers serve");
+        eventually("it has told the old one", || is_asleep(master));
+        freeze(master);
+        thaw(old);
+        eventually("it has handed them over", || !is_running(old));
+        for client in &mut clients {
+            client.say("GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n");
+        }
+        server.signal(Signal::SIGTERM);
+        thaw(master);
+        for client in &mut clients {
+            let status = client.hear().status();
+            assert!(matches!(status, 200 | 503), "{mode}: {status}");
+        }
+        drop(clients);
+        assert!(server.wait().0.success(), "{mode}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::load::Load;
-use common::observer::Observer;
+use common::observer::{Observer, assert_none_forgotten};
 use common::{
     Client, MODES, PATIENCE, Server, eventually, freeze, is_frozen, kill_hard, program, thaw,
 };
@@ -31,6 +31,7 @@ fn unnoticed(flags: &[&str], mask: &str, event: impl Fn(&mut Server, &Load, &str
         observer.end();
         let outcome = load.end();
         outcome.assert_flawless(mode);
+        assert_none_forgotten(&server, mode);
         println!("{mode}: {} answers on {} connections", outcome.answers, outcome.connections);
     }
 }
@@ -368,6 +369,65 @@ fn soft_limit(pid: i32, name: &str) -> String {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_reload_that_fails_does_not_even_change_what_is_logged() {
+    let mut it = Configured::start("shared", "workers = 1");
+    let rubbish = |it: &Configured| {
+        let mut client = it.server.connect();
+        client.say("rubbish\r\n\r\n");
+        assert_eq!(client.hear_head().lines().next(), Some("HTTP/1.1 400 Bad Request"));
+    };
+    for failing in ["pid_file = \"/no/such/directory/pid\"", "queue_max = 0"] {
+        it.refuse(&format!("workers = 1\ndebug = true\n{failing}"));
+        rubbish(&it);
+        it.signal("workers = 1");
+        let log = it.server.read_log_up_to("reloaded: ").join("\n");
+        assert!(!log.contains("debug: "), "{log}");
+    }
+    it.reload("workers = 1\ndebug = true");
+    rubbish(&it);
+    it.server.wait_for_log("debug: refused a request: "); // says a worker
+    it.signal("workers = 1");
+    it.server.wait_for_log("debug: Received"); // says the master
+    it.server.wait_for_log("reloaded: ");
+    rubbish(&it);
+    it.signal("workers = 1");
+    let log = it.server.read_log_up_to("reloaded: ").join("\n");
+    assert!(!log.contains("debug: "), "{log}");
+}
+
+/// Old workers may have something to do for long, but nobody who comes there is theirs.
+#[test]
+fn an_address_that_a_reload_drops_lets_nobody_in_who_would_wait_in_vain() {
+    for mode in MODES {
+        let directory = tempfile::tempdir().unwrap();
+        let conf = directory.path().join("conf");
+        let configure = |listen: &str| {
+            let text = format!("listen = [{listen}]\naccept = \"{mode}\"\nworkers = 2\n");
+            fs::write(&conf, text).unwrap();
+        };
+        configure("\"127.0.0.1:0\", \"127.0.0.2:0\"");
+        let mut command = program();
+        command.arg("serve").arg("-c").arg(&conf);
+        let mut server = Server::of(command);
+        let (_, other) = server.line.split_once("http://127.0.0.2:").unwrap();
+        let port = other.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        let dropped = format!("127.0.0.2:{port}").parse().unwrap();
+        let mut uploading = Client::connect(dropped);
+        uploading.say(
+            "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        );
+        assert_eq!(uploading.hear_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+        configure("\"127.0.0.1:0\"");
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log("reloaded: 2 new workers serve");
+        eventually("nobody listens there", || TcpStream::connect(dropped).is_err());
+        assert_eq!(server.connect().get("/plaintext").status(), 200, "{mode}");
+        uploading.say("hello");
+        assert_eq!(uploading.hear().body(), "hello", "{mode}");
+    }
 }
 
 #[test]

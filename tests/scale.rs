@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::load::Load;
-use common::observer::Observer;
+use common::observer::{Observer, assert_none_forgotten};
 use common::{Client, MODES, Server, children, embedded, eventually, foster_parent, kill_hard};
 use nix::sys::signal::Signal;
 
@@ -46,6 +46,7 @@ fn scale_by_file(mask: &str) {
         assert_eq!(idle.get("/plaintext").status(), 200, "{mode}: it was handed over each time");
         observer.end();
         load.end().assert_flawless(mode);
+        assert_none_forgotten(&server, mode);
     }
 }
 

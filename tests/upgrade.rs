@@ -6,17 +6,21 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use common::load::Load;
-use common::observer::Observer;
+use common::observer::{Observer, assert_none_forgotten};
 use common::{Client, MODES, Server, children, embedded};
 use common::{
     eventually, foster_parent, freeze, is_asleep, is_frozen, is_running, kill_hard, thaw,
 };
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 use tempfile::TempDir;
 
 fn three_upgrades_under_load(mask: &str) {
@@ -29,6 +33,7 @@ fn three_upgrades_under_load(mask: &str) {
         let address = server.address();
         let named = || fs::read_to_string(&pid_file).unwrap();
         assert_eq!(named(), format!("{}\n", server.pid()));
+        let watch = PidFileWatch::begin(&pid_file);
         let observer = Observer::start(address);
         let load = Load::start(address, 6, 2);
         load.wait_for_answers(100);
@@ -50,13 +55,46 @@ fn three_upgrades_under_load(mask: &str) {
         server.wait_for_log("reloaded: 2 new workers serve");
         load.wait_for_answers(100);
         observer.end();
+        watch.end();
         load.end().assert_flawless(mode);
+        assert_none_forgotten(&server, mode);
         assert_eq!(idle.get("/plaintext").status(), 200, "{mode}: it was handed over each time");
         server.signal(Signal::SIGTERM);
         let (status, log) = server.wait();
         assert!(status.success(), "{mode}: {log}");
         assert!(TcpStream::connect(address).is_err(), "{mode}: somebody still listens");
         assert!(!pid_file.exists(), "{mode}");
+    }
+}
+
+/// Somebody who looks for the master all the time.
+struct PidFileWatch {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl PidFileWatch {
+    fn begin(path: &Path) -> PidFileWatch {
+        let (path, is_over) = (path.to_owned(), Arc::new(AtomicBool::new(false)));
+        let ends = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let named = || -> i32 {
+                let text = fs::read_to_string(&path).expect("the file is there all the time");
+                text.trim().parse().expect("and whole")
+            };
+            while !ends.load(Ordering::Relaxed) {
+                let pid = named();
+                let is_there = kill(Pid::from_raw(pid), None).is_ok();
+                assert!(is_there || named() != pid, "{pid} is nobody");
+                thread::sleep(Duration::from_micros(200)); // others need the processor, too
+            }
+        });
+        PidFileWatch { is_over, thread }
+    }
+
+    fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
     }
 }
 
@@ -134,6 +172,7 @@ fn whoever_hangs_after_an_upgrade_that_failed_is_replaced() {
 fn workers_of_a_new_master_take_nobody_before_it_has_taken_over() {
     for mode in MODES {
         let mut gated = Gated::start(mode);
+        let watch = PidFileWatch::begin(&gated.path("pid"));
         let mut frozen = gated.server.workers(); // the new master will be a child, too
         frozen.push(gated.server.pid());
         let new = gated.begin_upgrade();
@@ -154,6 +193,7 @@ fn workers_of_a_new_master_take_nobody_before_it_has_taken_over() {
         }
         new_workers.iter().for_each(|pid| kill_hard(*pid));
         gated.configure("");
+        watch.end();
         gated.assert_whole();
     }
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, ResolveFlag, fcntl};
-use nix::sys::eventfd::EventFd;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -27,6 +28,84 @@ use common::{
     ring, ring_of, ring_with_buffers, sent,
 };
 use uring_ring::{Address, Completion, Errno, Op, Outcome, Ring, SendBuffer, Setup};
+
+// Waiting elsewhere.
+
+fn is_readable(notice: &EventFd, within: Duration) -> bool {
+    let mut polled = [PollFd::new(notice.as_fd(), PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::try_from(within).unwrap()).unwrap() == 1
+}
+
+/// A ring that writes this eventfd.
+fn ring_with_notice() -> (Ring<u32>, EventFd) {
+    let mut ring =
+        Ring::new(Setup { entries: 64, restricted: true, features: features() }).unwrap();
+    let notice = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap();
+    ring.notify(notice.as_fd()).unwrap();
+    ring.enable().unwrap();
+    (ring, notice)
+}
+
+#[test]
+fn an_eventfd_tells_that_a_turn_would_find_something() {
+    let (mut ring, notice) = ring_with_notice();
+    let (reader, mut writer) = pipe().unwrap();
+    for round in 0..3 {
+        ring.push(read_of(&reader), round);
+        ring.turn(Some(Duration::ZERO)).unwrap();
+        let _nothing = notice.read(); // what the turn before has found
+        assert!(!is_readable(&notice, Duration::ZERO), "nothing has come");
+        writer.write_all(b"x").unwrap();
+        assert!(is_readable(&notice, Duration::from_secs(10)));
+        assert!(ring.poll_completion().is_none(), "it takes a turn");
+        notice.read().unwrap();
+        assert!(!is_readable(&notice, Duration::ZERO), "reading takes it back");
+        ring.turn(Some(Duration::ZERO)).unwrap();
+        let Some(Completion { outcome: Outcome::Read { buffer, result }, .. }) =
+            ring.poll_completion()
+        else {
+            panic!("what was told of is there");
+        };
+        assert_eq!((buffer.as_slice(), result), (&b"x"[..], Ok(1)));
+    }
+}
+
+/// As it says: read the eventfd, turn once more, and only then wait.
+#[test]
+fn who_waits_for_the_eventfd_misses_nothing() {
+    const BYTES: usize = 5_000;
+    let (mut ring, notice) = ring_with_notice();
+    let (reader, mut writer) = pipe().unwrap();
+    let elsewhere = thread::spawn(move || {
+        for number in 0..BYTES {
+            writer.write_all(b"x").unwrap();
+            if number % 3 == 0 {
+                thread::yield_now();
+            }
+        }
+        writer // open until all is read
+    });
+    ring.push(read_of(&reader), 0);
+    let mut heard = 0;
+    while heard < BYTES {
+        let _may_be_unwritten = notice.read();
+        ring.turn(Some(Duration::ZERO)).unwrap();
+        let mut is_news = false;
+        while let Some(Completion { outcome: Outcome::Read { result, .. }, .. }) =
+            ring.poll_completion()
+        {
+            heard += result.unwrap();
+            ring.push(read_of(&reader), 0);
+            is_news = true;
+        }
+        assert!(is_news || is_readable(&notice, Duration::from_secs(10)), "after {heard}");
+    }
+    elsewhere.join().unwrap();
+}
+
+fn read_of(reader: &PipeReader) -> Op {
+    Op::Read { fd: reader.as_raw_fd(), buffer: Vec::with_capacity(16) }
+}
 
 // Accept.
 

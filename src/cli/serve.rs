@@ -20,12 +20,13 @@ const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let Settings { pool, worker, site, debug } = Settings::read(flags)?;
     super::log::set_debug(debug);
-    let content = Content::open(&site)?;
+    let content = Content::open(&site, debug)?;
     let flags = flags.clone();
     let pool = Pool::new(pool, worker)?.on_ready(announce).on_reload(move || {
         let Settings { pool, worker, site, debug } = Settings::read(&flags)?;
-        super::log::set_debug(debug);
-        Ok(Reload::new(pool, worker).with(Content::open(&site)?))
+        let content = Content::open(&site, debug)?;
+        let reload = Reload::new(pool, worker).with(content);
+        Ok(reload.on_success(move || super::log::set_debug(debug)))
     });
     pool.serve(|worker| {
         let worker = *worker;
@@ -34,7 +35,9 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             Response::new(worker.pool_status().to_prometheus()).with_content_type(PROMETHEUS_TYPE)
         };
         let demo = || Demo::new(status).with_metrics(metrics);
-        let Content { has_demo, files, compression } = worker.reloaded().unwrap_or(&content);
+        let content = worker.reloaded().unwrap_or(&content);
+        let Content { has_demo, files, compression, debug } = content;
+        super::log::set_debug(*debug); // while a reload is under way the master's is another one
         let site = Site { demo: has_demo.then(demo), files: files.clone() };
         compressed(site, compression)
     })?;
@@ -60,12 +63,13 @@ struct Content {
     has_demo: bool,
     files: Option<Rc<Files>>,
     compression: CompressionSettings,
+    debug: bool,
 }
 
 impl Content {
-    fn open(site: &SiteSettings) -> Result<Content, Failure> {
+    fn open(site: &SiteSettings, debug: bool) -> Result<Content, Failure> {
         let files = open_root(site)?.map(Rc::new);
-        Ok(Content { has_demo: site.demo, files, compression: site.compression.clone() })
+        Ok(Content { has_demo: site.demo, files, compression: site.compression.clone(), debug })
     }
 }
 

@@ -19,6 +19,7 @@ use uring_ring::Features;
 use crate::config::Identity;
 use crate::process::accept::Company;
 use crate::process::channel::Limit;
+use crate::process::privileges::Limits;
 use crate::process::scoreboard::WorkerPage;
 use crate::process::seat::Seat;
 use crate::process::signals::MASTERS_END;
@@ -46,6 +47,8 @@ pub(super) struct Birth {
     pub(super) identity: Option<Identity>,
     pub(super) no_new_privs: bool,
     pub(super) dumps_core: bool,
+    /// Which it has, where those of its master are others.
+    pub(super) limits: Option<Limits>,
     pub(super) master: Pid,
     /// How long it drains when that dies.
     pub(super) stop_timeout: Duration,
@@ -84,6 +87,7 @@ impl Birth {
             identity,
             no_new_privs,
             dumps_core,
+            limits,
             features,
             master,
             stop_timeout,
@@ -104,6 +108,7 @@ impl Birth {
         }
         let own = listeners.iter().chain([&channel, &passing, &bell]).map(AsRawFd::as_raw_fd);
         sys::close_all_but((0..=2).chain(foreign).chain(own).collect());
+        limits.into_iter().for_each(Limits::restore);
         let signals = signals::of_new_worker(&signals)?;
         sys::set_patient(false)?;
         let core = core.filter(|core| pin(*core));
@@ -189,6 +194,7 @@ mod tests {
     use crate::process::clock::Moment;
     use crate::process::scoreboard::Scoreboard;
     use crate::process::sys::{Fork, fork};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use nix::sys::signal::kill;
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use std::fs::File;
@@ -233,11 +239,25 @@ mod tests {
             identity: None,
             no_new_privs: false,
             dumps_core: false,
+            limits: None,
             master,
             stop_timeout: Duration::ZERO,
             signals: Vec::new(),
             foreign: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_worker_may_have_other_limits_than_its_master() {
+        let master = Pid::this();
+        let Fork::Parent { child } = fork().unwrap() else {
+            let descriptors = || getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            let (before, limits) = (descriptors(), Limits::now().unwrap());
+            setrlimit(Resource::RLIMIT_NOFILE, before.0 - 1, before.1).unwrap();
+            let birth = Birth { limits: Some(limits), ..birth(master) };
+            become_worker(birth, &|_| i32::from(descriptors() != before))
+        };
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl Master<'_> {
             Command::ForwardReload(wanted) => self.forward_reload(wanted),
             Command::Resume => self.resume(now),
             Command::StopAccepting => self.dispatching.stop(&mut self.ring),
+            Command::CloseListeners => self.close_listeners(),
             Command::Tell(notice) => self.tell(&notice),
             Command::TellOf(life, fate) => self.tell_of(life, &fate),
             Command::Finish(verdict) => {
@@ -102,6 +103,8 @@ impl Master<'_> {
             _ => (&self.config, &self.listeners),
         };
         let limit = Limit(config.message_bytes_max);
+        // A reload that is under way has changed those of this process.
+        let limits = self.next.as_ref().filter(|_| !is_next).map(|next| next.limits);
         let (identity, no_new_privs) = (config.identity, config.no_new_privs);
         let dumps_core = config.core_bytes_max.is_some();
         let stop_timeout = config.stop_timeout;
@@ -142,6 +145,7 @@ impl Master<'_> {
                     identity,
                     no_new_privs,
                     dumps_core,
+                    limits,
                     master,
                     stop_timeout,
                     signals: self.on_signal.iter().map(|(number, _)| *number).collect(),
@@ -260,7 +264,7 @@ impl Master<'_> {
                 old.say_ready(self.listeners.workers(), self.limit, &mut self.ring);
             }
             Some(_) => self.take_over(now),
-            None => self.announce(),
+            None => self.owes_announcement = true,
         }
     }
 
@@ -274,7 +278,7 @@ impl Master<'_> {
         let replaces = old.pid;
         self.take_charge_of(replaces, now);
         self.scoreboard.pool().upgrades.add_among_others(1);
-        self.announce();
+        self.owes_announcement = true;
         if let Some(old) = self.predecessor.as_ref().filter(|old| !old.is_gone) {
             old.say(&Message::TakenOver, self.limit, &mut self.ring);
         }
@@ -290,7 +294,7 @@ impl Master<'_> {
         }
         self.dispatching.resume();
         self.take_charge_of(heir, now);
-        self.announce();
+        self.owes_announcement = true;
     }
 
     /// As [`take_charge`](Master::take_charge), also of the file that names the master.
@@ -317,7 +321,11 @@ impl Master<'_> {
         }
     }
 
-    fn announce(&mut self) {
+    /// Tells that this master serves, and how: not while it tries whether the kernel steers for it.
+    pub(super) fn announce(&mut self) {
+        if self.claim.is_some() || !mem::take(&mut self.owes_announcement) {
+            return;
+        }
         let addresses = self.listeners.addresses();
         let workers = self.listeners.workers();
         self.handle.set_running(true);
@@ -326,6 +334,19 @@ impl Master<'_> {
         self.notifier.tell(&[Word::Ready, own, Word::Status(&status)]);
         let ready = Ready { addresses: &addresses, workers, accept: self.accept };
         self.foreign.watch(|| self.around.on_ready(&ready));
+    }
+
+    /// Whoever came since the workers have looked is answered here; whoever comes later is refused by
+    /// the kernel. What somebody else has bound or serves is his.
+    fn close_listeners(&mut self) {
+        let listeners = mem::take(&mut self.listeners);
+        if !self.is_in_charge || listeners.are_activated() {
+            return;
+        }
+        match listeners.all() {
+            Ok(sockets) => self.dispatching.empty(sockets, &mut self.ring),
+            Err(error) => log::warn!("whoever waits at the listeners is not answered: {error}"),
+        }
     }
 
     fn start_upgrade(&mut self) -> Option<Event> {
@@ -404,6 +425,7 @@ impl Master<'_> {
 
     fn tell(&mut self, notice: &Notice) {
         if let Notice::Stopping { .. } = notice {
+            self.owes_announcement = false;
             self.handle.set_shutdown_requested();
             self.notifier.tell(&[Word::Stopping]);
         }

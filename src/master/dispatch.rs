@@ -264,6 +264,11 @@ impl<F> Dispatcher<F> {
         self.is_stopping = true;
     }
 
+    /// Whether nothing waits for a worker, nor for being sent to one.
+    pub(super) fn is_settled(&self) -> bool {
+        self.ends.queue.is_empty() && self.workers.iter().all(Worker::is_settled)
+    }
+
     /// It doesn't after all.
     pub(super) fn end_stop(&mut self) {
         self.is_stopping = false;

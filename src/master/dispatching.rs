@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{SockaddrStorage, getpeername};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
 use uring_ring::{Arrival, Errno, Op, Ring};
 
 use super::balance::Balancer;
@@ -62,6 +62,8 @@ pub(super) struct Dispatching {
     held: usize,
     /// Handed over, and closed in this turn because nobody had room for them.
     lost: usize,
+    /// Somebody is to be told when nothing waits any more.
+    stops: bool,
 }
 
 impl Dispatching {
@@ -78,6 +80,7 @@ impl Dispatching {
             look_again_at: None,
             held: 0,
             lost: 0,
+            stops: false,
         }
     }
 
@@ -119,10 +122,22 @@ impl Dispatching {
         self.held + self.refusals.len()
     }
 
-    /// The pool stops: nothing new comes in, and nothing waits.
+    /// The pool stops: nothing comes in but what is there, and nothing waits.
     pub(super) fn stop(&mut self, ring: &mut Ring<Tag>) {
         self.acceptor.stop(ring, self.open());
         self.dispatcher.begin_stop();
+        self.stops = true;
+    }
+
+    /// Whether, since the pool stops, everything that was there has gone somewhere; told once.
+    pub(super) fn poll_empty(&mut self) -> bool {
+        let is_empty = self.stops && self.acceptor.is_off() && self.dispatcher.is_settled();
+        is_empty && mem::take(&mut self.stops)
+    }
+
+    /// Answers whoever still waits at these, which nobody else has any more, and closes them.
+    pub(super) fn empty(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<Tag>) {
+        self.acceptor.empty(sockets, ring, self.open());
     }
 
     /// The pool doesn't stop after all.
@@ -397,11 +412,10 @@ impl Master<'_> {
             (Some(new), dispatch::Origin::HandedOver { .. }) if new.serves => {
                 new.hand_over(connection, Origin::HandedOver);
             }
-            (_, dispatch::Origin::HandedOver { .. }) => {
+            (_, dispatch::Origin::HandedOver { .. }) if idles(&connection) => {
                 self.dispatching.lost += usize::from(why != Refusal::Stopping);
-                drop(connection); // it idles
             }
-            (_, dispatch::Origin::Accepted) => {
+            _ => {
                 log::debug!("no worker for a connection: {why:?}");
                 self.scoreboard.pool().refused.add_among_others(1);
                 self.dispatching.refusals.begin(connection, now, &mut self.ring);
@@ -419,6 +433,12 @@ fn progress_of(page: &WorkerPage, closed_before: u64) -> Progress {
         open: shown.connections.read(),
         closed_total: shown.connections_closed.read().saturating_sub(closed_before),
     }
+}
+
+/// Whether no request has come to a connection, or its client has gone.
+fn idles(connection: &OwnedFd) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(connection.as_raw_fd(), &mut [0], flags).unwrap_or(0) == 0
 }
 
 fn address_of(connection: &OwnedFd) -> Option<IpAddr> {

@@ -171,6 +171,7 @@ pub(crate) fn run(start: Start, around: &mut dyn Surroundings) -> Result<(), Mas
         predecessor,
         orphans_at: None,
         is_in_charge: false,
+        owes_announcement: false,
         finishing: None,
         finish_by: None,
         names: Vec::new(),
@@ -262,6 +263,8 @@ struct Master<'a> {
     orphans_at: Option<Instant>,
     /// Sockets, figures and files are this master's, and not its predecessor's.
     is_in_charge: bool,
+    /// That this master serves is to be told, once it is clear how.
+    owes_announcement: bool,
     /// All is over but what is on its way to the new master.
     finishing: Option<Verdict>,
     /// No later, whatever is left of our workers.
@@ -357,6 +360,8 @@ impl Master<'_> {
             }
             self.handle.set_reload_requested(pool.is_reloading());
             self.dispatch(now);
+            events.extend(self.dispatching.poll_empty().then_some(Event::QueueEmpty));
+            self.announce();
             self.names.clear();
             self.feed_watchdog(now);
             if let Some(new) = &mut self.heir {

@@ -18,8 +18,9 @@
 //! - An upgrade is a new master with workers of its own. Once it is ready, everything is offered to
 //!   it; once it has taken over, our workers leave. Until it has ended nobody else is started in its
 //!   stead; when it ends after all, whatever it had is ours again.
-//! - The first signal to stop passes on to the workers, and to a new master that serves nobody yet; a
-//!   second one, or the deadline, kills them.
+//! - At the first signal to stop the master passes on whom it has accepted; then the signal goes on to
+//!   the workers, as it does at once to a new master that serves nobody yet. When all have let go of the
+//!   listeners, nobody is let in any more. A second signal, or the deadline, kills them.
 
 mod change;
 mod stop;
@@ -76,6 +77,8 @@ pub(super) enum Event {
     EstateGone(Life),
     /// No connection comes to it any more.
     AcceptStopped(Life),
+    /// Nor to the master itself, and whom it had accepted is with a worker, or was refused.
+    QueueEmpty,
     RecycleDue(Life, RecycleReason),
     /// Its loop has not turned for so long.
     WorkerHangs(Life, Hang, Duration),
@@ -152,6 +155,8 @@ pub(super) enum Command {
     Resume,
     /// The master itself accepts nothing more.
     StopAccepting,
+    /// Nobody else does: whoever still waits is to be told, and whoever comes later is not let in.
+    CloseListeners,
     Tell(Notice),
     TellOf(Life, Fate),
     /// No process is left; the last command.
@@ -236,7 +241,19 @@ enum Stage {
         verdict: Verdict,
         /// By somebody, and not by the pool itself.
         is_asked: bool,
+        step: Step,
     },
+}
+
+/// How far a pool is that stops.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The workers serve whom the master has accepted.
+    Queue,
+    /// They were told to end.
+    Workers,
+    /// Nobody is let in any more; or somebody else serves, and has the listeners.
+    Closed,
 }
 
 struct Place {
@@ -345,6 +362,7 @@ impl Pool {
             Event::EstateLeft(life) => self.on_estate_left(life),
             Event::EstateGone(life) => self.on_estate_gone(life, commands),
             Event::AcceptStopped(life) => self.on_accept_stopped(life, commands),
+            Event::QueueEmpty => self.on_queue_empty(now, commands),
             Event::RecycleDue(life, reason) => {
                 let at = match reason {
                     RecycleReason::Signal => now + GROUP_SIGNAL_GRACE,

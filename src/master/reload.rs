@@ -19,7 +19,7 @@ pub(super) struct Next {
     pub(super) config: Checked<PoolConfig>,
     pub(super) listeners: Listeners,
     /// The limits of this process, which they inherit, as they were.
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 /// Settings with which a master begins, and ends.

@@ -64,11 +64,11 @@ struct Listener {
     /// What takes, in company, what is there. Never while there is an accept.
     look: Armed,
     wants_look: bool,
-    /// How often it is looked at again, once accepting has stopped.
+    /// How often it is looked at again, once it is left.
     looks_left: u32,
     /// Whether the socket was seen to listen. Until its owner has it do so, nothing can come.
     listens: bool,
-    /// To be let go of.
+    /// To be let go of, although others aren't.
     is_unwanted: bool,
 }
 
@@ -125,15 +125,15 @@ impl<T: Copy> Acceptor<T> {
                     let id = ring.push(Op::Accept { fd, multishot, wait: true }, tag);
                     listener.waiting = Armed::On { id, watches: false };
                 }
-                (Armed::Off, Armed::Off) if listener.is_unwanted => listener.socket = None,
                 (Armed::On { id, watches }, _) if !is_wanted || watches != in_company => {
                     ring.push(Op::Cancel { target: id }, self.cancel_tag);
                     listener.waiting = Armed::Ending;
                 }
                 _ => {}
             }
-            let may_look = if self.stopped {
-                matches!(listener.waiting, Armed::Off) && !listener.is_unwanted
+            let is_left = self.stopped || listener.is_unwanted;
+            let may_look = if is_left {
+                matches!(listener.waiting, Armed::Off)
             } else {
                 is_wanted && in_company
             };
@@ -147,6 +147,10 @@ impl<T: Copy> Acceptor<T> {
                 Armed::On { id, .. } if !is_wanted || listener.wants_look => {
                     ring.push(Op::Cancel { target: id }, self.cancel_tag);
                     listener.look = Armed::Ending;
+                }
+                // Empty. While somebody held it, the kernel would let others come.
+                Armed::Off if is_left && matches!(listener.waiting, Armed::Off) => {
+                    listener.socket = None;
                 }
                 _ => {}
             }
@@ -182,7 +186,8 @@ impl<T: Copy> Acceptor<T> {
         self.arm(ring, connections);
     }
 
-    /// Accepts from these, and lets go of all others. What is among both stays as it is.
+    /// Accepts from these, and lets go of all others when they are empty. What is among both stays as
+    /// it is.
     pub(crate) fn replace(
         &mut self,
         mut sockets: Vec<OwnedFd>,
@@ -192,23 +197,44 @@ impl<T: Copy> Acceptor<T> {
         for listener in &mut self.listeners {
             let Some(socket) = &listener.socket else { continue };
             let same = sockets.iter().position(|other| is_same(socket, other));
-            listener.is_unwanted = same.map(|at| sockets.remove(at)).is_none();
+            let is_unwanted = same.map(|at| sockets.remove(at)).is_none();
+            if is_unwanted && !listener.is_unwanted {
+                listener.leave();
+            }
+            listener.is_unwanted = is_unwanted;
         }
         sockets.into_iter().for_each(|socket| self.add(socket, Company::Leaving));
         self.arm(ring, connections);
     }
 
-    /// Lets go of all that were lent.
+    /// Lets go of all that were lent: whoever waits there is their owner's.
     pub(crate) fn give_back(&mut self, ring: &mut Ring<T>, connections: usize) {
         for listener in &mut self.listeners {
-            listener.is_unwanted |= listener.company == Company::Owner;
+            if listener.company == Company::Owner {
+                listener.is_unwanted = true;
+                (listener.wants_look, listener.looks_left) = (false, 0);
+            }
+        }
+        self.arm(ring, connections);
+    }
+
+    /// Accepts what waits at these, after everything else has [stopped](Acceptor::stop).
+    pub(crate) fn empty(&mut self, sockets: Vec<OwnedFd>, ring: &mut Ring<T>, connections: usize) {
+        for socket in sockets {
+            let mut listener = Listener::new(socket, Company::Leaving);
+            listener.listens = listener.socket.as_ref().is_some_and(is_listening);
+            listener.leave();
+            self.put(listener);
         }
         self.arm(ring, connections);
     }
 
     /// In the place of one that is gone, if there is any.
     fn add(&mut self, socket: OwnedFd, company: Company) {
-        let listener = Listener::new(socket, company);
+        self.put(Listener::new(socket, company));
+    }
+
+    fn put(&mut self, listener: Listener) {
         match self.listeners.iter_mut().find(|listener| listener.socket.is_none()) {
             Some(free) => *free = listener,
             None => self.listeners.push(listener),
@@ -240,7 +266,8 @@ impl<T: Copy> Acceptor<T> {
             (Armed::Off, false) => listener.waiting = Armed::Off,
             (Armed::On { .. } | Armed::Ending, false) => {
                 listener.look = Armed::Off;
-                if result.is_ok() && (!self.stopped || listener.looks_left > 0) {
+                let is_left = self.stopped || listener.is_unwanted;
+                if result.is_ok() && (!is_left || listener.looks_left > 0) {
                     listener.wants_look = true; // there may be more
                     listener.looks_left = listener.looks_left.saturating_sub(1);
                 }
@@ -295,18 +322,18 @@ impl<T: Copy> Acceptor<T> {
     }
 
     /// Accepts no more than what is there: as soon as nothing waits at a listener any more, it is looked
-    /// at until it is empty. Who came while an accept was cancelled, or one watch followed another, is
-    /// still there, and so is everybody behind the first where each accept takes one.
+    /// at until it is empty, and then let go of. Who came while an accept was cancelled, or one watch
+    /// followed another, is still there, and so is everybody behind the first where each accept takes one.
     pub(crate) fn stop(&mut self, ring: &mut Ring<T>, connections: usize) {
         self.stopped = true;
         for listener in &mut self.listeners {
-            listener.wants_look = listener.listens && !self.is_held;
-            listener.looks_left = LOOKS_AT_STOP_MAX;
+            listener.leave();
+            listener.wants_look &= !self.is_held;
         }
         self.arm(ring, connections);
     }
 
-    /// Accepts again, once it is armed.
+    /// Accepts again from what comes next.
     pub(crate) fn resume(&mut self) {
         self.stopped = false;
     }
@@ -324,6 +351,12 @@ impl Listener {
             listens: false,
             is_unwanted: false,
         }
+    }
+
+    /// Has it looked at until it is empty.
+    fn leave(&mut self) {
+        self.wants_look = self.listens;
+        self.looks_left = LOOKS_AT_STOP_MAX;
     }
 }
 

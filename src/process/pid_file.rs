@@ -82,7 +82,11 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if process::id() != self.owner || !self.names_owner() {
+        if process::id() != self.owner {
+            return;
+        }
+        let _alone = lock_beside(&self.path); // a new owner may be writing it
+        if !self.names_owner() {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
@@ -92,7 +96,7 @@ impl Drop for PidFile {
 }
 
 /// Two masters that start at once look at the file and write it one after the other, or each would
-/// find that nobody has it. The lock is on the directory, as the file is replaced, and ends on drop;
+/// find that nobody has it; and one that ends removes it before another one writes it, or not at all. The lock is on the directory, as the file is replaced, and ends on drop;
 /// where nobody can be locked out, or somebody else keeps us out, there is none.
 fn lock_beside(path: &Path) -> Option<Flock<File>> {
     let absolute = std::path::absolute(path).ok()?;
@@ -299,6 +303,22 @@ mod tests {
             });
             assert_eq!(codes.iter().sum::<i32>(), 1, "{codes:?}");
         }
+    }
+
+    #[test]
+    fn who_leaves_looks_and_removes_while_nobody_writes() {
+        let (_directory, path) = pid_file();
+        let file = PidFile::create(&path, None).unwrap();
+        let lock = lock_beside(&path).unwrap();
+        let leaving = thread::spawn(move || drop(file));
+        for _ in 0..50 {
+            assert!(path.exists(), "it is somebody else's to write");
+            thread::sleep(Duration::from_millis(1)); // in which it could be removed
+        }
+        write(&path, somebody()).unwrap();
+        drop(lock);
+        leaving.join().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", somebody()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use uring_ring::GroupId;
 
+use super::Worker;
 use super::gate::Newcomer;
 use super::rt::{self, ByteCounts, Origin, Stream};
 use crate::app::{Progress, Service};
@@ -77,13 +78,13 @@ impl Service for NoRequests {
 
 /// The connections of one worker.
 pub(super) struct Connections {
-    pub(super) server: Box<dyn Serve>,
-    pub(super) worker_id: usize,
-    pub(super) buffers: GroupId,
-    pub(super) errands: Rc<Errands>,
-    pub(super) page: &'static WorkerPage,
+    server: Box<dyn Serve>,
+    worker_id: usize,
+    buffers: GroupId,
+    errands: Rc<Errands>,
+    page: &'static WorkerPage,
     /// How old one may become.
-    pub(super) timeout: Option<Duration>,
+    timeout: Option<Duration>,
     pub(super) tally: Rc<Tally>,
 }
 
@@ -103,18 +104,18 @@ impl Tally {
     }
 
     /// The clients of those that have ended since the last call, where they counted for any.
-    pub(super) fn take_ended(&self) -> Vec<Option<u64>> {
+    fn take_ended(&self) -> Vec<Option<u64>> {
         self.ended.take()
     }
 
     /// Bytes received and sent since the last call.
-    pub(super) fn take_bytes(&self) -> (u64, u64) {
+    fn take_bytes(&self) -> (u64, u64) {
         (self.bytes.received.take(), self.bytes.sent.take())
     }
 }
 
 impl Connections {
-    pub(super) fn stream(&self, Newcomer { socket, passed_as, .. }: Newcomer) -> Stream {
+    fn stream(&self, Newcomer { socket, passed_as, .. }: Newcomer) -> Stream {
         let origin = Origin {
             errands: Rc::clone(&self.errands),
             buffers: self.buffers,
@@ -126,7 +127,7 @@ impl Connections {
     }
 
     /// The task of a new connection, which counts for this client.
-    pub(super) fn begin(&self, newcomer: Newcomer, client: Option<u64>, now: Instant) -> Serving {
+    fn begin(&self, newcomer: Newcomer, client: Option<u64>, now: Instant) -> Serving {
         let fd = newcomer.socket.as_raw_fd();
         let meta = ConnMeta {
             peer: peer_of(fd),
@@ -149,6 +150,55 @@ impl Connections {
                 None => serving.await,
             }
         })
+    }
+}
+
+impl Worker {
+    /// Serves connections by this from now on, and none by HTTP.
+    pub(super) fn serve_bare(&mut self, server: Box<dyn Serve>) {
+        self.bare = Some(Connections {
+            server,
+            worker_id: self.id,
+            buffers: self.buffers,
+            errands: Rc::clone(&self.errands),
+            page: self.page,
+            timeout: self.gate.connection_timeout(),
+            tally: Rc::new(Tally::default()),
+        });
+    }
+
+    /// A connection for a handler that knows what to do with it.
+    pub(super) fn on_bare_connection(&mut self, newcomer: Newcomer) {
+        let Some(bare) = &self.bare else { return };
+        let client = self.gate.client_to_count(peer_of(newcomer.socket.as_raw_fd()));
+        if let Some(client) = client
+            && !self.gate.count(client)
+        {
+            self.gate.discount(client);
+            self.around.figures.on_fault(Fault::TooManyConnections);
+            self.around.traffic.closed += 1;
+            return drop(bare.stream(newcomer));
+        }
+        let task = bare.begin(newcomer, client, self.around.now);
+        self.runtime.start(task);
+    }
+
+    /// Counts what bare connections have done since.
+    pub(super) fn on_bare_ends(&mut self) {
+        let Some(bare) = &self.bare else { return };
+        let (received, sent) = bare.tally.take_bytes();
+        self.around.traffic.bytes_received += received;
+        self.around.traffic.bytes_sent += sent;
+        let closed = self.around.traffic.closed;
+        for client in bare.tally.take_ended() {
+            client.into_iter().for_each(|client| self.gate.discount(client));
+            self.gate.on_removed();
+            self.around.traffic.closed += 1;
+        }
+        if self.around.traffic.closed > closed {
+            let connections = self.connections();
+            self.acceptor.arm(&mut self.ring, connections);
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! The worker: one process, one ring, one loop. Acts on what connections decide; knows no HTTP.
 
 mod access_log;
+mod arrivals;
 mod connections;
 mod entry;
 mod gate;
 mod lifecycle;
+mod orders;
 mod passing;
+mod publish;
 mod recycle;
 pub mod rt;
 mod run;
@@ -17,33 +20,31 @@ mod timers;
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use uring_ring::{Completion, Errno, GroupId, Op, Outcome, Ring};
+use uring_ring::{Completion, GroupId, Op, Outcome, Ring};
 
 use crate::app::Service;
-use crate::conn::{Action, Connection, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
-use crate::errands::{CacheCounts, Errands};
-use crate::figures::{Fault, Figures};
+use crate::conn::{Action, DRAIN_GRACE, DateField, Draining, Env, Pools, Settings};
+use crate::errands::Errands;
+use crate::figures::Figures;
 use crate::guard::Guard;
-use crate::http::peer_of;
 use crate::process::accept::{Acceptor, Company};
 use crate::process::channel::{Limit, Message};
 use crate::process::clock::{self, Anchor};
 use crate::process::memory::Memory;
-use crate::process::parcel::Origin;
-use crate::process::scoreboard::{State, WorkerPage};
+use crate::process::scoreboard::WorkerPage;
 use crate::process::steer::{Slot, Taker};
 use access_log::AccessLog;
-use connections::{Connections, Tally};
+use connections::Connections;
 use entry::{Entry, Receive};
-use gate::{Gate, GateConfig, IDLE_MIN, Newcomer, Step};
-use lifecycle::{Lifecycle, Order};
-use passing::{Delivery, Passing};
+use gate::{Gate, GateConfig};
+use lifecycle::Lifecycle;
+use passing::Passing;
 use recycle::Recycle;
 use rt::{ConnWakers, Runtime, WakeQueue, Woken};
 use table::{ConnId, Table};
@@ -53,14 +54,6 @@ pub use connections::ConnMeta;
 pub(crate) use connections::server;
 pub(crate) use run::{Shared, connect, drive, run};
 pub use server::Server;
-
-/// Idle connections are closed one after the other, so that their clients don't come back in one
-/// instant: 10,000 of them over a second.
-const DRAIN_PACE: Duration = Duration::from_micros(100);
-
-/// Turns in which a worker that ends gets rid of what it has to say: one for each message, and more
-/// than it sends in its last turn, unless the master doesn't read.
-const LAST_WORDS_TURNS_MAX: usize = 64;
 
 /// What a completion is about.
 #[derive(Clone, Copy, Debug)]
@@ -443,88 +436,6 @@ impl Worker {
         }
     }
 
-    fn on_accepted(&mut self, listener: usize, result: Result<OwnedFd, Errno>, more: bool) {
-        self.acceptor.on_accepted(listener, &result, more, self.around.now);
-        match result {
-            Ok(socket) => {
-                if let Some(Some(taker)) = self.takers.get_mut(listener) {
-                    taker.on_accept(1, self.around.now);
-                }
-                self.around.traffic.accepted += 1;
-                let origin = Origin::Accepted;
-                self.gate.arrive(Newcomer { socket, origin, passed_as: 0 });
-            }
-            Err(Errno::CANCELED | Errno::AGAIN) => {}
-            Err(_) => self.around.figures.on_fault(Fault::AcceptFailed),
-        }
-        let connections = self.connections();
-        self.acceptor.arm(&mut self.ring, connections);
-    }
-
-    /// A connection that was accepted here, or passed by the master, comes in.
-    fn on_connection(&mut self, newcomer: Newcomer) {
-        let Newcomer { socket, origin, passed_as } = newcomer;
-        let (fd, now) = (socket.as_raw_fd(), self.around.now);
-        let mut connection = match origin {
-            Origin::Accepted => Connection::new(fd, now + self.around.first_request_timeout()),
-            Origin::HandedOver => Connection::resumed(fd, now + self.around.settings.idle_timeout),
-        };
-        if let Some(record) = self.gate.record(&socket, now) {
-            connection.set_record(record);
-        }
-        let mut entry = Entry::new(socket, connection, passed_as);
-        if origin == Origin::HandedOver
-            && self.gate.counts_clients()
-            && let Some(client) = entry.connection.client_to_count()
-        {
-            // It had its place before, and keeps it, whoever came while it was on its way.
-            entry.is_counted = true;
-            self.gate.count(client);
-        }
-        let id = self.table.insert(entry);
-        self.settle(id);
-    }
-
-    /// Lets in who waits, as far as there is room; makes some where possible.
-    fn on_newcomers(&mut self) {
-        let (is_leaving, now) = (self.around.draining != Draining::No, self.around.now);
-        loop {
-            match self.gate.poll(self.open(), is_leaving, now) {
-                Step::Take(newcomer) if self.bare.is_some() => self.on_bare_connection(newcomer),
-                Step::Take(newcomer) => self.on_connection(newcomer),
-                Step::MakeRoom(count) => {
-                    let count = self.make_room(count);
-                    self.gate.on_room_made(count, now);
-                }
-                Step::Wait => return,
-            }
-        }
-    }
-
-    /// Closes those who have idled longest, and not only for a moment; returns how many.
-    fn make_room(&mut self, count: usize) -> usize {
-        let Settings { head_timeout, idle_timeout, .. } = self.around.settings;
-        let idle = self.table.iter().filter(|(_, entry)| !entry.is_closing());
-        let now = self.around.now;
-        let since = |entry: &Entry| {
-            let since = entry.connection.idle_since(head_timeout, idle_timeout)?;
-            (now.saturating_duration_since(since) >= IDLE_MIN).then_some(since)
-        };
-        let mut idle: Vec<(Instant, ConnId)> =
-            idle.filter_map(|(id, entry)| Some((since(entry)?, id))).collect();
-        if idle.len() > count {
-            idle.select_nth_unstable(count);
-            idle.truncate(count);
-        }
-        for (_, id) in &idle {
-            if let Some(entry) = self.table.get_mut(*id) {
-                entry.connection.make_room(&self.around.env(*id));
-            }
-            self.settle(*id);
-        }
-        idle.len()
-    }
-
     /// Connections that are open, served or not yet.
     fn connections(&self) -> usize {
         self.open() + self.gate.waiting()
@@ -533,78 +444,6 @@ impl Worker {
     /// Connections that are served.
     fn open(&self) -> usize {
         self.table.len() + self.bare.as_ref().map_or(0, |bare| bare.tally.open())
-    }
-
-    /// Serves connections by this from now on, and none by HTTP.
-    fn serve_bare(&mut self, server: Box<dyn connections::Serve>) {
-        self.bare = Some(Connections {
-            server,
-            worker_id: self.id,
-            buffers: self.buffers,
-            errands: Rc::clone(&self.errands),
-            page: self.page,
-            timeout: self.gate.connection_timeout(),
-            tally: Rc::new(Tally::default()),
-        });
-    }
-
-    /// A connection for a handler that knows what to do with it.
-    fn on_bare_connection(&mut self, newcomer: Newcomer) {
-        let Some(bare) = &self.bare else { return };
-        let client = self.gate.client_to_count(peer_of(newcomer.socket.as_raw_fd()));
-        if let Some(client) = client
-            && !self.gate.count(client)
-        {
-            self.gate.discount(client);
-            self.around.figures.on_fault(Fault::TooManyConnections);
-            self.around.traffic.closed += 1;
-            return drop(bare.stream(newcomer));
-        }
-        let task = bare.begin(newcomer, client, self.around.now);
-        self.runtime.start(task);
-    }
-
-    /// Counts what bare connections have done since.
-    fn on_bare_ends(&mut self) {
-        let Some(bare) = &self.bare else { return };
-        let (received, sent) = bare.tally.take_bytes();
-        self.around.traffic.bytes_received += received;
-        self.around.traffic.bytes_sent += sent;
-        let closed = self.around.traffic.closed;
-        for client in bare.tally.take_ended() {
-            client.into_iter().for_each(|client| self.gate.discount(client));
-            self.gate.on_removed();
-            self.around.traffic.closed += 1;
-        }
-        if self.around.traffic.closed > closed {
-            let connections = self.connections();
-            self.acceptor.arm(&mut self.ring, connections);
-        }
-    }
-
-    /// Another second has begun.
-    fn on_second(&mut self) {
-        self.measure_memory();
-        self.around.guard.set_time(SystemTime::now());
-        if let Some(log) = &mut self.access_log {
-            log.look_for_replacement();
-        }
-    }
-
-    fn flush_log(&mut self) {
-        if let (Some(log), Some(lines)) = (&mut self.access_log, &mut self.around.guard.lines) {
-            log.handle_time(lines, self.around.now, &mut self.ring);
-        }
-    }
-
-    /// Whether no line waits to be written, when there is nothing else to do before the end.
-    fn has_finished_log(&mut self) -> bool {
-        match (&mut self.access_log, &mut self.around.guard.lines) {
-            (Some(log), Some(lines)) if self.around.draining != Draining::No => {
-                log.finish(lines, self.around.now, &mut self.ring)
-            }
-            _ => true,
-        }
     }
 
     /// A connection is gone, or goes elsewhere.
@@ -618,99 +457,6 @@ impl Worker {
         }
         self.gate.on_removed();
         Some(entry)
-    }
-
-    fn on_delivery(&mut self, delivery: Delivery) {
-        match delivery {
-            Delivery::Connections { first, connections, missing } => {
-                let count = connections.len();
-                let is_new = |(_, origin): &&(_, Origin)| *origin == Origin::Accepted;
-                let new = connections.iter().filter(is_new).count() as u64;
-                // In this order, and before anything is read from them: what the page of a dead
-                // worker doesn't show as taken is given to somebody else.
-                let shown = &self.page.traffic;
-                shown.connections_total.add(new);
-                self.connections += new;
-                shown.connections.set((self.connections() + count) as u64);
-                shown.not_taken.add(missing as u64);
-                shown.taken.set_last(first + (count + missing) as u64 - 1);
-                for ((socket, origin), passed_as) in connections.into_iter().zip(first..) {
-                    self.gate.arrive(Newcomer { socket, origin, passed_as });
-                }
-                if missing > 0 {
-                    log::warn!("no descriptor was left for {missing} connections (`ulimit -n`)");
-                    let message = Message::NotTaken { first: first + count as u64, count: missing };
-                    self.lifecycle.say(&message, &mut self.ring);
-                }
-            }
-            Delivery::Listeners(listeners) => {
-                let connections = self.connections();
-                self.acceptor.adopt(listeners, &mut self.ring, connections);
-            }
-            Delivery::End => return,
-        }
-        self.passing.receive(&mut self.ring);
-    }
-
-    fn follow(&mut self, order: Order) {
-        match order {
-            Order::Drain => self.begin_drain(),
-            Order::AcceptAlone => {
-                let connections = self.connections();
-                self.acceptor.set_alone(&mut self.ring, connections);
-            }
-            Order::Listen => {
-                let connections = self.connections();
-                self.acceptor.begin(&mut self.ring, connections);
-            }
-            Order::GiveListenersBack => {
-                let connections = self.connections();
-                self.acceptor.give_back(&mut self.ring, connections);
-            }
-            Order::MakeRoom => self.gate.set_wanted(true),
-            Order::Deliver(payload) => self.runtime.deliver(payload),
-        }
-    }
-
-    /// Tells the master what it has to know.
-    fn speak(&mut self, now: Instant) {
-        let memory = self.page.life.memory.read();
-        if let Some(reason) = self.recycle.poll(now, self.requests, memory) {
-            self.lifecycle.say(&Message::RecycleDue { reason }, &mut self.ring);
-        }
-        if self.owes_accept_stopped && self.acceptor.is_off() {
-            self.owes_accept_stopped = false;
-            self.lifecycle.say(&Message::AcceptStopped, &mut self.ring);
-        }
-        while self.lifecycle.may_say_more()
-            && let Some(payload) = self.runtime.poll_outbox()
-        {
-            self.lifecycle.say(&Message::User { payload }, &mut self.ring);
-        }
-    }
-
-    /// What this process has done, while the master still listens.
-    fn say_last_words(&mut self) {
-        let left = self.passing.waiting();
-        if left > 0 {
-            log::warn!("closing {left} idle connections, which nobody took over in time");
-        }
-        let message = Message::WorkerMetrics {
-            worker_id: self.id,
-            total_requests: self.requests,
-            total_connections: self.connections,
-        };
-        self.lifecycle.say(&message, &mut self.ring);
-        for _ in 0..LAST_WORDS_TURNS_MAX {
-            if self.lifecycle.has_said_all() || self.ring.turn(Some(Duration::ZERO)).is_err() {
-                break;
-            }
-            while let Some(completion) = self.ring.poll_completion() {
-                if let Tag::Said = completion.tag {
-                    self.lifecycle.on_said(&mut self.ring);
-                }
-            }
-        }
     }
 
     /// Does what the connection wants, and waits for what it waits for.
@@ -808,26 +554,6 @@ impl Worker {
         self.woken = woken;
     }
 
-    fn begin_drain(&mut self) {
-        self.around.draining = self.lifecycle.draining();
-        let connections = self.connections();
-        self.acceptor.stop(&mut self.ring, connections);
-        self.runtime.begin_drain();
-        self.takers.clear(); // its slots are a successor's now
-        self.owes_accept_stopped = true;
-        let now = self.around.now;
-        let half = self.lifecycle.poll_timeout().map_or(now, |deadline| now + (deadline - now) / 2);
-        for (number, id) in self.table.ids().into_iter().enumerate() {
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            if self.around.draining == Draining::Closing {
-                let until = now + DRAIN_GRACE + DRAIN_PACE * number as u32;
-                entry.connection.handle_drain(until.min(half.max(now + DRAIN_GRACE)));
-            }
-            entry.connection.handle_leaving(&mut self.around.env(id));
-            self.settle(id);
-        }
-    }
-
     fn listen_to_bell(&mut self) {
         let buffer = Vec::with_capacity(size_of::<u64>());
         self.ring.push(Op::Read { fd: self.queue.bell(), buffer }, Tag::Bell);
@@ -851,60 +577,5 @@ impl Worker {
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
-    }
-
-    fn measure_memory(&self) {
-        if let Some(bytes) = self.memory.resident() {
-            self.page.life.memory.set(bytes);
-        }
-    }
-
-    /// Shows what this turn changed. Counters go on from where the worker before left them.
-    fn publish(&mut self, end: Instant) {
-        let traffic = mem::take(&mut self.around.traffic);
-        let shown = &self.page.traffic;
-        shown.connections.set(self.connections() as u64);
-        shown.connections_total.add(traffic.accepted);
-        shown.connections_closed.add(traffic.closed);
-        shown.bytes_received.add(traffic.bytes_received);
-        shown.bytes_sent.add(traffic.bytes_sent);
-        shown.turns.add(1);
-        let CacheCounts { hits, misses } = self.errands.take_cache_counts();
-        shown.cache_hits.add(hits);
-        shown.cache_misses.add(misses);
-        let requests = self.around.figures.requests.read();
-        if requests != self.requests_shown {
-            self.requests += requests - self.requests_shown;
-            self.requests_shown = requests;
-            self.page.life.last_activity.set(self.around.nanos);
-        }
-        let worked = end.saturating_duration_since(self.around.now).as_nanos() as u64;
-        if worked > shown.loop_delay_max.read() {
-            shown.loop_delay_max.set(worked);
-        }
-        shown.busy_since.set(0);
-        shown.memory_held.set(self.around.guard.memory.held());
-        if let Some(lines) = &mut self.around.guard.lines {
-            let (written, dropped) = lines.take_counts();
-            shown.lines_logged.add(written);
-            shown.lines_dropped.add(dropped);
-        }
-        self.connections += traffic.accepted;
-        let connections = self.connections();
-        for taker in self.takers.iter().flatten() {
-            taker.show(connections as u64);
-        }
-        if traffic.closed > 0 && self.page.asks.closings.read() != 0 {
-            let open = self.connections();
-            let message = Message::ConnectionClosed { worker_id: self.id, open };
-            self.lifecycle.say(&message, &mut self.ring);
-        }
-        self.page.set_state(if self.lifecycle.draining() != Draining::No {
-            State::Stopping
-        } else if self.gate.is_full(self.open()) {
-            State::Busy
-        } else {
-            State::Ready
-        });
     }
 }

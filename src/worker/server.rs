@@ -49,7 +49,7 @@ const ROUNDS_MAX: usize = 4;
 /// The worker is ready when `turn` is called for the first time, and the pool's hang detection
 /// watches it while it is in a turn.
 pub struct Server {
-    worker: Worker,
+    pub(super) worker: Worker,
     inbox: Rc<Inbox>,
     /// An eventfd, which the ring writes.
     notice: Arc<OwnedFd>,
@@ -74,16 +74,25 @@ impl Server {
     ///
     /// The worker's ring, or its line to the master, broke. It can't go on.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        self.turn_by(Instant::now, timeout)
+    }
+
+    /// The same by any clock.
+    pub(super) fn turn_by(
+        &mut self,
+        clock: impl Fn() -> Instant,
+        timeout: Option<Duration>,
+    ) -> io::Result<bool> {
         if self.is_over {
             return Ok(false);
         }
-        if !self.worker.queue.is_empty() && !self.work()? {
+        if !self.worker.queue.is_empty() && !self.work(&clock)? {
             return Ok(false);
         }
         let wait = if self.has_request() { Some(Duration::ZERO) } else { timeout };
-        self.worker.rest(Instant::now(), wait)?;
+        self.worker.rest(clock(), wait)?;
         for _ in 0..ROUNDS_MAX {
-            if !self.work()? {
+            if !self.work(&clock)? {
                 return Ok(false);
             }
             // Nothing waits for a later turn: the application may sleep before that.
@@ -111,8 +120,8 @@ impl Server {
         Ok(())
     }
 
-    fn work(&mut self) -> io::Result<bool> {
-        self.is_over = self.worker.work(Instant::now)? == Turn::Stopped;
+    fn work(&mut self, clock: impl Fn() -> Instant) -> io::Result<bool> {
+        self.is_over = self.worker.work(clock)? == Turn::Stopped;
         Ok(!self.is_over)
     }
 

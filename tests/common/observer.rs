@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use super::Client;
+use super::{Client, Server, eventually};
 
 /// Values of `/status` that may go down: what there is now, rates and quantiles.
 const NO_COUNTERS: [&str; 21] = [
@@ -89,6 +89,19 @@ impl Observer {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
+}
+
+/// Waits until all connections that were ever opened are closed or open, and none is forgotten: when
+/// nobody comes or goes.
+pub(crate) fn assert_none_forgotten(server: &Server, what: &str) {
+    let mut last = Value::Null;
+    let mut asking = server.connect();
+    eventually(&format!("{what}: every connection is accounted for"), || {
+        last = serde_json::from_str(asking.get("/status").body()).unwrap();
+        let count = |key: &str| last[key].as_u64().unwrap();
+        count("total_connections") == count("closed_connections") + count("active_connections")
+    });
+    assert_eq!(last["lost_connections"], 0, "{what}: {last}");
 }
 
 /// Every counter below a value, by its path.

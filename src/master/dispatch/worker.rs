@@ -126,6 +126,11 @@ impl<F> Worker<F> {
             && self.connections() < self.connections_max
     }
 
+    /// All that was chosen for it is in its socket.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.is_passing && !self.is_reclaiming && self.next.is_empty()
+    }
+
     /// It leaves something that could be taken back.
     pub(super) fn has_stalled(&self) -> bool {
         matches!(self.standing, Standing::Stalled { .. }) && self.owes_progress()

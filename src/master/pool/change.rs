@@ -263,6 +263,7 @@ impl Pool {
         if let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.life == life) {
             leaving.accepts = false;
             self.tell_who_is_alone(commands);
+            self.close_if_left(commands);
         }
     }
 

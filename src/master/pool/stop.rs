@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Command, Hurry, Leaving, Notice, Phase, Pool, STOP_GRACE, Stage, Upgrade, Verdict};
+use super::{
+    Command, Hurry, Leaving, Notice, Phase, Pool, STOP_GRACE, Stage, Step, Upgrade, Verdict,
+};
 use crate::process::channel::Message;
 
 impl Pool {
@@ -29,8 +31,8 @@ impl Pool {
         self.finish_if_empty(commands);
     }
 
-    /// Asks every worker to end, and starts no other. After an upgrade there are other workers,
-    /// who take over what idles.
+    /// Starts no other worker, and asks all to end: at once after an upgrade, when there are others who
+    /// take over what idles and what waits, or else when nobody waits in the master any more.
     pub(super) fn begin_stop(
         &mut self,
         verdict: Verdict,
@@ -38,9 +40,10 @@ impl Pool {
         commands: &mut Vec<Command>,
     ) {
         let within = self.rules.stop_timeout;
-        let deadline_ms = within.as_millis() as u64; // at most a day
         let kill_at = now + within + STOP_GRACE;
-        self.stage = Stage::Stopping { kill_at: Some(kill_at), verdict, is_asked: false };
+        let is_upgraded = verdict == Verdict::Upgraded;
+        let step = if is_upgraded { Step::Closed } else { Step::Queue };
+        self.stage = Stage::Stopping { kill_at: Some(kill_at), verdict, is_asked: false, step };
         commands.push(Command::StopAccepting);
         self.stop_upgrade(kill_at, commands);
         self.wanted = None;
@@ -55,7 +58,9 @@ impl Pool {
                 let kill_at = place.phase.end_due();
                 let life = place.life;
                 self.leaving.push(Leaving { life, accepts: true, kill_at, is_killed });
-                commands.push(Command::Retire(place.life));
+                if is_upgraded {
+                    commands.push(Command::Retire(life));
+                }
             }
             if let Some(successor) = place.successor.take() {
                 let life = successor.life;
@@ -64,14 +69,38 @@ impl Pool {
             }
             place.phase = Phase::Gone;
         }
-        for leaving in self.leaving.iter().filter(|leaving| !leaving.is_killed) {
-            let is_told = told.contains(&leaving.life);
-            let message = match verdict {
-                Verdict::Upgraded if is_told => continue,
-                Verdict::Upgraded => Message::Reload { deadline_ms },
-                _ => Message::Shutdown { deadline_ms },
-            };
-            commands.push(Command::Send(leaving.life, message));
+        let deadline_ms = within.as_millis() as u64; // at most a day
+        let left = self.leaving.iter().filter(|leaving| is_upgraded && !leaving.is_killed);
+        for Leaving { life, .. } in left.filter(|leaving| !told.contains(&leaving.life)) {
+            commands.push(Command::Send(*life, Message::Reload { deadline_ms }));
+        }
+    }
+
+    /// The master has passed on whom it had, so workers may go.
+    pub(super) fn on_queue_empty(&mut self, now: Instant, commands: &mut Vec<Command>) {
+        let Stage::Stopping { kill_at, step: step @ Step::Queue, .. } = &mut self.stage else {
+            return;
+        };
+        *step = Step::Workers;
+        let left = kill_at.map_or(STOP_GRACE, |at| at.saturating_duration_since(now));
+        let left = left.saturating_sub(STOP_GRACE).as_nanos();
+        let deadline_ms = left.div_ceil(1_000_000) as u64; // at most a day
+        for Leaving { life, is_killed, .. } in &self.leaving {
+            commands.push(Command::Retire(*life));
+            if !is_killed {
+                commands.push(Command::Send(*life, Message::Shutdown { deadline_ms }));
+            }
+        }
+        self.finish_if_empty(commands);
+    }
+
+    /// Once all have let go of the listeners, the kernel lets nobody in who would wait in vain.
+    pub(super) fn close_if_left(&mut self, commands: &mut Vec<Command>) {
+        if let Stage::Stopping { step: step @ Step::Workers, .. } = &mut self.stage
+            && !self.leaving.iter().any(|leaving| leaving.accepts)
+        {
+            *step = Step::Closed;
+            commands.push(Command::CloseListeners);
         }
     }
 
@@ -92,9 +121,11 @@ impl Pool {
         }
     }
 
-    pub(super) fn finish_if_empty(&self, commands: &mut Vec<Command>) {
-        if let Stage::Stopping { verdict, .. } = self.stage
+    pub(super) fn finish_if_empty(&mut self, commands: &mut Vec<Command>) {
+        self.close_if_left(commands);
+        if let Stage::Stopping { verdict, step, .. } = self.stage
             && self.leaving.is_empty()
+            && step == Step::Closed
             && self.upgrade.is_none_or(|upgrade| upgrade == Upgrade::Serving)
         {
             commands.push(Command::Finish(verdict));

@@ -56,6 +56,10 @@ struct Scene {
     serving: Vec<Life>,
     /// Who was told to be alone at its listeners.
     alone: Vec<Life>,
+    /// The master was told to accept no more, and has not said that nobody waits.
+    has_queue: bool,
+    /// Nobody is let in.
+    is_closed: bool,
 }
 
 impl Scene {
@@ -67,7 +71,9 @@ impl Scene {
     fn with(workers: usize, config: &PoolConfig) -> Scene {
         let now = Instant::now();
         let pool = Pool::new(workers, Rules::of(config), 1, now);
-        Scene { pool, now, newest: BTreeMap::new(), serving: Vec::new(), alone: Vec::new() }
+        let (serving, alone) = (Vec::new(), Vec::new());
+        let newest = BTreeMap::new();
+        Scene { pool, now, newest, serving, alone, has_queue: false, is_closed: false }
     }
 
     /// A pool that has started.
@@ -78,8 +84,17 @@ impl Scene {
         scene
     }
 
-    /// The commands that follow from an event, without what is only told.
+    /// The commands that follow from an event, without what is only told. As long as nobody waits in
+    /// the master, that says so at once.
     fn event(&mut self, event: Event) -> Vec<Act> {
+        let mut acts = self.event_beside_a_queue(event);
+        if std::mem::take(&mut self.has_queue) {
+            acts.extend(self.event_beside_a_queue(Event::QueueEmpty));
+        }
+        acts
+    }
+
+    fn event_beside_a_queue(&mut self, event: Event) -> Vec<Act> {
         let mut commands = Vec::new();
         self.pool.handle(event, self.now, &mut commands);
         self.acts(commands)
@@ -116,7 +131,16 @@ impl Scene {
                     self.alone.retain(|alone| *alone != life);
                     continue;
                 }
-                Command::StopAccepting | Command::Tell(_) | Command::TellOf(..) => continue,
+                Command::Tell(_) | Command::TellOf(..) => continue,
+                Command::StopAccepting => {
+                    self.has_queue = true;
+                    continue;
+                }
+                Command::CloseListeners => {
+                    assert!(!self.is_closed, "they are closed already");
+                    self.is_closed = true;
+                    continue;
+                }
                 Command::TellAlone(life) => {
                     assert!(self.serving.contains(&life), "{life:?} doesn't serve");
                     assert!(!self.alone.contains(&life), "{life:?} knows already");
@@ -344,6 +368,31 @@ fn the_first_signal_is_passed_on_and_the_pool_ends_with_its_last_worker() {
     assert_eq!(scene.event(STOP), [Send(0, SHUTDOWN), Send(1, SHUTDOWN)]);
     assert_eq!(scene.ended(1, CLEAN), []);
     assert_eq!(scene.ended(0, CLEAN), [Finish(Verdict::Stopped)]);
+}
+
+#[test]
+fn workers_serve_until_nobody_waits_in_the_master_and_then_nobody_is_let_in() {
+    let mut scene = Scene::running(2);
+    assert_eq!(scene.event_beside_a_queue(STOP), []);
+    assert_eq!(scene.serving.len(), 2, "they are passed what waits");
+    assert_eq!(scene.pass(secs(10)), []);
+    let told = Message::Shutdown { deadline_ms: 20_000 };
+    let acts = scene.event_beside_a_queue(Event::QueueEmpty);
+    assert_eq!(acts, [Send(0, told.clone()), Send(1, told)], "what is left of their time");
+    assert_eq!(scene.serving, []);
+    assert_eq!(scene.event(Event::AcceptStopped(scene.life(0))), []);
+    assert!(!scene.is_closed, "the other one may still take somebody");
+    assert_eq!(scene.ended(1, CRASHED), []);
+    assert!(scene.is_closed, "whatever is open yet");
+    assert_eq!(scene.ended(0, CLEAN), [Finish(Verdict::Stopped)]);
+
+    let mut scene = Scene::running(1);
+    scene.event_beside_a_queue(STOP);
+    assert_eq!(scene.event_beside_a_queue(STOP), [Kill(0)], "a second one waits for nobody");
+    let end = Event::WorkerEnded(scene.life(0), KILLED);
+    assert_eq!(scene.event_beside_a_queue(end), [], "and yet everybody is told");
+    assert_eq!(scene.event_beside_a_queue(Event::QueueEmpty), [Finish(Verdict::Stopped)]);
+    assert!(scene.is_closed);
 }
 
 #[test]
@@ -786,6 +835,7 @@ fn a_master_that_ends_after_an_upgrade_gives_requests_their_time_although_it_is_
     let mut scene = upgraded(1);
     assert_eq!(scene.event(STOP), [], "it does");
     assert_eq!(scene.event(STOP), [Kill(0)], "a second one counts");
+    assert!(!scene.is_closed, "the new master serves");
 }
 
 #[test]
@@ -887,6 +937,7 @@ fn any_order_of_events_keeps_the_invariants() {
                     0 => Event::UpgradeServes,
                     _ => Event::UpgradeReady,
                 }),
+                (19, _) if std::mem::take(&mut world.scene.has_queue) => Some(Event::QueueEmpty),
                 (19, _) if step > 200 => Some(STOP),
                 _ => continue,
             };
@@ -908,7 +959,9 @@ fn any_order_of_events_keeps_the_invariants() {
             finished = world.check(commands, finished, seed);
         }
         while !finished {
-            let commands = if let Some(life) = world.alive.pop() {
+            let commands = if std::mem::take(&mut world.scene.has_queue) {
+                world.step(Some(Event::QueueEmpty), Duration::ZERO)
+            } else if let Some(life) = world.alive.pop() {
                 world.step(Some(Event::WorkerEnded(life, CLEAN)), Duration::ZERO)
             } else {
                 assert!(std::mem::take(&mut world.upgrades), "seed {seed}: it doesn't end");
@@ -979,6 +1032,9 @@ impl World {
         }
         if finished {
             assert_eq!(self.alive, [], "seed {seed}");
+            let Stage::Stopping { verdict, .. } = self.scene.pool.stage else { unreachable!() };
+            let is_closed = verdict != Verdict::Upgraded;
+            assert_eq!(self.scene.is_closed, is_closed, "seed {seed}: whoever waits is told");
         }
         finished
     }

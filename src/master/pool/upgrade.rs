@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{CHANNEL_GRACE, Command, Notice, Phase, Place, Pool, STOP_GRACE, Stage, Verdict};
+use super::{CHANNEL_GRACE, Command, Notice, Phase, Place, Pool, STOP_GRACE, Stage, Step, Verdict};
 use crate::master::end::End;
 use crate::master::notice::{Busy, Cause};
 
@@ -109,12 +109,14 @@ impl Pool {
     /// The new master has gone, and our workers are leaving. Unless somebody wants it so, there are
     /// to be others.
     fn on_successor_lost(&mut self, end: End, now: Instant, commands: &mut Vec<Command>) {
-        let Stage::Stopping { verdict, is_asked, .. } = &mut self.stage else { return };
-        *verdict = Verdict::Stopped;
+        let Stage::Stopping { verdict, is_asked, step, .. } = &mut self.stage else { return };
+        (*verdict, *step) = (Verdict::Stopped, Step::Workers);
         if end.is_clean() || *is_asked {
             return commands.push(Command::Tell(Notice::NewMasterLost { end, is_replaced: false }));
         }
         commands.push(Command::Tell(Notice::NewMasterLost { end, is_replaced: true }));
+        let adopted = self.places.iter().filter(|place| place.is_adopted);
+        commands.extend(adopted.map(|place| Command::TakeBack { worker: place.life.worker }));
         commands.push(Command::Resume);
         self.stage = Stage::Running;
         for (worker, place) in self.places.iter_mut().enumerate() {

@@ -45,6 +45,17 @@ impl Server {
         features: Features,
         worker: &dyn Fn(Seat) -> i32,
     ) -> Server {
+        Server::start_with(config, workers, features, worker, &|_| {})
+    }
+
+    /// After something else in its process had its hands on the listeners.
+    pub(super) fn start_with(
+        config: &PoolConfig,
+        workers: usize,
+        features: Features,
+        worker: &dyn Fn(Seat) -> i32,
+        before: &dyn Fn(&Listeners),
+    ) -> Server {
         let (scoreboard, memory) = Scoreboard::create(Moment::now()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
@@ -58,6 +69,7 @@ impl Server {
                     log_to(File::create(&log).unwrap());
                     let config = config.clone().validate().unwrap();
                     let listeners = Listeners::bind(&config, workers).unwrap();
+                    before(&listeners);
                     serve(config, features, listeners, (scoreboard, memory), worker, &writer)
                 };
                 sys::exit_at_once(panic::catch_unwind(AssertUnwindSafe(master)).unwrap_or(99))
@@ -197,6 +209,7 @@ impl Surroundings for Program<'_> {
     }
 
     fn on_ready(&mut self, ready: &Ready<'_>) {
+        log::info!("it serves ({})", ready.accept);
         let addresses: Vec<String> = ready.addresses.iter().map(Address::to_string).collect();
         writeln!(self.ready_to, "{}", addresses.join(" ")).unwrap();
     }

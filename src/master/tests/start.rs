@@ -1,5 +1,6 @@
 //! How a pool starts, or doesn't.
 
+use std::mem;
 use std::os::unix::net::UnixStream;
 
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -7,9 +8,10 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use super::server::{Server, answer};
 use super::workers::{polite, sleep_forever};
 use super::{config, millis, with_each_kernel};
-use crate::config::{Address, PoolConfig};
+use crate::config::{Accept, Address, PoolConfig};
 use crate::process::EXIT_CANNOT_START;
 use crate::process::clock::Moment;
+use crate::process::steer::Steering;
 
 #[test]
 fn every_worker_gets_ready_and_serves_on_its_own_core() {
@@ -56,6 +58,30 @@ fn a_quick_restart_finds_its_port_free() {
         server.stop();
         let config = PoolConfig { listen: vec![address], ..config() };
         assert!(Server::start(&config, 2, features, &polite).is_ready());
+    });
+}
+
+/// The kernel may not let go of what another master has steered, which takes time to find out.
+#[test]
+fn how_a_pool_serves_is_told_when_it_is_known() {
+    const SLOTS: usize = 16;
+    if let Err(error) = Steering::new(SLOTS) {
+        return eprintln!("not tested: {error}");
+    }
+    with_each_kernel(|features| {
+        let config = PoolConfig { accept: Accept::Steered, ..config() };
+        let server = Server::start(&config, 2, features, &polite);
+        server.logs("it serves (steered)");
+        let server = Server::start_with(&config, 2, features, &polite, &|listeners| {
+            let mut other = Steering::new(SLOTS).unwrap();
+            listeners.groups().for_each(|group| other.attach(&group).unwrap());
+            mem::forget(other); // as long as the process lives
+        });
+        server.logs("it serves (");
+        let log = server.log();
+        assert!(log.contains("it serves (shared)"), "{log}");
+        assert!(log.contains("connections go to workers by their hash, not by load"), "{log}");
+        server.ask();
     });
 }
 

@@ -229,7 +229,8 @@ impl Listeners {
             Sockets::Common(Some(file), _) => file.is_there(),
             _ => true,
         });
-        left.renewed(config, self.workers)
+        let adopters = self.adopters.clone();
+        Ok(Listeners { adopters, ..left.renewed(config, self.workers)? })
     }
 
     /// Lets connections come to all of these, `backlog` of which may wait at each. A socket that
@@ -336,9 +337,10 @@ impl Listeners {
         self.adopters.remove(&worker)
     }
 
-    /// Slots of a worker, where there are several sockets for an address.
+    /// Slots of a worker, where there are several sockets for an address; none of one that is too many.
     pub(crate) fn slots_of(&self, worker: usize) -> impl Iterator<Item = usize> {
         let count = self.groups().map(|group| group.len()).max().unwrap_or(0);
+        let count = if worker < self.workers { count } else { 0 };
         (worker..count).step_by(self.workers.max(1))
     }
 

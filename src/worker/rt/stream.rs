@@ -2,6 +2,7 @@
 //! future loses nothing, the next call goes on where it left off.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -39,6 +40,8 @@ pub struct Writer {
     socket: Rc<Socket>,
     /// Likewise.
     writing: Option<Errand>,
+    /// To be written after that.
+    next: VecDeque<SendBuffer>,
     /// Memory for what is copied.
     spare: Vec<u8>,
 }
@@ -69,7 +72,12 @@ pub(in crate::worker) struct ByteCounts {
 impl Stream {
     pub(in crate::worker) fn new(fd: OwnedFd, origin: Origin) -> Stream {
         let socket = Rc::new(Socket { fd: Some(fd), origin });
-        let writer = Writer { socket: Rc::clone(&socket), writing: None, spare: Vec::new() };
+        let writer = Writer {
+            socket: Rc::clone(&socket),
+            writing: None,
+            next: VecDeque::new(),
+            spare: Vec::new(),
+        };
         Stream { reader: Reader { socket, reading: None, rest: Vec::new(), at: 0 }, writer }
     }
 
@@ -248,14 +256,14 @@ impl Reader {
 }
 
 impl Writer {
-    /// Writes all of it, which is copied. If the future is dropped, the rest is written all the same,
-    /// and before whatever is written next.
+    /// Writes all of it, which is copied. If the future is dropped, the kernel goes on with what it has
+    /// of it, and the rest is written with the next write that is awaited, be it of nothing, and before
+    /// that.
     ///
     /// # Errors
     ///
     /// The connection broke.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.flush().await?;
         let mut copy = std::mem::take(&mut self.spare);
         copy.extend_from_slice(bytes);
         self.write(SendBuffer::from(copy)).await
@@ -267,7 +275,6 @@ impl Writer {
     ///
     /// The connection broke.
     pub async fn write_bytes(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.flush().await?;
         self.write(SendBuffer::with_body(Vec::new(), bytes)).await
     }
 
@@ -283,20 +290,25 @@ impl Writer {
 
     async fn write(&mut self, buffer: SendBuffer) -> io::Result<()> {
         if buffer.left() > 0 {
-            self.writing = Some(self.socket.send(buffer));
+            self.next.push_back(buffer); // before anything is waited for, or it could get lost
         }
         self.flush().await
     }
 
-    /// Waits for the end of a write that nobody waited for.
+    /// Waits for the end of all writes, also of those that nobody waited for.
     async fn flush(&mut self) -> io::Result<()> {
-        while let Some(writing) = &mut self.writing {
+        loop {
+            let Some(writing) = &mut self.writing else {
+                let Some(next) = self.next.pop_front() else { return Ok(()) };
+                self.writing = Some(self.socket.send(next));
+                continue;
+            };
             let outcome = writing.await;
             self.writing = None;
             let Outcome::Sent { mut buffer, result } = outcome else {
                 unreachable!("a send completed as {outcome:?}");
             };
-            let sent = result?;
+            let sent = result.inspect_err(|_| self.next.clear())?;
             let counts = &self.socket.origin.counts;
             counts.sent.set(counts.sent.get() + sent as u64);
             buffer.advance(sent);
@@ -306,7 +318,6 @@ impl Writer {
                 _ => self.writing = Some(self.socket.send(buffer)),
             }
         }
-        Ok(())
     }
 
     /// Keeps memory for the next write, unless it is much.

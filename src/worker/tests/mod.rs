@@ -1,6 +1,7 @@
 //! Whole workers: on a simulated kernel by the thousand, and on the real one for what only that
 //! can tell.
 
+mod bare;
 mod hot_path;
 mod simulation;
 

@@ -11,34 +11,91 @@ use bytes::Bytes;
 use futures_core::Stream;
 use uring_ring::sim::{Client, Fault, Faults, Plan, Rng, World};
 
+use super::super::connections::{NoRequests, Serve};
 use super::super::*;
 use super::settings;
-use crate::app::service;
+use crate::app::{Inbox, Ticket, service};
 use crate::config;
 use crate::errands;
 use crate::figures;
 use crate::http::{Body, Request, Response};
 use crate::process::clock::Moment;
-use crate::process::parcel::Parcel;
+use crate::process::parcel::{Origin, Parcel};
 use crate::process::scoreboard::{Scoreboard, State};
 
 /// More turns than any run needs that gets anywhere.
-const TURNS_MAX: usize = 20_000;
+pub(super) const TURNS_MAX: usize = 20_000;
 
-const LIMIT: Limit = Limit(4096);
+pub(super) const LIMIT: Limit = Limit(4096);
 
 /// A worker in its world.
-struct Stage {
-    worker: Worker,
-    world: World,
-    listener: RawFd,
-    channel: RawFd,
-    passing: RawFd,
-    bell: RawFd,
+pub(super) struct Stage {
+    works: Works,
+    pub(super) world: World,
+    pub(super) listener: RawFd,
+    pub(super) channel: RawFd,
+    pub(super) passing: RawFd,
+    pub(super) bell: RawFd,
+}
+
+/// Who owns the loop.
+enum Works {
+    Alone(Box<Worker>),
+    Driven(Box<Server>, App),
+}
+
+/// An application that answers when it likes, in any order.
+struct App {
+    rng: Rng,
+    tickets: Vec<(Ticket, Response)>,
+}
+
+impl App {
+    fn act(&mut self, server: &mut Server) {
+        while let Some((request, ticket)) = server.next_request() {
+            self.tickets.push((ticket, answer_at_once(&request)));
+        }
+        for at in (0..self.tickets.len()).rev() {
+            if self.rng.chance(400) {
+                let (ticket, response) = self.tickets.swap_remove(at);
+                ticket.respond(response);
+            }
+        }
+    }
 }
 
 impl Stage {
-    fn new(plan: Plan, connections_max: usize) -> Stage {
+    pub(super) fn new(plan: Plan, connections_max: usize) -> Stage {
+        Stage::with(plan, connections_max, |parts, now| {
+            Works::Alone(Box::new(Worker::new(parts, service(answer), now)))
+        })
+    }
+
+    /// One whose connections are a handler's.
+    pub(super) fn bare(plan: Plan, connections_max: usize, server: Box<dyn Serve>) -> Stage {
+        Stage::with(plan, connections_max, |parts, now| {
+            let mut worker = Worker::new(parts, Box::new(NoRequests), now);
+            worker.serve_bare(server);
+            Works::Alone(Box::new(worker))
+        })
+    }
+
+    /// One whose loop is an application's.
+    fn driven(plan: Plan, connections_max: usize) -> Stage {
+        Stage::with(plan, connections_max, |parts, now| {
+            let inbox = Rc::new(Inbox::default());
+            let notice = WakeQueue::bell_descriptor().expect("a descriptor is left");
+            let worker = Worker::new(parts, inbox.service(), now);
+            let app = App { rng: Rng::new(plan.seed), tickets: Vec::new() };
+            Works::Driven(Box::new(Server::new(worker, inbox, notice)), app)
+        })
+    }
+
+    fn with(
+        plan: Plan,
+        connections_max: usize,
+        work: impl FnOnce(Parts, Instant) -> Works,
+    ) -> Stage {
         let (mut ring, world) = Ring::simulated(plan);
         let (listener, channel, bell) = (world.listener(), world.line(), world.readable());
         let passing = world.readable();
@@ -69,9 +126,8 @@ impl Stage {
             runtime: Runtime::new(now, Arc::clone(&queue)),
             queue,
         };
-        let worker = Worker::new(parts, service(answer), now);
         Stage {
-            worker,
+            works: work(parts, now),
             world,
             listener: listener_number,
             channel: channel_number,
@@ -80,8 +136,44 @@ impl Stage {
         }
     }
 
-    fn turn(&mut self) -> Turn {
-        self.worker.turn(|| self.world.now()).expect("a simulated ring never breaks")
+    pub(super) fn worker(&self) -> &Worker {
+        match &self.works {
+            Works::Alone(worker) => worker,
+            Works::Driven(server, _) => &server.worker,
+        }
+    }
+
+    pub(super) fn turn(&mut self) -> Turn {
+        let world = &self.world;
+        let turn = match &mut self.works {
+            Works::Alone(worker) => worker.turn(|| world.now()),
+            Works::Driven(server, app) => {
+                app.act(server);
+                let pause = Duration::from_millis(1);
+                let timeout = (!app.tickets.is_empty()).then_some(pause);
+                let goes_on = server.turn_by(|| world.now(), timeout);
+                goes_on.map(|goes_on| if goes_on { Turn::Continue } else { Turn::Stopped })
+            }
+        };
+        turn.expect("a simulated ring never breaks")
+    }
+
+    /// Sees that it has ended and left nothing behind, but connections that have gone elsewhere.
+    pub(super) fn assert_empty(self, handed_over_max: usize, why: &str) {
+        assert_eq!(self.worker().connections(), 0, "{why}: connections are left");
+        let unfinished = self.worker().page.in_flight(0);
+        assert_eq!(
+            (unfinished.requests, unfinished.more),
+            (vec![], 0),
+            "{why}: nobody waits for it"
+        );
+        let Stage { works, world, passing, .. } = self;
+        let handed_over = world.passed(&passing);
+        assert!(handed_over <= handed_over_max, "{why}: {handed_over} were handed over");
+        let left = world.leaks();
+        // What was handed over is open in other hands.
+        assert_eq!((left.buffers, left.connections), (0, handed_over), "{why}");
+        drop(works);
     }
 }
 
@@ -135,6 +227,22 @@ async fn answer(request: &Request) -> Response {
             pause: None,
         })),
         other => unreachable!("{other}"),
+    }
+}
+
+/// The same from an application that owns the loop: bodies have come whole.
+fn answer_at_once(request: &Request) -> Response {
+    let (kind, number) = request.path()[1..].split_once('/').expect("/kind/number");
+    match kind {
+        "large" => Response::new(large(number)),
+        "file" => Response::new(vec![b'.'; FILE_BYTES]),
+        "stream" => Response::new([number.as_bytes(), &[b'.'; 5002]].concat()),
+        "echo" => {
+            let body =
+                rt::now_or_never(request.bytes()).expect("it is there").expect("it is whole");
+            Response::new([number.as_bytes(), &body].concat())
+        }
+        _ => Response::text(number.to_owned()),
     }
 }
 
@@ -322,13 +430,17 @@ fn unchunk(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// One run: some clients talk, all are answered, the worker drains and leaves nothing behind.
 fn run(seed: u64, faults: Faults) {
+    run_on(Stage::new, seed, faults);
+}
+
+/// One run: some clients talk, all are answered, the worker drains and leaves nothing behind.
+fn run_on(stage: impl FnOnce(Plan, usize) -> Stage, seed: u64, faults: Faults) {
     let why = format!("seed {seed}");
     let mut rng = Rng::new(!seed);
     let connections_max = if rng.chance(300) { 1 + rng.below(3) } else { 1000 };
-    let mut stage = Stage::new(Plan { seed, faults }, connections_max);
-    let made_room_before = stage.worker.page.figures.faults(figures::Fault::MadeRoom);
+    let mut stage = stage(Plan { seed, faults }, connections_max);
+    let made_room_before = stage.worker().page.figures.faults(figures::Fault::MadeRoom);
     let mut actors = Vec::new();
     let mut to_come = 1 + rng.below(5);
     let alone_from = rng.below(60); // many runs end before
@@ -362,7 +474,7 @@ fn run(seed: u64, faults: Faults) {
     }
     // Whoever idled for a second had to make room, if somebody else came.
     let missing = actors.iter_mut().map(|actor| usize::from(actor.judge(&why))).sum::<usize>();
-    let made_room = stage.worker.page.figures.faults(figures::Fault::MadeRoom) - made_room_before;
+    let made_room = stage.worker().page.figures.faults(figures::Fault::MadeRoom) - made_room_before;
     assert!(missing as u64 <= made_room, "{why}: answers are missing");
 
     let deadline_ms = 10_000;
@@ -378,16 +490,7 @@ fn run(seed: u64, faults: Faults) {
         turns += 1;
         assert!(turns < 2 * TURNS_MAX, "{why}: it never stops");
     }
-    assert_eq!(stage.worker.table.len(), 0, "{why}: connections are left");
-    let unfinished = stage.worker.page.in_flight(0);
-    assert_eq!((unfinished.requests, unfinished.more), (vec![], 0), "{why}: nobody waits for it");
-    let Stage { worker, world, passing, .. } = stage;
-    let handed_over = world.passed(&passing);
-    assert!(is_replaced || handed_over == 0, "{why}");
-    let left = world.leaks();
-    // What was handed over is open in other hands.
-    assert_eq!((left.buffers, left.connections), (0, handed_over), "{why}");
-    drop(worker);
+    stage.assert_empty(if is_replaced { usize::MAX } else { 0 }, &why);
 }
 
 #[test]
@@ -463,9 +566,9 @@ fn passed_connections_are_shown_as_taken_before_they_are_served() {
             heard.extend(client.read());
         }
         let is_served = heard.iter().any(|heard| !heard.is_empty());
-        assert!(!is_served || stage.worker.page.traffic.taken.read() == 43);
+        assert!(!is_served || stage.worker().page.traffic.taken.read() == 43);
     }
-    assert_eq!(stage.worker.page.traffic.connections.read(), 3);
+    assert_eq!(stage.worker().page.traffic.connections.read(), 3);
 }
 
 #[test]
@@ -486,7 +589,7 @@ fn serve_fifty(mut stage: Stage) {
     }
     while !clients.iter().all(Client::saw_end) {
         stage.turn();
-        assert!(stage.worker.table.len() <= 3, "{} connections", stage.worker.table.len());
+        assert!(stage.worker().table.len() <= 3, "{} connections", stage.worker().table.len());
     }
 }
 
@@ -501,6 +604,12 @@ fn ten_thousand_seeds_with_every_fault_lose_and_leak_nothing() {
 #[test]
 fn without_faults_every_request_is_answered() {
     (0..1000).for_each(|seed| run(seed, Faults::NONE));
+}
+
+#[test]
+fn an_application_that_owns_the_loop_loses_and_leaks_nothing_either() {
+    (0..3000).for_each(|seed| run_on(Stage::driven, seed, Faults::ALL));
+    (0..300).for_each(|seed| run_on(Stage::driven, seed, Faults::NONE));
 }
 
 #[test]
