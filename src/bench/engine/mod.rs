@@ -4,18 +4,20 @@
 mod budget;
 mod conn;
 mod cores;
+mod errors;
 mod examples;
 mod lane;
 mod loader;
 mod pace;
 mod place;
+mod task;
 #[cfg(test)]
 mod tests;
+mod world;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,11 +26,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno as NixErrno;
 use nix::sys::prctl::set_timerslack;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
-};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 use uring_ring::{Address, Features, Mask, Ring, Setup, Unavailable};
@@ -39,8 +37,10 @@ use super::record::{Collector, Fault, Recorder, Rest, Settings};
 use super::schedule::{Schedule, Share, Stage};
 use examples::Examples;
 use lane::{Lane, LocalMenu};
-use loader::{Left, Loader, Tag, Task, World, connect_fault};
+use loader::{Left, Loader, Tag};
 pub use place::Unreachable;
+use task::Task;
+use world::Sockets;
 
 /// Receive buffers of a thread: as large as most responses, and few enough to stay in its cache.
 const BUFFER_BYTES: u32 = 4 << 10;
@@ -436,43 +436,4 @@ fn thread_cpu_nanos() -> u64 {
     let time =
         clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every kernel has this clock");
     time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs()
-}
-
-/// The real clock, and sockets of the kernel.
-struct Sockets {
-    epoch: Instant,
-    /// Where connections come from, in turn; if empty, the kernel chooses.
-    sources: Vec<IpAddr>,
-    /// More than one request goes over a connection.
-    keeps: bool,
-}
-
-impl World for Sockets {
-    #[inline]
-    fn now(&mut self) -> u64 {
-        Instant::now().saturating_duration_since(self.epoch).as_nanos() as u64
-    }
-
-    fn socket(&mut self, peer: &Address, connection: usize) -> Result<OwnedFd, Fault> {
-        let fault = |errno: NixErrno| connect_fault(uring_ring::Errno::new(errno as i32));
-        let (family, is_net) = match peer.family() {
-            libc::AF_UNIX => (AddressFamily::Unix, false),
-            libc::AF_INET => (AddressFamily::Inet, true),
-            _ => (AddressFamily::Inet6, true),
-        };
-        let socket =
-            socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(fault)?;
-        if is_net && self.keeps {
-            // Else a request may wait for the acknowledgement of the one before.
-            setsockopt(&socket, sockopt::TcpNoDelay, &true).map_err(fault)?;
-        }
-        if is_net && !self.sources.is_empty() {
-            // The port is chosen when the peer is known, so that each peer has all ports.
-            let _before_4_2 = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
-            let source = self.sources[connection % self.sources.len()];
-            let source = SockaddrStorage::from(SocketAddr::new(source, 0));
-            bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &source).map_err(fault)?;
-        }
-        Ok(socket)
-    }
 }

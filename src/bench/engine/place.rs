@@ -10,7 +10,7 @@ use uring_ring::{Address, Errno};
 
 use super::super::plan::{Plan, Reach};
 use super::super::record::Fault;
-use super::loader::connect_fault;
+use super::errors::connect_fault;
 
 /// Long enough for any server that will take load.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -19,7 +19,9 @@ use super::super::record::{Clock, Collector, Fault, Record, Settings};
 use super::super::render::Rendered;
 use super::super::schedule::{Arrival, Schedule, Share, Stage};
 use super::lane::{Lane, LocalMenu};
-use super::loader::{Loader, Task, World};
+use super::loader::Loader;
+use super::task::Task;
+use super::world::World;
 
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLI;
