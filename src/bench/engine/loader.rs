@@ -83,7 +83,7 @@ pub(super) struct Left {
     pub(super) rest: Rest,
     pub(super) examples: Examples,
     pub(super) enters: u64,
-    /// When it stopped to send.
+    /// When it stopped to send; after a number of requests, when the last one had its answer.
     pub(super) load_end: u64,
 }
 
@@ -250,7 +250,18 @@ impl<W: World> Loader<W> {
 
     /// Nothing more is to be sent.
     fn is_spent(&self, now: u64) -> bool {
-        now >= self.task.end || self.left == 0
+        now >= self.task.end || self.left == 0 || (self.in_flight == 0 && self.has_run_dry())
+    }
+
+    /// Nothing will be due any more, and no time is waited for: what sessions that broke off would
+    /// have asked is left of the number of requests.
+    fn has_run_dry(&self) -> bool {
+        let is_through = |lane: &Lane| lane.schedule.as_ref().is_some_and(|it| it.next().is_none());
+        self.task.end == u64::MAX
+            && self.errands == 0
+            && self.thinking.is_empty()
+            && self.touched.is_empty()
+            && self.task.lanes.iter().all(is_through)
     }
 
     /// From here on answers are waited for, and nothing is sent.
@@ -336,6 +347,8 @@ impl<W: World> Loader<W> {
             }
         }
         let (rest, enters) = (self.recorder.finish(now), self.ring.turns());
-        Left { rest, examples: self.examples, enters, load_end: self.task.end.min(now) }
+        // So many requests have taken until the last one was answered; so much time is over by itself.
+        let load_end = if self.left == 0 { now } else { self.task.end.min(now) };
+        Left { rest, examples: self.examples, enters, load_end }
     }
 }

@@ -31,7 +31,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 use uring_ring::{Address, Features, Mask, Ring, Setup, Unavailable};
 
-use super::measure::listener;
+use super::measure::{LOAD_THREAD, listener};
 use super::plan::{Authority, Plan, Shape};
 use super::record::{Collector, Fault, Recorder, Rest, Settings};
 use super::schedule::{Schedule, Share, Stage};
@@ -119,7 +119,8 @@ pub struct Finished {
     pub enters: u64,
     /// CPU time of the load threads, from the epoch on.
     pub cpu_nanos: u64,
-    /// When the last thread stopped to send, in nanoseconds since the epoch.
+    /// When the last thread stopped to send, in nanoseconds since the epoch; if that was after a
+    /// number of requests, when they had their answers.
     pub load_end: u64,
 }
 
@@ -146,6 +147,7 @@ impl Running {
         let features = Features::probe(Mask::NONE).map_err(StartError::Ring)?;
         let connections = u64::from(plan.connections);
         budget::descriptors(connections).map_err(StartError::Budget)?;
+        budget::sources(&plan.sources).map_err(StartError::Budget)?;
         let places = place::find(plan).map_err(StartError::Unreachable)?;
         let mut is_local = true;
         for (place, authority) in places.iter().zip(&plan.authorities) {
@@ -208,17 +210,24 @@ impl Running {
                 drop(changed.wait_while(progress, |progress| !progress.may_leave));
                 ended.unwrap_or_else(|panic| resume_unwind(panic))
             };
-            let builder = thread::Builder::new().name(format!("load-{thread}"));
+            let builder = thread::Builder::new().name(format!("{LOAD_THREAD}{thread}"));
             threads.push(builder.spawn(run).map_err(StartError::Local)?);
         }
         drop(ready);
         let mut thread_ids = Vec::new();
         for _ in 0..count {
-            match is_ready.recv() {
-                Ok(Ok(id)) => thread_ids.push(id),
-                Ok(Err(error)) => return Err(error), // the others end when nobody says begin
-                Err(_) => return Err(StartError::Local(io::Error::other("a thread has ended"))),
-            }
+            let trouble = match is_ready.recv() {
+                Ok(Ok(id)) => {
+                    thread_ids.push(id);
+                    continue;
+                }
+                Ok(Err(error)) => error,
+                Err(_) => StartError::Local(io::Error::other("a thread has ended")),
+            };
+            // The others end when nobody says begin, and then may go.
+            finished.0.lock().unwrap_or_else(PoisonError::into_inner).may_leave = true;
+            finished.1.notify_all();
+            return Err(trouble);
         }
         let epoch = Instant::now() + HEAD_START;
         for start in starts {

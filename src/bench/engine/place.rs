@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -61,10 +61,10 @@ impl Plan {
 
 /// The address of each of the plan's authorities: the first of its name that takes a connection.
 pub(super) fn find(plan: &Plan) -> Result<Vec<Address>, Unreachable> {
-    plan.authorities.iter().map(|authority| find_one(&authority.reach)).collect()
+    plan.authorities.iter().map(|authority| find_one(&authority.reach, &plan.sources)).collect()
 }
 
-fn find_one(reach: &Reach) -> Result<Address, Unreachable> {
+fn find_one(reach: &Reach, sources: &[IpAddr]) -> Result<Address, Unreachable> {
     let failure = |fault, reason: &dyn fmt::Display| Unreachable {
         place: reach.to_string(),
         fault,
@@ -94,8 +94,12 @@ fn find_one(reach: &Reach) -> Result<Address, Unreachable> {
             let addresses: Vec<SocketAddr> = (bare, *port)
                 .to_socket_addrs()
                 .map_err(|error| failure(Fault::Dns, &error))?
+                .filter(|address| sources.iter().all(|it| it.is_ipv4() == address.is_ipv4()))
                 .collect();
-            let mut last = failure(Fault::Dns, &"there is none");
+            let mut last = match sources {
+                [] => failure(Fault::Dns, &"there is none"),
+                _ => failure(Fault::Dns, &"none of the kind that --source has (IPv4 or IPv6)"),
+            };
             for address in addresses {
                 match TcpStream::connect_timeout(&address, PATIENCE) {
                     Ok(_) => return Ok(address.into()),
@@ -116,16 +120,18 @@ mod tests {
     fn what_listens_is_found_and_what_does_not_says_why() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let found = find_one(&Reach::Net("127.0.0.1".into(), port)).unwrap();
+        let found = find_one(&Reach::Net("127.0.0.1".into(), port), &[]).unwrap();
         assert_eq!(found.to_string(), format!("127.0.0.1:{port}"));
+        let other = find_one(&Reach::Net("127.0.0.1".into(), port), &["::1".parse().unwrap()]);
+        assert!(other.unwrap_err().to_string().contains("--source"));
         drop(listener);
-        let gone = find_one(&Reach::Net("127.0.0.1".into(), port)).unwrap_err();
+        let gone = find_one(&Reach::Net("127.0.0.1".into(), port), &[]).unwrap_err();
         assert_eq!(gone.fault(), Fault::Refused);
         assert!(gone.to_string().starts_with("nobody listens at 127.0.0.1:"), "{gone}");
-        let unknown = find_one(&Reach::Net("nowhere.invalid".into(), 80)).unwrap_err();
+        let unknown = find_one(&Reach::Net("nowhere.invalid".into(), 80), &[]).unwrap_err();
         assert_eq!(unknown.fault(), Fault::Dns);
         assert!(unknown.to_string().contains("nowhere.invalid:80"), "{unknown}");
-        let missing = find_one(&Reach::Unix("/nowhere/socket".into())).unwrap_err();
+        let missing = find_one(&Reach::Unix("/nowhere/socket".into()), &[]).unwrap_err();
         assert_eq!(missing.fault(), Fault::Refused);
     }
 }

@@ -203,6 +203,14 @@ impl Plan {
                 return Err(PlanError::flag(flag, "0s", "it takes some time"));
             }
         }
+        for (flag, rate) in [("-R", wanted.rate), ("--conn-rate", wanted.connection_rate)] {
+            if rate.is_some_and(|rate| rate.per_second() <= 0.0) {
+                return Err(PlanError::flag(flag, "0", "nothing would ever happen at this rate"));
+            }
+        }
+        if wanted.stages.as_ref().is_some_and(Stages::are_empty) {
+            return Err(PlanError::new("--stages: nothing is due in any of them"));
+        }
         let mut notes = Vec::new();
         let requests_per_connection =
             if wanted.no_keepalive { Some(1) } else { wanted.requests_per_connection };

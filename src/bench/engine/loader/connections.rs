@@ -1,5 +1,6 @@
 //! A loader's connections: opened, lost, closed, and opened again. Sends no request.
 
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
@@ -84,7 +85,8 @@ impl<W: World> Loader<W> {
             return self.on_connect_failure(conn, connect_fault(errno), now);
         }
         it.phase = Phase::Open;
-        it.ready_at = now;
+        // The way to the connection is waiting for the server; what was lost before is not.
+        it.ready_at = now - mem::take(&mut it.late);
         self.open += 1;
         self.receive(conn);
         let at = if self.has_begun { now } else { 0 };

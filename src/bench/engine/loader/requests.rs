@@ -126,8 +126,9 @@ impl<W: World> Loader<W> {
             let asked = Asked { intended: due, sent: 0, request, count: 1 };
             schedule.advance();
             if is_errand && is_closed {
-                self.conns[conn as usize].errand = Some(asked);
-                self.conns[conn as usize].ready_at = due;
+                let it = &mut self.conns[conn as usize];
+                it.errand = Some(asked);
+                it.late = now.saturating_sub(due.max(it.ready_at));
                 self.errands += 1;
                 self.left -= 1;
                 self.queue(conn);
