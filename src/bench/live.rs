@@ -61,6 +61,8 @@ struct History {
     title: String,
     load: String,
     expected: Option<Duration>,
+    /// How many requests there will be, if that is what ends it.
+    requests: Option<u64>,
     settings: Settings,
     slots: VecDeque<Slot>,
 }
@@ -98,7 +100,8 @@ impl View {
             }
             Wish::Screen | Wish::Lines => Medium::Lines,
         };
-        let history = History { title, load, expected, settings, slots: VecDeque::new() };
+        let requests = plan.requests.filter(|_| expected.is_none());
+        let history = History { title, load, expected, requests, settings, slots: VecDeque::new() };
         Ok(View { medium, history, shown_at: None })
     }
 

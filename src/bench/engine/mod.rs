@@ -31,7 +31,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 use uring_ring::{Address, Features, Mask, Ring, Setup, Unavailable};
 
-use super::measure::{LOAD_THREAD, listener};
+use super::measure::{LOAD_THREAD, family, listener};
 use super::plan::{Authority, Plan, Shape};
 use super::record::{Collector, Fault, Recorder, Rest, Settings};
 use super::schedule::{Schedule, Share, Stage};
@@ -167,7 +167,7 @@ impl Running {
         let mine: Vec<usize> =
             core_affinity::get_core_ids().into_iter().flatten().map(|core| core.id).collect();
         let seen = match server {
-            Some(pid) => cores::Server::local(&cores::family(pid), &mine),
+            Some(pid) => cores::Server::local(&family(pid), &mine),
             None if is_local => cores::Server::Roaming,
             None => cores::Server::Elsewhere,
         };

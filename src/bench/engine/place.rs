@@ -98,7 +98,7 @@ fn find_one(reach: &Reach, sources: &[IpAddr]) -> Result<Address, Unreachable> {
                 .collect();
             let mut last = match sources {
                 [] => failure(Fault::Dns, &"there is none"),
-                _ => failure(Fault::Dns, &"none of the kind that --source has (IPv4 or IPv6)"),
+                _ => failure(Fault::Other, &"it has no address of --source's kind (IPv4 or IPv6)"),
             };
             for address in addresses {
                 match TcpStream::connect_timeout(&address, PATIENCE) {

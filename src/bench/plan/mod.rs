@@ -550,9 +550,10 @@ impl Kitchen<'_> {
         }
         if log.left_out > 0 {
             notes.push(format!(
-                "{} lines of {} were left out: no request, or one whose body the log doesn't have",
+                "left out of {}: {} line{} without a request, or with one whose body the log doesn't have",
+                file.display(),
                 log.left_out,
-                file.display()
+                if log.left_out == 1 { "" } else { "s" }
             ));
         }
         let menu = Menu { requests: requests.into(), choice: Choice::Listed(log.order) };

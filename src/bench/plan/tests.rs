@@ -150,7 +150,7 @@ fn a_log_is_replayed_at_its_times() {
     let Choice::Listed(order) = &plan.authorities[0].menu.choice else { panic!() };
     assert_eq!(order[..], [0, 2, 1, 0]);
     assert_eq!(plan.targets[2], "HEAD http://h:8080/a");
-    assert!(plan.notes[0].starts_with("2 lines"), "{:?}", plan.notes);
+    assert!(plan.notes[0].contains(": 2 lines without"), "{:?}", plan.notes);
     let empty = file("nothing\n");
     let empty = Wanted { replay: Some(empty.path().into()), ..self::wanted() };
     assert!(refusal(&empty).contains("no line"));

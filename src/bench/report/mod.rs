@@ -31,7 +31,7 @@ pub(super) fn load_words(setup: &Setup) -> String {
             format!("{}/s {arrival}", units::rate(*rate))
         }
         Load::Open { rate, arrival, is_steady: false } => {
-            format!("{arrival}, {}/s on average", units::rate(*rate))
+            format!("{}/s on average, {arrival}", units::rate(*rate))
         }
     };
     let mut words = vec![many(setup.connections, "connection")];

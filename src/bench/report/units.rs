@@ -79,7 +79,11 @@ pub(crate) fn percent(share: f64) -> String {
 
 /// Seconds and tenths: `9.6 s`; less than one as times are.
 pub(crate) fn seconds(nanos: u64) -> String {
-    if nanos < 950_000_000 { time(nanos) } else { format!("{:.1} s", nanos as f64 / 1e9) }
+    match nanos {
+        0 => "0 s".to_owned(),
+        1..950_000_000 => time(nanos),
+        _ => format!("{:.1} s", nanos as f64 / 1e9),
+    }
 }
 
 #[cfg(test)]

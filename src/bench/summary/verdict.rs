@@ -232,7 +232,8 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 fn percent(share: f64) -> String {
-    let percent = share * 100.0;
+    // All but a few are not all.
+    let percent = if share < 1.0 { (share * 100.0).min(99.0) } else { share * 100.0 };
     if percent >= 10.0 { format!("{percent:.0} %") } else { format!("{percent:.2} %") }
 }
 
@@ -317,7 +318,8 @@ fn generator_lag(facts: &Facts) -> Option<(Status, String)> {
 fn pacing(facts: &Facts) -> Option<(Status, String)> {
     let paced = facts.paced?;
     (facts.is_open && paced < 0.99).then(|| {
-        let text = format!("only {} of the sends were within 100 µs of their time", percent(paced));
+        let part = (paced * 1_000.0).floor() / 10.0;
+        let text = format!("only {part:.1} % of the sends were within 100 µs of their time");
         (Status::Suspect, text)
     })
 }

@@ -26,7 +26,7 @@ const STOP: Duration = Duration::from_secs(10);
 /// One run takes so long unless `-z` or `-n` says otherwise.
 const TIME: Duration = Duration::from_secs(5);
 /// Lines of a server that does not start which are told.
-const WORDS: usize = 4;
+const WORDS: usize = 8;
 /// Between two looks at a server that starts or ends.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -242,6 +242,9 @@ impl Server<'_> {
 /// Keeps what a server says last.
 fn listen(errors: ChildStderr, words: &Mutex<VecDeque<String>>) {
     for line in BufReader::new(errors).lines().map_while(Result::ok) {
+        if line.trim().is_empty() {
+            continue;
+        }
         let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
         words.push_back(line);
         while words.len() > WORDS {

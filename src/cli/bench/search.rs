@@ -93,7 +93,7 @@ pub(super) fn search(flags: &SearchFlags) -> Result<(), Failure> {
     let promises = promises.join(" and ");
     let times = found.len();
     println!("\n  {}/s with {promises}: it held {times} times of {times}", words(*rate));
-    println!("  {}", found.join("; "));
+    println!("  found: {}", found.join("; "));
     match &hunt.high {
         Some((high, None)) => {
             println!("  the highest such rate within 5 %: {}/s did not hold", words(*high));
