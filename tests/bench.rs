@@ -370,6 +370,26 @@ fn every_shape_of_load_gets_its_answers() {
     }
 }
 
+/// Nobody waits for requests that can never be sent, though no time was said.
+#[test]
+fn a_number_of_requests_ends_when_nobody_listens_any_more() {
+    for more in [&[][..], &["-R", "1000"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            // The look whether somebody listens, and one connection with five answers.
+            drop(listener.accept());
+            let (stream, _) = listener.accept().unwrap();
+            drop(listener);
+            serve(&stream, &|_, number| (number < 5).then(|| OK.to_owned()));
+        });
+        let flags = ["-c", "1", "-n", "1000", "--timeout", "300ms", &url(address)];
+        let run = json(&[3], &[&flags[..], more].concat());
+        assert_eq!(run["counts"]["ok"], 5, "{more:?}: {}", run["counts"]);
+        assert!(run["counts"]["connect_faults"]["refused"].as_u64() > Some(0), "{more:?}");
+    }
+}
+
 /// The last answers belong to the time that a number of requests takes: else its rate is that of
 /// sending.
 #[test]

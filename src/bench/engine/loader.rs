@@ -69,6 +69,8 @@ pub(super) struct Loader<W> {
     errands: usize,
     sweep: u64,
     sweep_at: u64,
+    /// When a connection was last opened, or closed.
+    alive_at: u64,
     /// Requests that may still be sent.
     left: u64,
     /// The clock runs; before, connections are opened at no time.
@@ -116,6 +118,7 @@ impl<W: World> Loader<W> {
             errands: 0,
             sweep: (task.timeout / 30).clamp(SWEEP_MIN, SWEEP_MAX),
             sweep_at: 0,
+            alive_at: 0,
             left: task.requests,
             has_begun: false,
             is_over: false,
@@ -165,7 +168,7 @@ impl<W: World> Loader<W> {
     pub(super) fn run(mut self, stop: &AtomicBool) -> io::Result<Left> {
         self.has_begun = true;
         self.retries.iter_mut().for_each(|(at, _)| *at = 0);
-        self.sweep_at = self.sweep;
+        (self.sweep_at, self.alive_at) = (self.sweep, 0);
         for conn in 0..self.conns.len() as u32 {
             let it = &mut self.conns[conn as usize];
             it.ready_at = 0;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
 use std::time::Duration;
 
 use uring_ring::{Address, Errno};
@@ -84,7 +85,11 @@ fn find_one(reach: &Reach, sources: &[IpAddr]) -> Result<Address, Unreachable> {
                 return Err(failure(Fault::Other, &"a Unix socket's path has 1 to 107 bytes"));
             };
             match path.to_str().and_then(|path| path.strip_prefix('@')) {
-                Some(_abstract) => {} // std connects to files only: the load will tell
+                Some(name) => {
+                    let name = UnixAddr::from_abstract_name(name);
+                    let stream = name.and_then(|name| UnixStream::connect_addr(&name));
+                    drop(stream.map_err(|error| refused(&error))?);
+                }
                 None => drop(UnixStream::connect(path).map_err(|error| refused(&error))?),
             }
             Ok(address)
@@ -133,5 +138,7 @@ mod tests {
         assert!(unknown.to_string().contains("nowhere.invalid:80"), "{unknown}");
         let missing = find_one(&Reach::Unix("/nowhere/socket".into()), &[]).unwrap_err();
         assert_eq!(missing.fault(), Fault::Refused);
+        let nobody = find_one(&Reach::Unix("@nobody listens here".into()), &[]).unwrap_err();
+        assert_eq!(nobody.fault(), Fault::Refused);
     }
 }

@@ -88,6 +88,7 @@ impl<W: World> Loader<W> {
         // The way to the connection is waiting for the server; what was lost before is not.
         it.ready_at = now - mem::take(&mut it.late);
         self.open += 1;
+        self.alive_at = now;
         self.receive(conn);
         let at = if self.has_begun { now } else { 0 };
         self.recorder.on_connect(at, now.saturating_sub(since));
@@ -151,6 +152,7 @@ impl<W: World> Loader<W> {
             return;
         }
         it.phase = Phase::Closed;
+        self.alive_at = now;
         it.scanner = Scanner::default();
         (it.first_byte, it.session_left) = (0, 0);
         it.ready_at = now;
@@ -198,6 +200,11 @@ impl<W: World> Loader<W> {
 
     /// Looks for what takes too long.
     pub(super) fn sweep(&mut self, now: u64) {
+        let is_deserted = self.open == 0 && now >= self.alive_at.saturating_add(self.task.timeout);
+        if is_deserted && self.task.end == u64::MAX && !self.retries.is_empty() {
+            // So many requests will never be: nobody has listened for as long as one may wait.
+            self.task.end = now;
+        }
         for conn in 0..self.conns.len() as u32 {
             let it = &self.conns[conn as usize];
             match it.phase {
