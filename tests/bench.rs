@@ -287,6 +287,9 @@ fn wrong_use_is_status_two_and_says_what_would_be_right() {
         (&["http://h/", "-R", "5", "--session", "3", "--requests-per-conn", "4"], "multiple"),
         (&["http://h/", "--colour"], "--colour"),
         (&["http://127.0.0.1/", "-c", "1000000"], "ulimit"),
+        (&["http://127.0.0.1/", "--source", "192.0.2.1"], "--source 192.0.2.1"),
+        (&["http://127.0.0.1/", "-R", "0"], "-R 0"),
+        (&["http://127.0.0.1/", "-z", "1s", "--warmup", "1s"], "--warmup"),
     ] {
         let output = bench(flags);
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {output:?}");
@@ -364,6 +367,68 @@ fn every_shape_of_load_gets_its_answers() {
         let of = |what: &str| counts[what].as_u64().unwrap();
         assert_eq!(of("ok") + of("unfinished"), requests, "{flags:?}: {counts}");
         assert!(of("unfinished") == 0 || flags.contains(&"-z"), "{flags:?}: {counts}");
+    }
+}
+
+/// Nobody waits for requests that can never be sent, though no time was said.
+#[test]
+fn a_number_of_requests_ends_when_nobody_listens_any_more() {
+    for more in [&[][..], &["-R", "1000"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            // The look whether somebody listens, and one connection with five answers.
+            drop(listener.accept());
+            let (stream, _) = listener.accept().unwrap();
+            drop(listener);
+            serve(&stream, &|_, number| (number < 5).then(|| OK.to_owned()));
+        });
+        let flags = ["-c", "1", "-n", "1000", "--timeout", "300ms", &url(address)];
+        let run = json(&[3], &[&flags[..], more].concat());
+        assert_eq!(run["counts"]["ok"], 5, "{more:?}: {}", run["counts"]);
+        assert!(run["counts"]["connect_faults"]["refused"].as_u64() > Some(0), "{more:?}");
+    }
+}
+
+/// The last answers belong to the time that a number of requests takes: else its rate is that of
+/// sending.
+#[test]
+fn so_many_requests_take_until_the_last_answer() {
+    let address = server(|_, _| {
+        thread::sleep(Duration::from_millis(50));
+        Some(OK.into())
+    });
+    for flags in [&["-c", "8", "-n", "8"][..], &["-c", "8", "-n", "8", "-R", "100k"]] {
+        let run = json(&[0, 98], &[flags, &["-t", "1", &url(address)]].concat());
+        let rate = run["rate"].as_f64().unwrap();
+        assert!(rate > 0.0 && rate <= 8.0 / 0.05, "{flags:?}: {rate} a second");
+    }
+}
+
+/// Whoever stops the generator sees that in its lag, not in the server's times: also where each
+/// request opens a connection.
+#[test]
+fn a_generator_that_was_stopped_says_so() {
+    let server = Server::start(&["--workers", "1"]);
+    let url = format!("http://{}/plaintext", server.address());
+    for more in [&[][..], &["--no-keepalive"]] {
+        let mut command = program();
+        command.args(["bench", "-R", "200", "-c", "8", "-z", "3s", "-o", "json", "--no-tui", &url]);
+        command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The first line of progress: the load is under way.
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.next().is_some());
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        thread::sleep(Duration::from_millis(500));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        thread::spawn(move || lines.for_each(drop));
+        let output = child.wait_with_output().unwrap();
+        let run: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+        let lag = run["latency"]["lag"]["max"].as_u64().unwrap();
+        assert!(lag >= 400_000_000, "{more:?}: {lag} ns");
+        assert_ne!(run["verdict"]["status"], "VALID", "{more:?}: {}", run["verdict"]);
     }
 }
 
@@ -462,22 +527,54 @@ fn a_search_finds_a_rate_and_two_servers_are_told_apart() {
     let told = text(&output.stdout);
     // Whether it holds is the machine's affair; that it says so or why not is ours.
     match output.status.code() {
-        Some(0) => assert!(told.contains("is the highest rate with p99<1h"), "{told}"),
-        Some(98) => assert!(text(&output.stderr).contains("no rate was found"), "{output:?}"),
+        Some(0) => {
+            assert!(told.contains("/s with p99<1h: it held") && told.contains("did not"), "{told}");
+        }
+        Some(98) => {
+            let why = text(&output.stderr);
+            let is_told = why.contains("no rate was found") || why.contains("is not known: at");
+            assert!(is_told, "{output:?}");
+        }
         _ => panic!("{output:?}"),
     }
 
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let serve = format!("{} serve --workers 1 --listen {free}", env!("CARGO_BIN_EXE_uring-pool"));
-    let flags = ["ab", "--a", &serve, "--b", &serve, "--rounds", "2", "-z", "200ms", "-c", "2"];
+    // Commands are a shell's: with variables, several of them.
+    let again = format!("cd / && NAME=value {serve}");
+    let flags = ["ab", "--a", &serve, "--b", &again, "--rounds", "2", "-z", "200ms", "-c", "2"];
     let output = bench(&[&flags[..], &[&format!("http://{free}/plaintext")]].concat());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let told = text(&output.stdout);
     assert_eq!(told.lines().filter(|line| line.contains("requests/s, p50")).count(), 8, "{told}");
     assert!(told.contains("B / A") && TcpStream::connect(free).is_err(), "{told}");
-    let flags = ["ab", "--a", "false", "--b", "false", "-z", "200ms", &url(free)];
+    let flags = ["ab", "--a", "echo no luck >&2; false", "--b", "false", "-z", "200ms", &url(free)];
     let output = bench(&flags);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let told = text(&output.stderr);
+    assert!(told.contains("exit status: 1") && told.contains("no luck"), "{told}");
+}
+
+/// Whoever interrupts a comparison leaves no server behind.
+#[test]
+fn an_interrupted_comparison_stops_its_servers() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let serve = format!("{} serve --workers 1 --listen {free}", env!("CARGO_BIN_EXE_uring-pool"));
+    let mut command = program();
+    command.args(["bench", "ab", "--a", &serve, "--b", &serve, "-z", "600s", "-c", "2"]);
+    command.arg(format!("http://{free}/plaintext")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let begun = Instant::now();
+    while TcpStream::connect(free).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "no server was started");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(98), "{output:?}");
+    assert!(text(&output.stderr).contains("interrupted"), "{output:?}");
+    assert!(TcpStream::connect(free).is_err(), "a server was left behind");
 }
 
 #[test]

@@ -95,8 +95,8 @@ fn promises_are_kept_or_end_with_99() {
     assert!(unknown.contains("not known"), "{unknown}");
     assert!(ends_with(2, &["report", &json, "--assert", "p98<1ms"]).contains("p999"));
     assert!(ends_with(0, &["report", &json, "--baseline", &json]).contains("noise"));
-    assert!(ends_with(66, &["report", &json, "--baseline", "/nowhere"]).contains("/nowhere"));
-    assert!(ends_with(73, &["report", &json, "--html", "/nowhere/x.html"]).contains("/nowhere"));
+    assert!(ends_with(2, &["report", &json, "--baseline", "/nowhere"]).contains("/nowhere"));
+    assert!(ends_with(2, &["report", &json, "--html", "/nowhere/x.html"]).contains("/nowhere"));
 }
 
 #[test]
@@ -126,11 +126,11 @@ fn what_is_no_result_is_refused_in_words() {
         let path = directory.path().join("x.json");
         fs::write(&path, content).unwrap();
         let path = path.to_str().unwrap();
-        assert!(ends_with(66, &["report", path]).contains(hint), "{content:?}");
-        assert!(ends_with(66, &["compare", path, path]).contains(path));
-        assert!(ends_with(66, &["merge", path, path]).contains(path));
+        assert!(ends_with(2, &["report", path]).contains(hint), "{content:?}");
+        assert!(ends_with(2, &["compare", path, path]).contains(path));
+        assert!(ends_with(2, &["merge", path, path]).contains(path));
     }
-    ends_with(66, &["report", "/nowhere.json"]);
+    ends_with(2, &["report", "/nowhere.json"]);
     ends_with(2, &["report"]);
     ends_with(2, &["merge", "one.json"]);
 }

@@ -349,10 +349,13 @@ impl Kernel {
         Some(Cqe { user_data: cqe.user_data(), result: cqe.result(), flags: cqe.flags() })
     }
 
-    /// Starts to cancel all that is in flight; each operation still completes.
-    pub(crate) fn cancel_all(&mut self, unheard: OpId) {
-        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build();
-        self.queue(cancel.user_data(unheard.to_user_data()));
+    /// Starts to cancel these operations; each still completes. One by one: the kernel finds each by
+    /// its id, whereas for a cancellation of all it looks at every one again for each of them.
+    pub(crate) fn cancel_each(&mut self, ids: impl Iterator<Item = OpId>, unheard: OpId) {
+        for id in ids {
+            let cancel = opcode::AsyncCancel::new(id.to_user_data()).build();
+            self.queue(cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(unheard.to_user_data()));
+        }
     }
 }
 

@@ -352,7 +352,10 @@ impl<T: Copy> Ring<T> {
         const TURNS_MAX: usize = 100;
         match &mut self.backend {
             Backend::Kernel(kernel) if kernel.is_inherited() => return false, // nothing is ours
-            Backend::Kernel(kernel) => kernel.cancel_all(self.slots.stale_id()),
+            Backend::Kernel(kernel) => {
+                let unheard = self.slots.stale_id();
+                kernel.cancel_each(self.slots.ids(), unheard);
+            }
             #[cfg(feature = "sim")]
             Backend::Sim(_) => return true,
         }

@@ -59,6 +59,15 @@ impl<S> Slots<S> {
         OpId { index: self.slab.vacant_key() as u32, generation: self.generation() }
     }
 
+    /// The id of each.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = OpId> {
+        let id = |(index, slot): (usize, &Slot<S>)| OpId {
+            index: index as u32,
+            generation: slot.generation,
+        };
+        self.slab.iter().map(id)
+    }
+
     pub(crate) fn get_mut(&mut self, id: OpId) -> Option<&mut S> {
         let slot = self.slab.get_mut(id.index as usize)?;
         (slot.generation == id.generation).then_some(&mut slot.value)

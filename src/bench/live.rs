@@ -44,7 +44,6 @@ pub struct View {
 enum Medium {
     Screen(Box<Terminal<CrosstermBackend<Stderr>>>),
     Lines,
-    Nothing,
 }
 
 /// How much is to be shown.
@@ -54,8 +53,6 @@ pub enum Wish {
     Screen,
     /// Lines, also on a terminal.
     Lines,
-    /// Nothing.
-    Nothing,
 }
 
 /// What is known of the run's past, slot by slot.
@@ -64,6 +61,8 @@ struct History {
     title: String,
     load: String,
     expected: Option<Duration>,
+    /// How many requests there will be, if that is what ends it.
+    requests: Option<u64>,
     settings: Settings,
     slots: VecDeque<Slot>,
 }
@@ -100,9 +99,9 @@ impl View {
                 Medium::Screen(Box::new(screen.inspect_err(|_| leave())?))
             }
             Wish::Screen | Wish::Lines => Medium::Lines,
-            Wish::Nothing => Medium::Nothing,
         };
-        let history = History { title, load, expected, settings, slots: VecDeque::new() };
+        let requests = plan.requests.filter(|_| expected.is_none());
+        let history = History { title, load, expected, requests, settings, slots: VecDeque::new() };
         Ok(View { medium, history, shown_at: None })
     }
 
@@ -112,7 +111,6 @@ impl View {
         let pause = match self.medium {
             Medium::Screen(_) => FRAME,
             Medium::Lines => LINE,
-            Medium::Nothing => return true,
         };
         // The first line comes when there is something to tell.
         let last = self.shown_at.unwrap_or_default();
@@ -133,7 +131,6 @@ impl View {
                 let _gone = writeln!(stderr(), "{}", self.history.line(live, elapsed));
                 true
             }
-            Medium::Nothing => true,
         }
     }
 }
@@ -206,6 +203,14 @@ impl History {
 
     /// The run in a line.
     fn line(&self, live: &Live<'_>, elapsed: Duration) -> String {
+        if self.expected.is_some_and(|all| elapsed > all + LINE) {
+            let waiting = "waiting for answers";
+            return format!(
+                "{:>6.1} s {waiting}: {}",
+                elapsed.as_secs_f64(),
+                count(live.in_flight)
+            );
+        }
         let now = self.now();
         let time = |part: f64| {
             let percentile = now.as_ref().and_then(|now| now.times.percentile(part));

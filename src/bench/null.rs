@@ -26,27 +26,35 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A server on a thread of its own. Ends when it is dropped.
 pub struct NullServer {
     address: SocketAddr,
+    other_core: Option<usize>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl NullServer {
-    /// Starts it on a free port of 127.0.0.1, pinned to a core.
+    /// Starts it on a free port of 127.0.0.1, pinned to the first core that this process may use.
     ///
     /// # Errors
     ///
     /// No port, thread or ring can be had.
-    pub fn start(core: usize) -> io::Result<NullServer> {
+    pub fn start() -> io::Result<NullServer> {
+        let mut cores = core_affinity::get_core_ids().into_iter().flatten();
+        let (core, other_core) = (cores.next(), cores.next().map(|core| core.id));
         let listener = TcpListener::bind("127.0.0.1:0")?;
         setsockopt(&listener, sockopt::TcpNoDelay, &true)?; // for all that it accepts
         let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let is_stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("null-server".into()).spawn(move || {
-            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+            core.map(core_affinity::set_for_current);
             serve(&listener, &is_stopped)
         })?;
-        Ok(NullServer { address, stop, thread: Some(thread) })
+        Ok(NullServer { address, other_core, stop, thread: Some(thread) })
+    }
+
+    /// A core that it leaves to others, if there is one.
+    pub fn other_core(&self) -> Option<usize> {
+        self.other_core
     }
 
     /// Where it listens.
@@ -181,7 +189,7 @@ mod tests {
 
     #[test]
     fn it_answers_each_blank_line() {
-        let server = NullServer::start(0).unwrap();
+        let server = NullServer::start().unwrap();
         let mut client = TcpStream::connect(server.address()).unwrap();
         for part in [&b"GET / HTTP/1.1\r\n\r"[..], b"\nGET / HTTP/1.1\r\n\r\n"] {
             client.write_all(part).unwrap();

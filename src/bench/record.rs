@@ -260,13 +260,12 @@ impl Recorder {
     }
 
     /// A request was answered whole, but not as it should be: with another status, or body. It has
-    /// failed, and its times are kept apart.
+    /// failed: its times are kept apart, and its bytes are no throughput.
     pub fn on_unexpected(&mut self, answer: &Answer, fault: Fault) {
         self.tick(answer.done);
         let count = u64::from(answer.count);
         let Interval { counts, times, .. } = &mut *self.interval;
         counts.unexpected += count;
-        counts.bytes_received += answer.bytes * count;
         counts.faults[fault as usize] += count;
         let took = answer.done.saturating_sub(answer.intended);
         times.record_n(Clock::Unexpected, took, answer.count);

@@ -128,7 +128,13 @@ impl Plan {
             load: self.load(),
             pipeline: self.pipeline.into(),
             keep_alive: self.requests_per_connection.is_none(),
+            requests_per_connection: self.requests_per_connection,
+            session: (self.session > 1).then_some(self.session),
+            think: self.think,
+            connection_rate: self.connection_rate,
+            places: self.authorities.len() as u64,
             seed: self.seed,
+            notes: self.notes.clone(),
             ..Setup::default()
         }
     }

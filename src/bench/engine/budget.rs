@@ -1,6 +1,7 @@
 //! Whether this machine has descriptors and ports for so many connections, before one is opened.
 
 use std::fs;
+use std::net::{IpAddr, UdpSocket};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -41,6 +42,21 @@ pub(super) fn ports(connections: u64, sources: u64) -> Result<(), String> {
     enough(connections, sources.max(1), range.as_deref().and_then(count).unwrap_or(PORTS))
 }
 
+/// Checks that connections can come from these addresses.
+///
+/// # Errors
+///
+/// In words, which one isn't this machine's.
+pub(super) fn sources(sources: &[IpAddr]) -> Result<(), String> {
+    match sources.iter().find_map(|source| UdpSocket::bind((*source, 0)).err().zip(Some(source))) {
+        None => Ok(()),
+        Some((error, source)) => Err(format!(
+            "--source {source}: connections can't come from there ({error}); this machine's own are \
+             127.0.0.0/8 and those of `ip address`"
+        )),
+    }
+}
+
 fn enough(connections: u64, sources: u64, ports: u64) -> Result<(), String> {
     if connections <= sources * ports {
         return Ok(());
@@ -74,6 +90,14 @@ mod tests {
         let refusal = enough(100_000, 1, 28_232).unwrap_err();
         assert!(refusal.contains("--source 127.0.0.2-127.0.0.5"), "{refusal}");
         assert_eq!(enough(100_000, 4, 28_232), Ok(()));
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_no_source() {
+        let addresses = |texts: [&str; 2]| texts.map(|it| it.parse::<IpAddr>().unwrap());
+        assert_eq!(sources(&addresses(["127.0.0.2", "127.0.0.64"])), Ok(()));
+        let refusal = sources(&addresses(["127.0.0.2", "192.0.2.1"])).unwrap_err();
+        assert!(refusal.contains("--source 192.0.2.1"), "{refusal}");
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub(super) struct Conn {
     pub(super) asked_count: usize,
     /// What the connection is being opened for.
     pub(super) errand: Option<Asked>,
+    /// By how much the generator was late to begin that.
+    pub(super) late: u64,
     /// Requests sent since it was opened.
     pub(super) requests: u64,
     /// Of its session, how many are to follow.
@@ -96,6 +98,7 @@ impl Conn {
             asked: VecDeque::new(),
             asked_count: 0,
             errand: None,
+            late: 0,
             requests: 0,
             session_left: 0,
             first_byte: 0,

@@ -82,21 +82,6 @@ impl Server {
     }
 }
 
-/// A process and all that descend from it.
-pub(super) fn family(pid: u32) -> Vec<u32> {
-    let mut family = vec![pid];
-    let mut next = 0;
-    while let Some(pid) = family.get(next) {
-        next += 1;
-        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for task in tasks.flatten() {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-        }
-    }
-    family
-}
-
 /// `0-3,7`, as in /proc/PID/status (proc(5)).
 fn parse(cores: &str) -> Vec<usize> {
     let range = |text: &str| {

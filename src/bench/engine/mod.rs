@@ -4,18 +4,20 @@
 mod budget;
 mod conn;
 mod cores;
+mod errors;
 mod examples;
 mod lane;
 mod loader;
 mod pace;
 mod place;
+mod task;
 #[cfg(test)]
 mod tests;
+mod world;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,23 +26,21 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno as NixErrno;
 use nix::sys::prctl::set_timerslack;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
-};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 use uring_ring::{Address, Features, Mask, Ring, Setup, Unavailable};
 
-use super::measure::listener;
+use super::measure::{LOAD_THREAD, family, listener};
 use super::plan::{Authority, Plan, Shape};
 use super::record::{Collector, Fault, Recorder, Rest, Settings};
 use super::schedule::{Schedule, Share, Stage};
 use examples::Examples;
 use lane::{Lane, LocalMenu};
-use loader::{Left, Loader, Tag, Task, World, connect_fault};
+use loader::{Left, Loader, Tag};
 pub use place::Unreachable;
+use task::Task;
+use world::Sockets;
 
 /// Receive buffers of a thread: as large as most responses, and few enough to stay in its cache.
 const BUFFER_BYTES: u32 = 4 << 10;
@@ -119,7 +119,8 @@ pub struct Finished {
     pub enters: u64,
     /// CPU time of the load threads, from the epoch on.
     pub cpu_nanos: u64,
-    /// When the last thread stopped to send, in nanoseconds since the epoch.
+    /// When the last thread stopped to send, in nanoseconds since the epoch; if that was after a
+    /// number of requests, when they had their answers.
     pub load_end: u64,
 }
 
@@ -146,6 +147,7 @@ impl Running {
         let features = Features::probe(Mask::NONE).map_err(StartError::Ring)?;
         let connections = u64::from(plan.connections);
         budget::descriptors(connections).map_err(StartError::Budget)?;
+        budget::sources(&plan.sources).map_err(StartError::Budget)?;
         let places = place::find(plan).map_err(StartError::Unreachable)?;
         let mut is_local = true;
         for (place, authority) in places.iter().zip(&plan.authorities) {
@@ -165,7 +167,7 @@ impl Running {
         let mine: Vec<usize> =
             core_affinity::get_core_ids().into_iter().flatten().map(|core| core.id).collect();
         let seen = match server {
-            Some(pid) => cores::Server::local(&cores::family(pid), &mine),
+            Some(pid) => cores::Server::local(&family(pid), &mine),
             None if is_local => cores::Server::Roaming,
             None => cores::Server::Elsewhere,
         };
@@ -208,17 +210,24 @@ impl Running {
                 drop(changed.wait_while(progress, |progress| !progress.may_leave));
                 ended.unwrap_or_else(|panic| resume_unwind(panic))
             };
-            let builder = thread::Builder::new().name(format!("load-{thread}"));
+            let builder = thread::Builder::new().name(format!("{LOAD_THREAD}{thread}"));
             threads.push(builder.spawn(run).map_err(StartError::Local)?);
         }
         drop(ready);
         let mut thread_ids = Vec::new();
         for _ in 0..count {
-            match is_ready.recv() {
-                Ok(Ok(id)) => thread_ids.push(id),
-                Ok(Err(error)) => return Err(error), // the others end when nobody says begin
-                Err(_) => return Err(StartError::Local(io::Error::other("a thread has ended"))),
-            }
+            let trouble = match is_ready.recv() {
+                Ok(Ok(id)) => {
+                    thread_ids.push(id);
+                    continue;
+                }
+                Ok(Err(error)) => error,
+                Err(_) => StartError::Local(io::Error::other("a thread has ended")),
+            };
+            // The others end when nobody says begin, and then may go.
+            finished.0.lock().unwrap_or_else(PoisonError::into_inner).may_leave = true;
+            finished.1.notify_all();
+            return Err(trouble);
         }
         let epoch = Instant::now() + HEAD_START;
         for start in starts {
@@ -436,43 +445,4 @@ fn thread_cpu_nanos() -> u64 {
     let time =
         clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every kernel has this clock");
     time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs()
-}
-
-/// The real clock, and sockets of the kernel.
-struct Sockets {
-    epoch: Instant,
-    /// Where connections come from, in turn; if empty, the kernel chooses.
-    sources: Vec<IpAddr>,
-    /// More than one request goes over a connection.
-    keeps: bool,
-}
-
-impl World for Sockets {
-    #[inline]
-    fn now(&mut self) -> u64 {
-        Instant::now().saturating_duration_since(self.epoch).as_nanos() as u64
-    }
-
-    fn socket(&mut self, peer: &Address, connection: usize) -> Result<OwnedFd, Fault> {
-        let fault = |errno: NixErrno| connect_fault(uring_ring::Errno::new(errno as i32));
-        let (family, is_net) = match peer.family() {
-            libc::AF_UNIX => (AddressFamily::Unix, false),
-            libc::AF_INET => (AddressFamily::Inet, true),
-            _ => (AddressFamily::Inet6, true),
-        };
-        let socket =
-            socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(fault)?;
-        if is_net && self.keeps {
-            // Else a request may wait for the acknowledgement of the one before.
-            setsockopt(&socket, sockopt::TcpNoDelay, &true).map_err(fault)?;
-        }
-        if is_net && !self.sources.is_empty() {
-            // The port is chosen when the peer is known, so that each peer has all ports.
-            let _before_4_2 = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
-            let source = self.sources[connection % self.sources.len()];
-            let source = SockaddrStorage::from(SocketAddr::new(source, 0));
-            bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &source).map_err(fault)?;
-        }
-        Ok(socket)
-    }
 }

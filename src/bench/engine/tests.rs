@@ -19,7 +19,9 @@ use super::super::record::{Clock, Collector, Fault, Record, Settings};
 use super::super::render::Rendered;
 use super::super::schedule::{Arrival, Schedule, Share, Stage};
 use super::lane::{Lane, LocalMenu};
-use super::loader::{Loader, Task, World};
+use super::loader::Loader;
+use super::task::Task;
+use super::world::World;
 
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLI;
@@ -203,6 +205,25 @@ fn whatever_goes_wrong_every_request_is_counted_once() {
         seen[1] += counts.broken;
     }
     assert!(seen[0] > 10_000 && seen[1] > 50, "{seen:?}: the faults were no faults");
+}
+
+/// Sessions that break off ask less than they were to; a load of so many requests ends all the same.
+#[test]
+fn a_counted_load_ends_though_sessions_break_off() {
+    let stages: Arc<[Stage]> = [Stage { nanos: u64::MAX >> 1, from: 100.0, to: 100.0 }].into();
+    let sessions = || Schedule::new(&stages, Arrival::Constant, Share::WHOLE, 1, 20);
+    let mut broken = 0;
+    for seed in 0..40 {
+        let (record, _) = run(Faults::ALL, seed, 0..0, |peer| {
+            let mut task = task(peer, 4, Some(500.0), 600);
+            (task.session, task.think, task.requests, task.end) = (5, MILLI, 100, u64::MAX);
+            task.lanes[0].schedule = Some(sessions());
+            task
+        });
+        assert!(record.total().sent <= 100);
+        broken += u64::from(record.total().sent < 100);
+    }
+    assert!(broken > 0, "no session broke off");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, history: &History, live: &Live<'_>, el
     let words =
         vec![Line::from(history.title.clone().bold()), Line::from(history.load.clone().dim())];
     frame.render_widget(Paragraph::new(words), title);
-    draw_progress(frame, progress, history.expected, elapsed);
+    draw_progress(frame, progress, history, live, elapsed);
     let [left, right] =
         Layout::horizontal([Constraint::Min(20), Constraint::Length(TIMES_WIDTH)]).areas(figures);
     draw_rate(frame, left, history, live);
@@ -41,15 +41,26 @@ pub(super) fn draw(frame: &mut Frame<'_>, history: &History, live: &Live<'_>, el
     frame.render_widget(Paragraph::new(help), keys);
 }
 
-fn draw_progress(frame: &mut Frame<'_>, area: Rect, expected: Option<Duration>, elapsed: Duration) {
+fn draw_progress(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    history: &History,
+    live: &Live<'_>,
+    elapsed: Duration,
+) {
     let elapsed = elapsed.as_secs_f64();
-    let (part, words) = match expected {
-        Some(all) if elapsed > all.as_secs_f64() => (1.0, "waiting for answers".to_owned()),
-        Some(all) => {
+    let (part, words) = match (history.expected, history.requests) {
+        (Some(all), _) if elapsed > all.as_secs_f64() => (1.0, "waiting for answers".to_owned()),
+        (Some(all), _) => {
             let all = all.as_secs_f64();
             ((elapsed / all.max(0.001)).min(1.0), format!("{elapsed:.0} of {all:.0} s"))
         }
-        None => (0.0, format!("{elapsed:.0} s")),
+        (None, Some(all)) => {
+            let done = live.total.answers + live.total.failed();
+            let part = (done as f64 / all.max(1) as f64).min(1.0);
+            (part, format!("{} of {} requests", count(done), count(all)))
+        }
+        (None, None) => (0.0, format!("{elapsed:.0} s")),
     };
     let gauge = Gauge::default().ratio(part).label(words).use_unicode(true);
     frame.render_widget(gauge.gauge_style(Style::new().fg(Color::Blue).bg(Color::DarkGray)), area);

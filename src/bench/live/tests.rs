@@ -16,6 +16,7 @@ fn watched(open_loop: bool, mut look: impl FnMut(&mut History, &Live<'_>, Durati
         title: "GET http://127.0.0.1:8080/".to_owned(),
         load: "64 connections, 1 thread, 5,000/s constant".to_owned(),
         expected: Some(Duration::from_secs(10)),
+        requests: None,
         settings,
         slots: VecDeque::new(),
     };
@@ -66,6 +67,17 @@ fn the_screen_shows_rate_times_and_heat() {
         }
         assert!(last.contains("4,999") || last.contains("5,000"), "the rate");
     }
+}
+
+#[test]
+fn a_number_of_requests_is_shown_as_far_as_it_got() {
+    let mut last = String::new();
+    watched(false, |history, live, elapsed| {
+        history.take(live);
+        (history.expected, history.requests) = (None, Some(80_000));
+        last = drawn(history, live, elapsed, (80, 24));
+    });
+    assert!(last.contains(" of 80,000 requests"), "{last}");
 }
 
 #[test]

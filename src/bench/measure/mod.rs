@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use listener::listener;
 use tree::Tree;
+pub use tree::family;
 pub use workers::Workers;
 
 /// Samples that are kept. When there would be more, every second one goes.

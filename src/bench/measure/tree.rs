@@ -142,6 +142,11 @@ fn tasks(proc: &Path, pid: u32) -> impl Iterator<Item = (u32, u64)> {
     })
 }
 
+/// The pids of a process and its descendants, if it is alive.
+pub fn family(pid: u32) -> Vec<u32> {
+    descendants(Path::new("/proc"), pid).into_iter().map(|(pid, _)| pid).collect()
+}
+
 /// A process and its descendants, if it is alive.
 fn descendants(proc: &Path, root: u32) -> Vec<(u32, Stat)> {
     let all = fs::read_dir(proc).into_iter().flatten().flatten().filter_map(|entry| {

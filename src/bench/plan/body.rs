@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{self, Read as _};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as STANDARD;
@@ -14,7 +15,8 @@ const BOUNDARY: &str = "----uring-pool-bench-7b1f0c9e53d84a26";
 /// A body, its type, and the type's parameter.
 pub(super) type Body = (Vec<u8>, &'static str, String);
 
-/// What `-d` says: several are joined by `&`; `@file` is the content of a file, as it is.
+/// What `-d` says: several are joined by `&`; `@file` is the content of a file, as it is, and `@-`
+/// what comes from standard input.
 pub(super) fn data(parts: &[String]) -> Result<Body, PlanError> {
     let mut body = Vec::new();
     for (index, part) in parts.iter().enumerate() {
@@ -29,7 +31,8 @@ pub(super) fn data(parts: &[String]) -> Result<Body, PlanError> {
     Ok((body, "application/x-www-form-urlencoded", String::new()))
 }
 
-/// What `-F` says: `name=text`, `name=@file` (an upload), `name=<file` (its content).
+/// What `-F` says: `name=text`, `name=@file` (an upload, of the type that `;type=…` says or that its
+/// name suggests), `name=<file` (its content).
 pub(super) fn form(parts: &[String]) -> Result<Body, PlanError> {
     let mut body = Vec::new();
     for part in parts {
@@ -40,8 +43,14 @@ pub(super) fn form(parts: &[String]) -> Result<Body, PlanError> {
         head.push_str(&quoted(name));
         head.push('"');
         let content = if let Some(file) = value.strip_prefix('@') {
+            let (file, kind) = match file.rsplit_once(";type=") {
+                Some((file, kind)) => (file, kind.to_owned()),
+                None => (file, mime_guess::from_path(file).first_or_octet_stream().to_string()),
+            };
+            if !crate::proto::h1::is_field_value(kind.as_bytes()) {
+                return Err(PlanError::flag("-F", part, "a type is a line of text"));
+            }
             let base = file.rsplit('/').next().unwrap_or(file);
-            let kind = mime_guess::from_path(file).first_or_octet_stream();
             let _ = write!(head, "; filename=\"{}\"\r\nContent-Type: {kind}", quoted(base));
             read(file, "-F")?
         } else if let Some(file) = value.strip_prefix('<') {
@@ -67,7 +76,13 @@ fn quoted(text: &str) -> String {
 }
 
 fn read(file: &str, flag: &'static str) -> Result<Vec<u8>, PlanError> {
-    fs::read(file).map_err(|error| PlanError::flag(flag, file, &format!("cannot read it: {error}")))
+    let content = if file == "-" {
+        let mut content = Vec::new();
+        io::stdin().read_to_end(&mut content).map(|_| content)
+    } else {
+        fs::read(file)
+    };
+    content.map_err(|error| PlanError::flag(flag, file, &format!("cannot read it: {error}")))
 }
 
 /// Credentials as RFC 7617 has them.
@@ -111,5 +126,8 @@ mod tests {
         assert!(text.ends_with("--\r\n") && parameter.ends_with(BOUNDARY));
         assert_eq!(kind, "multipart/form-data");
         assert!(form(&["x".into()]).is_err());
+        let typed = format!("f=@{};type=text/x-odd", file.path().display());
+        let text = String::from_utf8(form(&[typed]).unwrap().0).unwrap();
+        assert!(text.contains("Content-Type: text/x-odd\r\n\r\nPNG"), "{text}");
     }
 }

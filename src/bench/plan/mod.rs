@@ -203,6 +203,14 @@ impl Plan {
                 return Err(PlanError::flag(flag, "0s", "it takes some time"));
             }
         }
+        for (flag, rate) in [("-R", wanted.rate), ("--conn-rate", wanted.connection_rate)] {
+            if rate.is_some_and(|rate| rate.per_second() <= 0.0) {
+                return Err(PlanError::flag(flag, "0", "nothing would ever happen at this rate"));
+            }
+        }
+        if wanted.stages.as_ref().is_some_and(Stages::are_empty) {
+            return Err(PlanError::new("--stages: nothing is due in any of them"));
+        }
         let mut notes = Vec::new();
         let requests_per_connection =
             if wanted.no_keepalive { Some(1) } else { wanted.requests_per_connection };
@@ -542,9 +550,10 @@ impl Kitchen<'_> {
         }
         if log.left_out > 0 {
             notes.push(format!(
-                "{} lines of {} were left out: no request, or one whose body the log doesn't have",
+                "left out of {}: {} line{} without a request, or with one whose body the log doesn't have",
+                file.display(),
                 log.left_out,
-                file.display()
+                if log.left_out == 1 { "" } else { "s" }
             ));
         }
         let menu = Menu { requests: requests.into(), choice: Choice::Listed(log.order) };

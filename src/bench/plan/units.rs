@@ -70,6 +70,13 @@ impl FromStr for Rate {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Stages(pub(super) Vec<Stage>);
 
+impl Stages {
+    /// Nothing is due in any of them.
+    pub(super) fn are_empty(&self) -> bool {
+        self.0.iter().all(|stage| stage.from <= 0.0 && stage.to <= 0.0)
+    }
+}
+
 impl FromStr for Stages {
     type Err = Malformed;
 

@@ -58,6 +58,19 @@ impl Fault {
         Fault::Other,
     ];
 
+    /// It is the generator's own: the target has nothing to do with it.
+    pub fn is_own(self) -> bool {
+        matches!(self, Fault::NoPort | Fault::NoDescriptor)
+    }
+
+    /// For people: as [`text`](Fault::text), of a connection that no request is to blame for.
+    pub fn text_of_connection(self) -> &'static str {
+        match self {
+            Fault::Malformed => "connections with bytes that no request asked for",
+            fault => fault.text(),
+        }
+    }
+
     /// For people: follows a count, as in "3 connections refused".
     pub fn text(self) -> &'static str {
         match self {

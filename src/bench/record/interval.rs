@@ -183,7 +183,7 @@ pub struct Counts {
     pub unsent: u64,
     /// Bytes of requests.
     pub bytes_sent: u64,
-    /// Bytes of answers.
+    /// Bytes of answers as they should be.
     pub bytes_received: u64,
     /// Connections that were opened.
     pub connects: u64,

@@ -1,5 +1,6 @@
 //! An HDR interval log (`.hlog`), which `HdrHistogram`'s own tools read: histograms of the response
-//! times, an interval a slot, and of the service times under a tag.
+//! times, an interval a slot, and under tags the lower bounds of requests without an answer
+//! (`at-least`), and at a rate the service times and the generator's lag.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -24,10 +25,11 @@ pub fn hlog(summary: &Summary) -> Vec<u8> {
         builder.begin_log_with(&mut log, &mut serializer).expect("memory takes everything");
     let clocks = [
         (record.settings.response(), None),
+        (record.settings.response_at_least(), Tag::new("at-least")),
         (Clock::Service, Tag::new("service")),
         (Clock::Lag, Tag::new("lag")),
     ];
-    let clocks = if summary.setup.load.is_open() { &clocks[..] } else { &clocks[..1] };
+    let clocks = if summary.setup.load.is_open() { &clocks[..] } else { &clocks[..2] };
     for (number, slot) in (0..).zip(&record.slots) {
         let from = Duration::from_nanos(number * record.slot_nanos);
         for (clock, tag) in clocks {

@@ -422,13 +422,14 @@ fn setup(out: &mut String, summary: &Summary) {
         facts.push(("", format!("{} {}", count(*number), fault.text())));
     }
     for (fault, number) in &counts.connect_faults {
-        facts.push(("", format!("{} {}", count(*number), fault.text())));
+        facts.push(("", format!("{} {}", count(*number), fault.text_of_connection())));
     }
     let statuses: Vec<String> = counts
         .statuses
         .iter()
         .map(|(status, number)| format!("{status}: {}", count(*number)))
         .collect();
+    facts.extend(setup.notes.iter().map(|note| ("input", note.clone())));
     facts.extend([
         ("statuses", statuses.join(", ")),
         ("measured", format!("{} to {}", seconds(window.from), seconds(window.to))),

@@ -13,6 +13,9 @@ pub fn markdown(summary: &Summary) -> String {
     let (verdict, window) = (&summary.verdict, &summary.window);
     let _ = writeln!(out, "### `{}`\n", target_words(&summary.setup).replace('`', "'"));
     let _ = writeln!(out, "{}\n", load_words(&summary.setup));
+    for note in &summary.setup.notes {
+        let _ = writeln!(out, "{note}\n");
+    }
     let _ = writeln!(out, "**{}**, {}", verdict.status.text(), limiter_words(summary));
     for reason in &verdict.reasons {
         let _ = writeln!(out, "- {} ({})", reason.text, reason.rule);

@@ -16,6 +16,7 @@ pub use hlog::hlog;
 pub use html::html;
 pub use markdown::markdown;
 pub use text::{changes, checks, sparkline, text};
+pub use units::{rate, time};
 
 use super::summary::{Limiter, Load, Setup, Summary};
 
@@ -26,7 +27,12 @@ pub(super) fn load_words(setup: &Setup) -> String {
     };
     let load = match &setup.load {
         Load::Closed => "closed loop".to_owned(),
-        Load::Open { rate, arrival, .. } => format!("{}/s {arrival}", units::rate(*rate)),
+        Load::Open { rate, arrival, is_steady: true } => {
+            format!("{}/s {arrival}", units::rate(*rate))
+        }
+        Load::Open { rate, arrival, is_steady: false } => {
+            format!("{}/s on average, {arrival}", units::rate(*rate))
+        }
     };
     let mut words = vec![many(setup.connections, "connection")];
     if setup.threads > 0 {
@@ -36,8 +42,19 @@ pub(super) fn load_words(setup: &Setup) -> String {
     if setup.pipeline > 1 {
         words.push(format!("{} pipelined", setup.pipeline));
     }
-    if !setup.keep_alive {
-        words.push("a new connection each".to_owned());
+    if let Some(count) = setup.session {
+        words.push(format!("sessions of {}", many(count, "request")));
+    }
+    if setup.think > 0 {
+        words.push(format!("{} of thinking", units::time(setup.think)));
+    }
+    match setup.requests_per_connection {
+        Some(1) => words.push("a connection for each request".to_owned()),
+        Some(count) => words.push(format!("a connection for {}", many(count, "request"))),
+        None => {}
+    }
+    if let Some(rate) = setup.connection_rate {
+        words.push(format!("{}/s opened at most", units::rate(rate)));
     }
     words.join(", ")
 }

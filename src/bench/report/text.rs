@@ -22,6 +22,9 @@ pub fn text(summary: &Summary, is_colored: bool) -> String {
     let setup = &summary.setup;
     say(paint.bold(&target_words(setup)));
     say(load_words(setup));
+    for line in setup.notes.iter().flat_map(|note| wrapped(note, WIDTH)) {
+        say(line);
+    }
     say(String::new());
     let verdict = &summary.verdict;
     say(format!("  {}  {}", paint.status(verdict.status), limiter_words(summary)));
@@ -56,7 +59,7 @@ pub fn text(summary: &Summary, is_colored: bool) -> String {
         say(format!("  {:<10} {} {}", "", count(*number), fault_words(*fault, summary)));
     }
     for (fault, number) in &counts.connect_faults {
-        say(format!("  {:<10} {} {}", "", count(*number), fault.text()));
+        say(format!("  {:<10} {} {}", "", count(*number), fault.text_of_connection()));
     }
     if let Some(words) = warmup_words(summary) {
         say(format!("  {:<10} {words}", "warm-up"));
@@ -129,8 +132,12 @@ fn latencies(summary: &Summary, paint: &Paint, say: &mut impl FnMut(String)) {
             "",
             count(latency.response.censored)
         ));
-    } else if latency.response.p999.is_none() {
-        say(format!("  {:<10} – where {} samples are too few", "", count(latency.response.count)));
+    } else if latency.response.p999.is_none() && latency.response.count > 0 {
+        let samples = match latency.response.count {
+            1 => "1 sample is".to_owned(),
+            several => format!("{} samples are", count(several)),
+        };
+        say(format!("  {:<10} – where {samples} too few", ""));
     }
 }
 

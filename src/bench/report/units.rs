@@ -1,7 +1,7 @@
 //! Figures as people read them: three digits and a unit.
 
 /// A time: `850 ns`, `262 µs`, `1.20 ms`, `3.41 s`.
-pub(crate) fn time(nanos: u64) -> String {
+pub fn time(nanos: u64) -> String {
     match nanos {
         0..1_000 => format!("{nanos} ns"),
         1_000..1_000_000 => scaled(nanos, 1e3, "µs"),
@@ -48,7 +48,7 @@ pub(crate) fn count(count: u64) -> String {
 }
 
 /// A rate of requests: `234,567`; `12.3` where it is small.
-pub(crate) fn rate(rate: f64) -> String {
+pub fn rate(rate: f64) -> String {
     if rate < 99.95 { digits(rate) } else { count(rate.round() as u64) }
 }
 
@@ -77,9 +77,13 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{} %", digits(share * 100.0))
 }
 
-/// Seconds and tenths: `9.6 s`.
+/// Seconds and tenths: `9.6 s`; less than one as times are.
 pub(crate) fn seconds(nanos: u64) -> String {
-    format!("{:.1} s", nanos as f64 / 1e9)
+    match nanos {
+        0 => "0 s".to_owned(),
+        1..950_000_000 => time(nanos),
+        _ => format!("{:.1} s", nanos as f64 / 1e9),
+    }
 }
 
 #[cfg(test)]
@@ -118,5 +122,6 @@ mod tests {
         assert_eq!(bytes(12.3 * 1024.0), "12.3 KiB");
         assert_eq!(bytes(44_145_050.0), "42.1 MiB");
         assert_eq!(percent(0.123_4), "12.3 %");
+        assert_eq!((seconds(9_640_000_000).as_str(), seconds(151_000)), ("9.6 s", "151 µs".into()));
     }
 }

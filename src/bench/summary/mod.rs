@@ -34,6 +34,9 @@ pub use setup::{Host, Load, Setup, WarmupWish};
 pub use verdict::{Facts, Limiter, Reason, Status, Verdict, judge};
 pub use warmup::warmup_slots;
 
+/// Generators whose runs began further apart, in seconds, did not run at the same time.
+const APART_MAX: u64 = 2;
+
 /// The format of the JSON document, and its version.
 pub const SCHEMA: &str = "uring-pool-bench/1";
 
@@ -56,7 +59,7 @@ pub struct Summary {
     pub rate: f64,
     /// Requests that were due, per second until the generator stopped sending.
     pub offered_rate: f64,
-    /// Bytes of answers, per second of the window.
+    /// Bytes of answers as they should be, per second of the window.
     pub received_rate: f64,
     /// How long it took.
     pub latency: Latency,
@@ -112,7 +115,7 @@ pub struct Totals {
     pub connect_faults: BTreeMap<Fault, u64>,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// Bytes received.
+    /// Bytes of answers as they should be.
     pub bytes_received: u64,
 }
 
@@ -316,7 +319,7 @@ impl Summary {
         };
         summary.cpu.client_enters_per_request =
             summary.setup.enters.and_then(|enters| ratio(enters as f64, total.answers as f64));
-        summary.verdict = judge(&Facts::of(&summary));
+        summary.verdict = judge(&Facts::of(&summary)).with(&summary.setup.inherited);
         summary
     }
 
@@ -352,11 +355,31 @@ impl Summary {
     }
 
     /// One result of several generators that ran at the same time against the same server. CPU time
-    /// is left out: each has measured its own machine.
-    #[must_use]
-    pub fn merge(self, others: impl IntoIterator<Item = Summary>) -> Summary {
+    /// is left out, as each has measured its own machine; what made a generator's figures doubtful
+    /// makes these so.
+    ///
+    /// # Errors
+    ///
+    /// One was a closed loop and another an open one: their times mean different things.
+    pub fn merge(self, others: impl IntoIterator<Item = Summary>) -> Result<Summary, String> {
+        let mut inherited = self.own_reasons(1);
         let (mut setup, mut record) = (self.setup, self.record);
-        for other in others {
+        for (number, other) in (2..).zip(others) {
+            if other.setup.load.is_open() != setup.load.is_open() {
+                return Err("a closed loop and one at a rate can't be one result".to_owned());
+            }
+            inherited.extend(other.own_reasons(number));
+            if other.setup.started_at.abs_diff(setup.started_at) > APART_MAX {
+                inherited.push(Reason {
+                    rule: "apart".into(),
+                    status: Status::Suspect,
+                    text: format!(
+                        "generator {number} began {} s before or after the first: rates are added \
+                         as if they had run at the same time",
+                        other.setup.started_at.abs_diff(setup.started_at)
+                    ),
+                });
+            }
             record.add(&other.record);
             let theirs = other.setup;
             setup.connections += theirs.connections;
@@ -372,7 +395,25 @@ impl Summary {
                 setup.targets.clear(); // their numbers mean different ones
             }
         }
-        Summary::new(setup, record, Measured::default())
+        setup.inherited = inherited;
+        Ok(Summary::new(setup, record, Measured::default()))
+    }
+
+    /// Why this generator's figures are doubtful, as far as its record alone doesn't tell.
+    fn own_reasons(&self, number: usize) -> Vec<Reason> {
+        let of_record = judge(&Facts::of(&Summary::new(
+            Setup { inherited: Vec::new(), ..self.setup.clone() },
+            self.record.clone(),
+            Measured::default(),
+        )));
+        let is_told =
+            |reason: &&Reason| of_record.reasons.iter().any(|told| told.rule == reason.rule);
+        let reasons = self.verdict.reasons.iter().filter(|reason| !is_told(reason));
+        let named = |reason: &Reason| Reason {
+            text: format!("generator {number}: {}", reason.text),
+            ..reason.clone()
+        };
+        reasons.map(named).collect()
     }
 
     /// The response times of the window.
@@ -455,6 +496,12 @@ fn counts_until(record: &Record, first: usize, to: u64) -> Counts {
 }
 
 impl Totals {
+    /// Failures of requests and connections that are the generator's own.
+    pub fn own_failures(&self) -> u64 {
+        let all = self.faults.iter().chain(&self.connect_faults);
+        all.filter(|(fault, _)| fault.is_own()).map(|(_, count)| count).sum()
+    }
+
     fn of(counts: &Counts, statuses: &[u64]) -> Totals {
         let named = |faults: &[u64]| {
             let each = Fault::ALL.into_iter().zip(faults.iter().copied());

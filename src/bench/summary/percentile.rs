@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 pub const SAMPLES_ABOVE: u64 = 10;
 
 /// What may be unknown of the samples above, without changing a percentile by more than this part,
-/// isn't worth a mark.
+/// isn't worth a mark; nor is a microsecond.
 const TOLERANCE: f64 = 0.01;
+const TOLERANCE_NANOS: f64 = 1_000.0;
 
 /// One percentile, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -97,7 +98,8 @@ impl Censored {
         let known = self.known.len();
         let highest = (rank <= known && known > 0)
             .then(|| self.known.value_at_quantile(rank as f64 / known as f64));
-        let is_same = highest.is_some_and(|it| it as f64 <= nanos as f64 * (1.0 + TOLERANCE));
+        let margin = (nanos as f64 * TOLERANCE).max(TOLERANCE_NANOS);
+        let is_same = highest.is_some_and(|it| it as f64 <= nanos as f64 + margin);
         Percentile { nanos, at_least: !is_same }
     }
 }

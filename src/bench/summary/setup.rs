@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::verdict::Reason;
+
 /// How a run was set up.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -22,17 +24,39 @@ pub struct Setup {
     pub load: Load,
     /// Requests that may be in flight on a connection.
     pub pipeline: u64,
-    /// Connections are used again.
+    /// Connections are used for as long as they last.
     pub keep_alive: bool,
+    /// If they aren't: for so many requests.
+    pub requests_per_connection: Option<u64>,
+    /// Requests that follow each other after an arrival, if each is a session.
+    pub session: Option<u64>,
+    /// From an answer to the next request of the same connection, in nanoseconds.
+    pub think: u64,
+    /// Connections opened per second at most, if that was bounded.
+    pub connection_rate: Option<f64>,
+    /// Addresses that connections lead to.
+    pub places: u64,
     /// Of everything that was left to chance.
     pub seed: u64,
     /// When the generator stopped to send, in nanoseconds since the run's epoch; what came later
-    /// was only waited for.
+    /// was only waited for. After a number of requests, when they had their answers: that is the
+    /// time that they took.
     pub load_end: u64,
     /// What to do about the warm-up.
     pub warmup: WarmupWish,
     /// Times that the generator entered the kernel, if it counted them.
     pub enters: Option<u64>,
+    /// What whoever reads the result should know about its input.
+    pub notes: Vec<String>,
+    /// Of one result that was made of several: what made those doubtful.
+    pub inherited: Vec<Reason>,
+}
+
+impl Setup {
+    /// A closed loop that was told to go slowly.
+    pub fn is_held_back(&self) -> bool {
+        !self.load.is_open() && (self.think > 0 || self.connection_rate.is_some())
+    }
 }
 
 /// A machine.

@@ -168,7 +168,7 @@ fn documents_that_are_none_are_refused_in_words() {
 fn results_of_generators_add_up() {
     let one = Synthetic { seed: 1, ..Synthetic::open(1_000.0, 5) }.summary();
     let two = Synthetic { seed: 2, ..Synthetic::open(500.0, 5) }.summary();
-    let both = one.merge([two]);
+    let both = one.merge([two]).unwrap();
     assert_eq!((both.counts.ok, both.setup.connections), (7_500, 128));
     assert!((both.rate - 1_500.0).abs() < 10.0);
     assert!(matches!(both.setup.load, Load::Open { rate, .. } if (rate - 1_500.0).abs() < 1e-9));
@@ -176,6 +176,59 @@ fn results_of_generators_add_up() {
         both.cpu,
         Cpu { client_enters_per_request: both.cpu.client_enters_per_request, ..Cpu::default() }
     );
+}
+
+/// What made one generator's figures doubtful isn't forgotten, though it was seen on its machine.
+#[test]
+fn a_doubtful_generator_makes_the_whole_doubtful() {
+    let (setup, record, mut measured) = Synthetic::open(1_000.0, 5).parts();
+    for sample in &mut measured.samples {
+        sample.client_waited = sample.at / 2;
+    }
+    let starved = Summary::new(setup, record, measured);
+    assert_eq!(starved.verdict.status, Status::Invalid);
+    let sound = Synthetic { seed: 2, ..Synthetic::open(500.0, 5) }.summary();
+    let both = sound.clone().merge([starved]).unwrap();
+    assert_eq!(both.verdict.status, Status::Invalid);
+    let texts: Vec<&str> = both.verdict.reasons.iter().map(|it| it.text.as_str()).collect();
+    assert!(
+        matches!(texts[..], [one] if one.starts_with("generator 2: a load thread")),
+        "{texts:?}"
+    );
+    assert_eq!(Summary::from_json(&both.to_json()).unwrap().verdict, both.verdict);
+    assert!(sound.clone().merge([Synthetic::closed(4, 5).summary()]).is_err());
+    let mut late = Synthetic { seed: 3, ..Synthetic::open(500.0, 5) }.summary();
+    late.setup.started_at += 60;
+    let apart = sound.merge([late]).unwrap();
+    assert!(apart.verdict.reasons.iter().any(|it| it.rule == "apart"), "{:?}", apart.verdict);
+}
+
+/// Few answers each, or places that differ, say nothing about how evenly connections are served.
+#[test]
+fn connections_are_judged_where_they_could_be_served_alike() {
+    let unfair = |connections: u64, places| {
+        let (mut setup, mut record, measured) = Synthetic::open(1_000.0, 5).parts();
+        let share = record.connections[0];
+        record.connections = vec![Share { answers: 0, ..share }; connections as usize];
+        record.connections[0].answers = 5_000;
+        setup.places = places;
+        let summary = Summary::new(setup, record, measured);
+        summary.verdict.reasons.iter().any(|it| it.rule == "unfair")
+    };
+    assert!(unfair(100, 1), "all to one of a hundred");
+    assert!(!unfair(1_000, 1), "five answers each");
+    assert!(!unfair(100, 2), "one place may be asked more than the other");
+}
+
+/// The generator's own shortage is told as such.
+#[test]
+fn a_generator_without_ports_is_invalid_and_no_failure_of_the_target() {
+    let (setup, mut record, measured) = Synthetic::open(1_000.0, 5).parts();
+    record.slots[3].counts.connect_failures = 7;
+    record.slots[3].counts.connect_faults[Fault::NoPort as usize] = 7;
+    let summary = Summary::new(setup, record, measured);
+    assert_eq!((summary.counts.own_failures(), summary.verdict.status), (7, Status::Invalid));
+    assert_eq!(summary.verdict.reasons[0].rule, "own_failures");
 }
 
 #[test]

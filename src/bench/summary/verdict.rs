@@ -1,13 +1,15 @@
 //! Whether a run says something about the server, by named rules, and what limited it. Each rule is
 //! a pure function of [`Facts`]: a run judges itself from what it measured, never from a guess.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Percentile, Summary};
 use crate::bench::record::{Clock, Fault};
 
 /// What a run is worth.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
     /// Its figures are those of the server under this load.
@@ -58,7 +60,7 @@ impl Limiter {
             Limiter::Server => "the server's CPU",
             Limiter::Generator => "the load generator's CPU",
             Limiter::Machine => "the CPU of this machine, which both sides share",
-            Limiter::Schedule => "the rate that was asked for",
+            Limiter::Schedule => "what was asked for: no more was due",
             Limiter::Connections => "the number of connections: each waits for its answer",
             Limiter::Failure => "failure: nothing was answered",
             Limiter::Unknown => "not known (--server-pid PID would tell more)",
@@ -67,10 +69,10 @@ impl Limiter {
 }
 
 /// Why a run isn't simply valid.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reason {
     /// The rule's name.
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
     /// What it makes of the run.
     pub status: Status,
     /// What was seen, and what to do about it.
@@ -80,7 +82,12 @@ pub struct Reason {
 impl Reason {
     /// Requests or connections failed, but not all of them.
     pub fn is_failure(&self) -> bool {
-        matches!(self.rule, "failures" | "connect_failures")
+        matches!(&*self.rule, "failures" | "connect_failures")
+    }
+
+    /// It is the target that failed; else it is the generator, or something around both.
+    pub fn is_targets(&self) -> bool {
+        self.is_failure() || self.rule == "nothing_answered"
     }
 }
 
@@ -122,6 +129,8 @@ pub struct Facts {
     pub connect_failures: u64,
     /// The commonest reason for that.
     pub commonest_connect_fault: Option<Fault>,
+    /// Failures of requests and connections that are the generator's own: no port, no descriptor.
+    pub own_failures: u64,
     /// Answers in the window.
     pub samples: u64,
     /// Of the response times.
@@ -150,8 +159,11 @@ pub struct Facts {
     pub listen_drops: Option<u64>,
     /// Median response time in the second half of the window to that in the first.
     pub drift: Option<f64>,
-    /// Jain's index over the connections.
+    /// Jain's index over the connections, if it means something: all ask the same place, and have
+    /// asked often enough.
     pub fairness: Option<f64>,
+    /// A closed loop that was told to go slowly: to think, or to open few connections.
+    pub is_held_back: bool,
     /// Intervals that were too long because the collector was late.
     pub overdue: u64,
     /// Processes of the server that died.
@@ -164,7 +176,7 @@ pub fn judge(facts: &Facts) -> Verdict {
         .iter()
         .filter_map(|(rule, check)| {
             let (status, text) = check(facts)?;
-            Some(Reason { rule, status, text })
+            Some(Reason { rule: Cow::Borrowed(rule), status, text })
         })
         .collect();
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.status));
@@ -172,10 +184,22 @@ pub fn judge(facts: &Facts) -> Verdict {
     Verdict { status, reasons, limiter: limiter(facts) }
 }
 
+impl Verdict {
+    /// With reasons that were found elsewhere.
+    #[must_use]
+    pub fn with(mut self, reasons: &[Reason]) -> Verdict {
+        self.reasons.extend_from_slice(reasons);
+        self.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.status));
+        self.status = self.reasons.first().map_or(Status::Valid, |reason| reason.status);
+        self
+    }
+}
+
 type Rule = fn(&Facts) -> Option<(Status, String)>;
 
 const RULES: &[(&str, Rule)] = &[
     ("nothing_answered", nothing_answered),
+    ("own_failures", own_failures),
     ("failures", failures),
     ("connect_failures", connect_failures),
     ("unfinished", unfinished),
@@ -208,7 +232,8 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 fn percent(share: f64) -> String {
-    let percent = share * 100.0;
+    // All but a few are not all.
+    let percent = if share < 1.0 { (share * 100.0).min(99.0) } else { share * 100.0 };
     if percent >= 10.0 { format!("{percent:.0} %") } else { format!("{percent:.2} %") }
 }
 
@@ -217,6 +242,17 @@ fn nothing_answered(facts: &Facts) -> Option<(Status, String)> {
         let fault = facts.commonest_fault.or(facts.commonest_connect_fault);
         let why = fault.map_or(String::new(), |fault| format!(": {}", fault.text()));
         (Status::Invalid, format!("no request was answered as it should be{why}"))
+    })
+}
+
+fn own_failures(facts: &Facts) -> Option<(Status, String)> {
+    let count = facts.own_failures;
+    (count > 0).then(|| {
+        let text = format!(
+            "{count} times the generator itself had no port or no descriptor left: use fewer \
+             connections, keep them, or add addresses (--source)"
+        );
+        (Status::Invalid, text)
     })
 }
 
@@ -234,7 +270,7 @@ fn connect_failures(facts: &Facts) -> Option<(Status, String)> {
     if facts.ok == 0 || facts.connect_failures == 0 {
         return None;
     }
-    let kind = facts.commonest_connect_fault.map_or("", Fault::text);
+    let kind = facts.commonest_connect_fault.map_or("", Fault::text_of_connection);
     let count = facts.connect_failures;
     let all = facts.connects + count;
     Some((Status::Suspect, format!("{count} of {all} connections failed, mostly {kind}")))
@@ -282,7 +318,8 @@ fn generator_lag(facts: &Facts) -> Option<(Status, String)> {
 fn pacing(facts: &Facts) -> Option<(Status, String)> {
     let paced = facts.paced?;
     (facts.is_open && paced < 0.99).then(|| {
-        let text = format!("only {} of the sends were within 100 µs of their time", percent(paced));
+        let part = (paced * 1_000.0).floor() / 10.0;
+        let text = format!("only {part:.1} % of the sends were within 100 µs of their time");
         (Status::Suspect, text)
     })
 }
@@ -323,8 +360,11 @@ fn stolen(facts: &Facts) -> Option<(Status, String)> {
 
 fn too_few_samples(facts: &Facts) -> Option<(Status, String)> {
     (facts.ok > 0 && facts.samples < SAMPLES_MIN).then(|| {
-        let samples = facts.samples;
-        (Status::Suspect, format!("{samples} answers are too few to know the p99: run for longer"))
+        let samples = match facts.samples {
+            1 => "1 answer is".to_owned(),
+            several => format!("{several} answers are"),
+        };
+        (Status::Suspect, format!("{samples} too few to know the p99: run for longer"))
     })
 }
 
@@ -383,7 +423,8 @@ fn collector_late(facts: &Facts) -> Option<(Status, String)> {
 
 fn limiter(facts: &Facts) -> Limiter {
     let full = |busy: Option<f64>| busy.is_some_and(|busy| busy >= SATURATED);
-    let asked_for_no_more = facts.is_open && share(facts.unfinished, facts.offered) < 0.01;
+    let asked_for_no_more =
+        facts.is_held_back || (facts.is_open && share(facts.unfinished, facts.offered) < 0.01);
     if facts.ok == 0 {
         Limiter::Failure
     } else if asked_for_no_more {
@@ -428,6 +469,7 @@ impl Facts {
             connects: counts.connects,
             connect_failures: counts.connect_failures,
             commonest_connect_fault: commonest(&counts.connect_faults),
+            own_failures: counts.own_failures(),
             samples: summary.window.answers,
             p50: percentile("p50", response.p50),
             p99: percentile("p99", response.p99),
@@ -442,11 +484,23 @@ impl Facts {
             segments: summary.machine.segments,
             listen_drops: lost(summary.machine.listen_overflows, summary.machine.listen_drops),
             drift: drift(summary),
-            fairness: summary.fairness.connections,
+            fairness: fairness(summary),
+            is_held_back: summary.setup.is_held_back(),
             overdue: record.overdue,
             died: summary.measured.server.as_ref().map_or(0, |server| server.died),
         }
     }
+}
+
+/// Where connections have few answers each, chance alone makes them uneven: with so many on average,
+/// the index is at least 0.95 though each answer goes to a random one.
+const ANSWERS_EACH_MIN: u64 = 20;
+
+/// Fairness over the connections, where they could be served alike.
+fn fairness(summary: &Summary) -> Option<f64> {
+    let connections = summary.record.connections.len() as u64;
+    let is_enough = summary.counts.ok >= connections * ANSWERS_EACH_MIN;
+    summary.fairness.connections.filter(|_| is_enough && summary.setup.places <= 1)
 }
 
 /// Sends within so many nanoseconds of their time are on time.
@@ -523,6 +577,7 @@ mod tests {
         type Spoil = fn(&mut Facts);
         let cases: &[(&str, Status, Spoil)] = &[
             ("nothing_answered", Invalid, |it| it.ok = 0),
+            ("own_failures", Invalid, |it| it.own_failures = 1),
             ("failures", Suspect, |it| it.failed = 200),
             ("failures", Invalid, |it| it.failed = 50_000),
             ("connect_failures", Suspect, |it| it.connect_failures = 1),
@@ -550,7 +605,7 @@ mod tests {
             spoil(&mut facts);
             let verdict = judge(&facts);
             assert_eq!(verdict.status, *status, "{rule}");
-            let rules: Vec<&str> = verdict.reasons.iter().map(|reason| reason.rule).collect();
+            let rules: Vec<&str> = verdict.reasons.iter().map(|reason| &*reason.rule).collect();
             assert_eq!(rules, [*rule]);
         }
         let tested: std::collections::BTreeSet<&str> = cases.iter().map(|case| case.0).collect();
@@ -585,6 +640,7 @@ mod tests {
             ),
             (Limiter::Connections, Facts { server_busiest: Some(0.4), ..sound() }),
             (Limiter::Machine, Facts { server_busiest: None, idle: Some(0.01), ..sound() }),
+            (Limiter::Schedule, Facts { server_busiest: Some(0.4), is_held_back: true, ..sound() }),
             (Limiter::Unknown, Facts { server_busiest: None, ..sound() }),
             (Limiter::Failure, Facts { ok: 0, ..sound() }),
             (Limiter::Server, Facts { unfinished: 50_000, server_busiest: Some(1.0), ..open() }),

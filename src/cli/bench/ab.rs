@@ -1,19 +1,23 @@
 //! `bench ab`: two servers, started in turn, and the ratio of their figures with its interval.
 
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use uring_pool::bench::summary::Summary;
+use uring_pool::bench::report;
+use uring_pool::bench::summary::{Status, Summary};
 use uring_pool::bench::{Options, Plan, RunError, StartError};
 
 use super::super::Failure;
 use super::flags::LoadFlags;
-use super::{EX_TARGET, EX_USAGE, run_failure};
+use super::{EX_INVALID, EX_TARGET, EX_USAGE, Interrupts, run_failure};
 
 /// A server listens after this long, or has failed.
 const START: Duration = Duration::from_secs(20);
@@ -21,6 +25,8 @@ const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(10);
 /// One run takes so long unless `-z` or `-n` says otherwise.
 const TIME: Duration = Duration::from_secs(5);
+/// Lines of a server that does not start which are told.
+const WORDS: usize = 8;
 /// Between two looks at a server that starts or ends.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -46,6 +52,7 @@ pub(super) fn ab(flags: &AbFlags) -> Result<(), Failure> {
         wanted.time = Some(TIME);
     }
     let plan = Plan::new(&wanted).map_err(|error| Failure::new(EX_USAGE, error))?;
+    let interrupts = Interrupts::catch()?;
     if is_taken(&plan)? {
         let words = "somebody listens there already: stop that server, so that each can be started";
         return Err(Failure::new(EX_USAGE, words));
@@ -55,7 +62,7 @@ pub(super) fn ab(flags: &AbFlags) -> Result<(), Failure> {
         let mut both = [Vec::new(), Vec::new()];
         for which in [0, 1, 1, 0] {
             let command = [&flags.a, &flags.b][which];
-            let summary = Server::start(command, &plan)?.measure(&plan)?;
+            let summary = Server::start(command, &plan, &interrupts)?.measure()?;
             let counts = &summary.counts;
             if counts.failed > 0 || counts.ok == 0 {
                 let words = format!(
@@ -66,6 +73,10 @@ pub(super) fn ab(flags: &AbFlags) -> Result<(), Failure> {
             }
             let figure = Figures::of(&summary);
             println!("  round {} {}  {figure}", round + 1, ["A", "B"][which]);
+            let reasons = summary.verdict.reasons.iter();
+            for reason in reasons.filter(|reason| reason.status == Status::Invalid) {
+                println!("             {}: {}", reason.status.text(), reason.text);
+            }
             both[which].push(figure);
         }
         for (all, [first, second]) in figures.iter_mut().zip(both.map(|it| [it[0], it[1]])) {
@@ -138,13 +149,15 @@ impl Figures {
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Figures { rate, p50, p99, server_us } = self;
-        write!(
-            f,
-            "{rate:>10.0} requests/s, p50 {:.0} us, p99 {:.0} us, server {server_us:.2} us a request",
-            p50 / 1e3,
-            p99 / 1e3
-        )
+        let time = |nanos: f64| {
+            if nanos.is_nan() { "–".to_owned() } else { report::time(nanos as u64) }
+        };
+        let (p50, p99, rate) = (time(self.p50), time(self.p99), report::rate(self.rate));
+        write!(f, "{rate:>10} requests/s, p50 {p50:>7}, p99 {p99:>7}")?;
+        match self.server_us {
+            unknown if unknown.is_nan() => Ok(()),
+            known => write!(f, ", server {known:.2} µs a request"),
+        }
     }
 }
 
@@ -164,58 +177,100 @@ fn interval(logs: &[f64]) -> Option<(f64, f64, f64)> {
 }
 
 /// A server that was started for a run. Its whole process group ends with it.
-struct Server {
+struct Server<'a> {
     child: Child,
+    plan: &'a Plan,
+    interrupts: &'a Interrupts,
+    /// What it said last, on standard error.
+    words: Arc<Mutex<VecDeque<String>>>,
 }
 
-impl Server {
-    fn start(command: &str, plan: &Plan) -> Result<Server, Failure> {
-        let child = Command::new("/bin/sh")
-            .args(["-c", &format!("exec {command}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
+impl Server<'_> {
+    fn start<'a>(
+        command: &str,
+        plan: &'a Plan,
+        interrupts: &'a Interrupts,
+    ) -> Result<Server<'a>, Failure> {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null());
+        shell.stderr(Stdio::piped()).process_group(0);
+        let mut child = interrupts
+            .heard_within(|| shell.spawn())
             .map_err(|error| Failure::new(EX_TARGET, format!("cannot start {command}: {error}")))?;
-        let mut server = Server { child };
+        let words = Arc::new(Mutex::new(VecDeque::new()));
+        if let Some(errors) = child.stderr.take() {
+            let words = Arc::clone(&words);
+            thread::spawn(move || listen(errors, &words));
+        }
+        let mut server = Server { child, plan, interrupts, words };
         let until = Instant::now() + START;
         while !is_taken(plan)? {
+            if interrupts.have_come() {
+                return Err(interrupted());
+            }
             let ended = server.child.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() >= until {
-                let how =
-                    ended.map_or_else(|| "does not listen".to_owned(), |status| status.to_string());
-                return Err(Failure::new(
-                    EX_TARGET,
-                    format!("{command}: {how}, where the URL leads to"),
-                ));
+                let how = match ended {
+                    Some(status) => format!("ended with {status}, and nobody listens"),
+                    None => "nobody listens".to_owned(),
+                };
+                let said = server.words.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut words = format!("{command}: {how} where the URL leads to");
+                for line in said.iter() {
+                    words.push_str("\n  ");
+                    words.push_str(line);
+                }
+                return Err(Failure::new(EX_TARGET, words));
             }
             thread::sleep(LOOK);
         }
         Ok(server)
     }
 
-    fn measure(self, plan: &Plan) -> Result<Summary, Failure> {
+    fn measure(self) -> Result<Summary, Failure> {
         let options = Options { server: Some(self.child.id()), ..Options::default() };
-        let outcome = uring_pool::bench::run(plan, &options, |_, _| true).map_err(run_failure)?;
-        Ok(outcome.summary)
+        let mut is_whole = true;
+        let outcome = uring_pool::bench::run(self.plan, &options, |_, _| {
+            is_whole &= !self.interrupts.have_come();
+            is_whole
+        });
+        let outcome = outcome.map_err(run_failure)?;
+        if is_whole { Ok(outcome.summary) } else { Err(interrupted()) }
     }
 }
 
-impl Drop for Server {
+/// Keeps what a server says last.
+fn listen(errors: ChildStderr, words: &Mutex<VecDeque<String>>) {
+    for line in BufReader::new(errors).lines().map_while(Result::ok) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.push_back(line);
+        while words.len() > WORDS {
+            words.pop_front();
+        }
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(EX_INVALID, "interrupted: there is no ratio of what was not finished")
+}
+
+impl Drop for Server<'_> {
+    /// It has time to end; and the next one must not be taken for it, so its place is to be free.
     fn drop(&mut self) {
         let group = Pid::from_raw(self.child.id().cast_signed());
         let _gone = killpg(group, Signal::SIGTERM);
         let until = Instant::now() + STOP;
-        while let Ok(None) = self.child.try_wait() {
+        while matches!(self.child.try_wait(), Ok(None)) || matches!(is_taken(self.plan), Ok(true)) {
             if Instant::now() >= until {
-                let _gone = killpg(group, Signal::SIGKILL);
-                let _reaped = self.child.wait();
-                return;
+                break;
             }
             thread::sleep(LOOK);
         }
         let _none_is_left = killpg(group, Signal::SIGKILL);
+        let _reaped = self.child.wait();
     }
 }
 

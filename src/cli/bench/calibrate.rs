@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use uring_pool::bench::null::NullServer;
 use uring_pool::bench::record::Clock;
+use uring_pool::bench::report;
 use uring_pool::bench::summary::Summary;
 use uring_pool::bench::{Options, Pin, Plan, Rate, Wanted, time};
 
@@ -24,9 +25,8 @@ pub(super) struct CalibrateFlags {
 
 /// Measures and prints.
 pub(super) fn calibrate(flags: &CalibrateFlags) -> Result<(), Failure> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let server = NullServer::start(0).map_err(|error| Failure::new(EX_TARGET, error))?;
-    let pin = if cores > 1 { Pin::Cores(vec![1]) } else { Pin::None };
+    let server = NullServer::start().map_err(|error| Failure::new(EX_TARGET, error))?;
+    let pin = server.other_core().map_or(Pin::None, |core| Pin::Cores(vec![core]));
     let url = format!("http://{}/", server.address());
     let run = |wanted: Wanted| -> Result<Summary, Failure> {
         let plan = Plan::new(&wanted).map_err(|error| Failure::new(EX_USAGE, error))?;
@@ -41,27 +41,32 @@ pub(super) fn calibrate(flags: &CalibrateFlags) -> Result<(), Failure> {
         pin: Some(pin.clone()),
         ..Wanted::default()
     };
-    println!("  one load thread against a server that parses nothing, each on a core of its own\n");
+    let where_both_are = match server.other_core() {
+        Some(_) => "each on a core of its own",
+        None => "both on one core, as there is no other",
+    };
+    println!("  one load thread against a server that parses nothing, {where_both_are}\n");
     for (name, pipeline) in [("one at a time", 1), ("16 pipelined", 16)] {
         let summary = run(Wanted { pipeline: Some(pipeline), ..wanted() })?;
         let cpu = summary.cpu.client_us_per_request.unwrap_or(f64::NAN);
         println!(
-            "  {name:<16} {:>10.0} requests/s, {cpu:.2} us of the generator's CPU a request: \
-             {:.0} a CPU second",
-            summary.rate,
-            1e6 / cpu
+            "  {name:<16} {:>10}/s, {cpu:.2} µs of the generator's CPU a request: {} a CPU second",
+            report::rate(summary.rate),
+            report::rate(1e6 / cpu)
         );
+        tell_doubts(&summary);
     }
     let summary = run(Wanted { rate: Rate::new(PACE), ..wanted() })?;
     let lag = summary.record.times(Clock::Lag, summary.first_slot());
     let on_time = lag.count_between(0, LATE) as f64 / lag.len().max(1) as f64;
     println!(
-        "  at {PACE:.0}/s        {:.2} % of requests left within {} us of their time, half of them \
-         within {:.1} us, 99 % within {:.1} us",
+        "  {:<16} {:.2} % of requests left within {} of their time: half of them within {}, 99 % \
+         within {}",
+        format!("at {}/s", report::rate(PACE)),
         on_time * 100.0,
-        LATE / 1000,
-        lag.value_at_quantile(0.5) as f64 / 1e3,
-        lag.value_at_quantile(0.99) as f64 / 1e3,
+        report::time(LATE),
+        report::time(lag.value_at_quantile(0.5)),
+        report::time(lag.value_at_quantile(0.99)),
     );
     if on_time < 0.99 {
         println!(
@@ -69,4 +74,14 @@ pub(super) fn calibrate(flags: &CalibrateFlags) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// Says what else played a part in a measurement: others on the cores, mostly.
+fn tell_doubts(summary: &Summary) {
+    for reason in &summary.verdict.reasons {
+        // That the generator is full is what is measured here.
+        if reason.rule != "generator_saturated" {
+            println!("  {:<16} · {}", "", reason.text);
+        }
+    }
 }

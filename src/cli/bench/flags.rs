@@ -72,10 +72,10 @@ pub(in super::super) struct LoadFlags {
     /// A header line: 'Name: value'; 'Name:' leaves it out; repeatable
     #[arg(short = 'H', long = "header", value_name = "HEADER", help_heading = "Request")]
     headers: Vec<String>,
-    /// The body, or @FILE with it; several are joined by `&`
+    /// The body, or @FILE with it (@- is standard input); several are joined by `&`
     #[arg(short = 'd', long, value_name = "DATA", help_heading = "Request")]
     data: Vec<String>,
-    /// A part of a form: name=text, name=@FILE, name=<FILE; repeatable
+    /// A part of a form: name=text, name=@FILE (also with ;type=TYPE), name=<FILE; repeatable
     #[arg(short = 'F', long = "form", value_name = "PART", help_heading = "Request")]
     forms: Vec<String>,
     /// Credentials (basic): name:password

@@ -9,8 +9,6 @@ mod output;
 mod results;
 mod search;
 
-use std::fmt::Write as _;
-
 use clap::{Args, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -90,12 +88,18 @@ fn load(flags: &BenchFlags) -> Result<(), Failure> {
         warmup: flags.warmup.unwrap_or_default(),
         command: std::env::args().collect(),
     };
+    if let (WarmupWish::Fixed(nanos), Some(time)) = (options.warmup, plan.time())
+        && u128::from(nanos) >= time.as_nanos()
+        && nanos > 0
+    {
+        let words = format!("--warmup leaves nothing of the {time:?} that the load takes");
+        return Err(Failure::new(EX_USAGE, words));
+    }
     let wish = if flags.no_tui { Wish::Lines } else { Wish::Screen };
     let mut view = View::new(wish, &plan).map_err(|error| Failure::new(EX_USAGE, error))?;
-    let interrupts = interrupts().map_err(|error| Failure::new(EX_TARGET, error))?;
+    let interrupts = Interrupts::catch()?;
     let outcome = uring_pool::bench::run(&plan, &options, |live, elapsed| {
-        let is_interrupted = matches!(interrupts.read_signal(), Ok(Some(_)));
-        view.show(live, elapsed) && !is_interrupted
+        view.show(live, elapsed) && !interrupts.have_come()
     });
     let outcome = outcome.map_err(run_failure)?;
     drop(view); // the terminal is itself again
@@ -107,27 +111,52 @@ fn load(flags: &BenchFlags) -> Result<(), Failure> {
     delivered
 }
 
-/// SIGINT and SIGTERM end the load, not the program: what was measured until then is told. To be
-/// called before there are threads, which inherit that.
-fn interrupts() -> nix::Result<SignalFd> {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-    signals.thread_block()?;
-    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+/// SIGINT and SIGTERM end the load, not the program: what was measured until then is told, and what
+/// was started is stopped.
+struct Interrupts {
+    signals: SigSet,
+    come: SignalFd,
+}
+
+impl Interrupts {
+    /// To be called before there are threads, which inherit that.
+    fn catch() -> Result<Interrupts, Failure> {
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let come = signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, flags));
+        let failure = |error| Failure::new(EX_TARGET, format!("cannot wait for signals: {error}"));
+        Ok(Interrupts { signals, come: come.map_err(failure)? })
+    }
+
+    /// One has come since this was last asked.
+    fn have_come(&self) -> bool {
+        matches!(self.come.read_signal(), Ok(Some(_)))
+    }
+
+    /// Does something whose children must hear these signals: they inherit what is blocked.
+    fn heard_within<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _they_were_blocked = self.signals.thread_unblock();
+        let done = act();
+        let _as_before = self.signals.thread_block();
+        done
+    }
 }
 
 /// The exit status of a run: the target's failures first, unless a condition says how many there may
 /// be; then the run's own.
 fn verdict(summary: &Summary, allows_failures: bool) -> Result<(), Failure> {
     let counts = &summary.counts;
-    if !allows_failures && (counts.failed > 0 || counts.connect_failures > 0) {
-        let mut words = format!("the target failed: {} of the requests", counts.failed);
-        if counts.connect_failures > 0 {
-            let count = counts.connect_failures;
-            let _infallible = write!(words, ", and {count} connections could not be opened");
-        }
+    let own = counts.own_failures();
+    if !allows_failures && counts.failed + counts.connect_failures > own {
+        let many =
+            |count: u64, name: &str| format!("{count} {name}{}", if count == 1 { "" } else { "s" });
+        let failed = [(counts.failed, "request"), (counts.connect_failures, "connection")];
+        let failed: Vec<String> =
+            failed.into_iter().filter(|(n, _)| *n > 0).map(|(n, name)| many(n, name)).collect();
+        let words = format!("the target failed: {}", failed.join(" and "));
         return Err(Failure::new(EX_TARGET, words));
     }
-    if counts.ok == 0 {
+    if counts.ok == 0 && own == 0 {
         let words = format!(
             "the target answered nothing: {} requests were sent, {} had no answer at the end",
             counts.sent, counts.unfinished

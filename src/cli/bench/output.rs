@@ -1,20 +1,19 @@
 //! Where results go: the screen, files, and a pipeline's conditions.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::fs::{self, OpenOptions};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use uring_pool::bench::report;
 use uring_pool::bench::summary::{Assertion, Summary, compare, regressions};
 
-use super::super::{EX_NOINPUT, Failure};
+use super::super::Failure;
+use super::EX_USAGE;
 
 /// A promise was broken, or a figure is worse than in the baseline.
 const EX_ASSERTION: u8 = 99;
-/// A result could not be written (sysexits.h: `EX_CANTCREAT`).
-const EX_CANTCREAT: u8 = 73;
 
 /// The flags that say what becomes of a result.
 #[derive(Args, Clone, Debug)]
@@ -67,11 +66,9 @@ impl OutputFlags {
     pub(super) fn prepare(&self) -> Result<Output, Failure> {
         let baseline = self.baseline.as_deref().map(read).transpose()?;
         for path in [&self.json, &self.html, &self.hdr].into_iter().flatten() {
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if directory.is_some_and(|directory| !directory.is_dir()) {
-                let reason = format!("can't write {}: there is no such directory", path.display());
-                return Err(Failure::new(EX_CANTCREAT, reason));
-            }
+            // What is there stays until there is something better.
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.map_err(|error| unwritable(path, &error))?;
         }
         Ok(Output { flags: self.clone(), baseline })
     }
@@ -135,8 +132,8 @@ impl Output {
 pub(super) fn read(path: &Path) -> Result<Summary, Failure> {
     let refusal = |error: String| format!("{}: {error}", path.display());
     let text = fs::read_to_string(path)
-        .map_err(|error| Failure::new(EX_NOINPUT, refusal(error.to_string())))?;
-    Summary::from_json(&text).map_err(|error| Failure::new(EX_NOINPUT, refusal(error)))
+        .map_err(|error| Failure::new(EX_USAGE, refusal(error.to_string())))?;
+    Summary::from_json(&text).map_err(|error| Failure::new(EX_USAGE, refusal(error)))
 }
 
 /// Prints to standard output; whoever closed it (`| head`) has seen enough.
@@ -146,9 +143,11 @@ pub(super) fn print(text: &str) {
 
 fn write(path: Option<&Path>, content: impl FnOnce() -> Vec<u8>) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
-    fs::write(path, content()).map_err(|error| {
-        Failure::new(EX_CANTCREAT, format!("can't write {}: {error}", path.display()))
-    })
+    fs::write(path, content()).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(EX_USAGE, format!("cannot write {}: {error}", path.display()))
 }
 
 /// A part: `3%`, or `0.03`.

@@ -8,6 +8,7 @@ use uring_pool::bench::report;
 use uring_pool::bench::summary::compare;
 
 use super::super::Failure;
+use super::EX_USAGE;
 use super::output::{OutputFlags, print, read};
 
 #[derive(Args, Clone, Debug)]
@@ -57,7 +58,8 @@ pub(super) fn merge(flags: &MergeFlags) -> Result<(), Failure> {
     let mut results =
         flags.files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?.into_iter();
     let first = results.next().expect("clap wants two");
-    output.deliver(&first.merge(results))
+    let merged = first.merge(results).map_err(|reason| Failure::new(EX_USAGE, reason))?;
+    output.deliver(&merged)
 }
 
 /// Shows a result again.
