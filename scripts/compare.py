@@ -493,7 +493,8 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="scripts/compare.sh",
         description="Compares HTTP servers by requests per second of server CPU, on loopback. "
-        "`modes` instead of workloads compares this server's accept modes (modes --help).",
+        "`modes` instead of workloads compares this server's accept modes (modes --help), "
+        "`features` tells what its protections and its log cost (features --help).",
     )
     parser.add_argument(
         "workloads",

@@ -6,6 +6,7 @@
 #   scripts/compare.sh                                  plaintext, pipelined, json
 #   scripts/compare.sh --servers ceiling,nginx churn    only these, only that
 #   scripts/compare.sh modes                            this server's accept modes, side by side
+#   scripts/compare.sh features                         what its protections and its log cost
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 name=compare
@@ -14,10 +15,12 @@ name=compare
 
 servers=ceiling,uring-pool,nginx,hyper,may
 measure=(python3 "$root/scripts/compare.py")
-if [[ ${1:-} == modes ]]; then
-    shift
+is_alone=false
+if [[ ${1:-} == modes || ${1:-} == features ]]; then
+    is_alone=true
     servers=uring-pool
-    measure=(python3 "$root/scripts/modes.py")
+    measure=(python3 "$root/scripts/$1.py")
+    shift
 fi
 args=("$@")
 for i in "${!args[@]}"; do
@@ -44,5 +47,5 @@ if wanted uring-pool; then
         die "uring-pool doesn't build; leave it out: --servers ceiling,nginx,hyper,may"
     fi
 fi
-[[ ${measure[1]} == */modes.py ]] || measure+=(--servers "$servers")
+$is_alone || measure+=(--servers "$servers")
 exec "${measure[@]}" "$@"

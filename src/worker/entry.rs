@@ -128,7 +128,7 @@ impl Entry {
     ) -> u64 {
         let (Some(socket), Some(waiting)) = (&self.socket, self.file.take()) else { return 0 };
         let WaitingFile { send, since } = *waiting;
-        let is_fast = reads_fast(env.now - since, unsent_bytes_max(self.is_fast));
+        let is_fast = reads_fast(env.now - since, room_bytes(self.is_fast));
         set_fast(&mut self.is_fast, is_fast, socket);
         self.advance_file(id, send, ring, env)
     }
@@ -161,7 +161,8 @@ impl Entry {
             self.connection.handle_file_sent(*send, env);
         } else {
             if bytes > 0 {
-                self.connection.handle_send_progress(env);
+                let next_bytes = room_bytes(self.is_fast) as usize;
+                self.connection.handle_send_progress(next_bytes, env);
             }
             self.sending = true;
             ring.push(Op::WaitWritable { fd: socket.as_raw_fd() }, Tag::Writable(id));
@@ -284,10 +285,14 @@ fn set_fast(is: &mut bool, wanted: bool, socket: &OwnedFd) {
     }
 }
 
-/// Whether a reader is fast who made room within this time: half of the bound, as the kernel has it.
-fn reads_fast(waited: Duration, unsent_bytes_max: u32) -> bool {
-    let taken = u128::from(unsent_bytes_max / 2);
-    taken * 1_000_000_000 >= u128::from(FAST_RATE) * waited.as_nanos()
+/// What it has to send of that before it takes more.
+fn room_bytes(is_fast: bool) -> u32 {
+    unsent_bytes_max(is_fast) / 2
+}
+
+/// Whether a reader is fast who made so much room in this time.
+fn reads_fast(waited: Duration, room_bytes: u32) -> bool {
+    u128::from(room_bytes) * 1_000_000_000 >= u128::from(FAST_RATE) * waited.as_nanos()
 }
 
 impl From<Outgoing> for SendBuffer {

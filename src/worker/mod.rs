@@ -368,7 +368,7 @@ impl Worker {
                         if buffer.left() == 0 {
                             entry.connection.handle_sent(buffer.into_head(), &mut env);
                         } else {
-                            entry.connection.handle_send_progress(&env);
+                            entry.connection.handle_send_progress(buffer.left(), &env);
                             entry.send(id, buffer, &mut self.ring);
                         }
                     }
