@@ -221,6 +221,9 @@ const RULES: &[(&str, Rule)] = &[
 /// So much of its time on a core, and a thread has next to nothing left: what it waits for in the
 /// kernel would show as idle.
 const SATURATED: f64 = 0.95;
+
+/// So large a part of the sends is to be within 100 µs of its time.
+const PACED: f64 = 0.99;
 /// Failures that an ordinary run may have.
 const FAILED_SUSPECT: f64 = 0.000_1;
 const FAILED_INVALID: f64 = 0.01;
@@ -317,7 +320,7 @@ fn generator_lag(facts: &Facts) -> Option<(Status, String)> {
 
 fn pacing(facts: &Facts) -> Option<(Status, String)> {
     let paced = facts.paced?;
-    (facts.is_open && paced < 0.99).then(|| {
+    (facts.is_open && paced < PACED).then(|| {
         let part = (paced * 1_000.0).floor() / 10.0;
         let text = format!("only {part:.1} % of the sends were within 100 µs of their time");
         (Status::Suspect, text)
@@ -326,7 +329,10 @@ fn pacing(facts: &Facts) -> Option<(Status, String)> {
 
 fn generator_saturated(facts: &Facts) -> Option<(Status, String)> {
     let busiest = facts.client_busiest?;
-    (busiest >= SATURATED).then(|| {
+    // Who waits for the time of a request by looking at the clock is busy, and on time.
+    let only_polls =
+        (facts.is_open || facts.is_held_back) && facts.paced.is_some_and(|paced| paced >= PACED);
+    (busiest >= SATURATED && !only_polls).then(|| {
         let text = format!(
             "a load thread was {} busy: this may be the generator's limit, not the server's \
              (more threads, or another machine)",
@@ -586,7 +592,9 @@ mod tests {
             ("generator_lag", Suspect, |it| it.lag_p99 = Some(300_000)),
             ("generator_lag", Invalid, |it| it.lag_p99 = Some(1_500_000)),
             ("pacing", Suspect, |it| it.paced = Some(0.9)),
-            ("generator_saturated", Suspect, |it| it.client_busiest = Some(0.97)),
+            ("generator_saturated", Suspect, |it| {
+                (it.client_busiest, it.paced) = (Some(0.97), None)
+            }),
             ("generator_starved", Suspect, |it| it.client_waited = Some(0.1)),
             ("generator_starved", Invalid, |it| it.client_waited = Some(0.4)),
             ("stolen", Suspect, |it| it.stolen = Some(0.02)),
@@ -627,6 +635,15 @@ mod tests {
         assert_eq!(judge(&ramp).status, Status::Valid);
         let closed = Facts { paced: Some(0.1), lag_p99: Some(9_000_000), ..sound() };
         assert_eq!(judge(&closed).status, Status::Valid);
+    }
+
+    #[test]
+    fn who_is_busy_waiting_is_not_saturated() {
+        let polling = |facts| Facts { client_busiest: Some(1.0), paced: Some(0.999), ..facts };
+        assert_eq!(judge(&polling(open())).status, Status::Valid);
+        let held_back = Facts { is_held_back: true, ..polling(sound()) };
+        assert_eq!(judge(&held_back).status, Status::Valid);
+        assert_eq!(judge(&polling(sound())).status, Status::Suspect, "it never waits");
     }
 
     #[test]
