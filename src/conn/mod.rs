@@ -44,8 +44,8 @@ use admission::refusal;
 use download::{Download, Pumped};
 pub(crate) use download::{FileRead, FileSend};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
-pub(crate) use output::Outgoing;
 use output::Output;
+pub(crate) use output::{BODY_BYTES_PER_SEND, Outgoing};
 pub(crate) use record::Record;
 use tunnel::Tunnel;
 

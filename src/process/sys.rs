@@ -433,6 +433,20 @@ pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: u32) -> io::Re
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast_signed())
 }
 
+/// Bytes that the peer of a stream socket hasn't taken yet, sent or not: `SIOCOUTQ` (tcp(7), unix(7)).
+///
+/// # Errors
+///
+/// This is no socket that sends.
+pub(crate) fn untaken_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes = 0_i32;
+    // SAFETY: the kernel writes an integer, which is ours.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sets an option whose value is an integer.
 fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is an integer, which is as long as said and is only read.

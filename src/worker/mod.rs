@@ -526,7 +526,9 @@ impl Worker {
             };
             entry.alarm = None;
             if !entry.is_closing() {
-                entry.connection.handle_timeout(&mut self.around.env(id));
+                let mut env = self.around.env(id);
+                entry.look_at_reader(&env);
+                entry.connection.handle_timeout(&mut env);
             }
             self.settle(id);
         }
