@@ -6,8 +6,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use common::{Client, PATIENCE, Server, eventually};
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// Of each body. `LARGE_GIB=10` makes it 10 GiB.
 fn length() -> u64 {
@@ -132,4 +134,66 @@ fn a_file_costs_no_more_than_its_window_whoever_reads_it() {
     eventually("all are served", || server.status()["active_connections"].as_u64() >= Some(51));
     let grown = memory(worker).saturating_sub(before);
     assert!(grown < GROWTH_MAX + 50 * (140 << 10), "{grown} bytes more");
+}
+
+/// More than all buffers on the way take.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// A client that has asked for a file and something else behind it, has got these bytes of the file, and
+/// reads no more.
+fn stop_reading(server: &Server, bytes: u64) -> TcpStream {
+    let mut stream = connect(server);
+    stream.write_all(b"GET /file HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    let (mut heard, mut buffer) = (0, vec![0; 64 << 10]);
+    while heard < bytes / 2 {
+        heard += stream.read(&mut buffer).unwrap() as u64;
+    }
+    let later = "GET /plaintext HTTP/1.1\r\nHost: t\r\n\r\n";
+    stream.write_all(later.as_bytes()).unwrap(); // and whoever sends must not wait from now on
+    while heard < bytes {
+        heard += stream.read(&mut buffer).unwrap() as u64;
+    }
+    stream
+}
+
+#[test]
+fn nobody_waits_for_whoever_asks_for_more_and_reads_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("file"), vec![b'f'; FILE_BYTES as usize]).unwrap();
+    let server = server(&["--root", directory.path().to_str().unwrap()]);
+    let clients: Vec<TcpStream> =
+        (1..=4).map(|number| stop_reading(&server, number * (4 << 20))).collect();
+    for _ in 0..20 {
+        assert_eq!(server.connect().get("/plaintext").status(), 200);
+    }
+    for mut stream in clients {
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.ends_with(b"Hello, World!"), "the later answer comes behind the file");
+    }
+}
+
+/// The kernel takes much ahead of whoever is fast, and asks for more when half of that is gone.
+#[test]
+fn a_fast_reader_may_become_a_slow_one() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("file"), vec![b'f'; FILE_BYTES as usize]).unwrap();
+    let text = "workers = 1\n[timeouts]\nwrite = \"2s\"\n";
+    let server = Server::configured(text, &["--root", directory.path().to_str().unwrap()]);
+    let mut stream = connect(&server);
+    setsockopt(&stream, sockopt::RcvBuf, &(64 << 10)).unwrap();
+    stream.write_all(b"GET /file HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    let mut buffer = vec![0; 64 << 10];
+    let mut hear = |bytes: u64, pause: Duration| {
+        let mut heard = 0;
+        while heard < bytes {
+            let count = stream.read(&mut buffer).expect("nobody cuts it off");
+            assert!(count > 0, "the end after {heard} of {bytes} bytes");
+            heard += count as u64;
+            thread::sleep(pause * count as u32 / 65536);
+        }
+    };
+    hear(FILE_BYTES / 2, Duration::ZERO);
+    hear(4 << 20, Duration::from_millis(150)); // more than three times as fast as a reader has to be
 }

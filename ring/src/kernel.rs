@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::process;
 use std::time::Duration;
 
@@ -391,7 +391,7 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
 /// read while the file is on its way.
 const SEGMENT_BYTES_MAX: usize = 64 * 1024;
 
-/// send(2) of `head`, then sendfile(2).
+/// send(2) of `head`, then sendfile(2), both without waiting for the socket.
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
     head: &[u8],
@@ -413,9 +413,12 @@ pub(crate) fn send_file(
         }
     }
     let mut place = offset.cast_signed();
+    set_nonblocking(socket, true)?;
     // SAFETY: `place` is valid for reading and writing; no other memory of ours is touched.
     let sent = unsafe { libc::sendfile(socket, file.as_raw_fd(), &raw mut place, count) };
-    match usize::try_from(sent).map_err(|_| io::Error::last_os_error()) {
+    let result = usize::try_from(sent).map_err(|_| io::Error::last_os_error());
+    set_nonblocking(socket, false)?;
+    match result {
         Ok(sent) => Ok(head.len() + sent),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock && !head.is_empty() => {
             Ok(head.len())
@@ -425,10 +428,10 @@ pub(crate) fn send_file(
 }
 
 /// Of its status flags, a socket that came by an accept has no other.
-pub(crate) fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+fn set_nonblocking(socket: RawFd, nonblocking: bool) -> io::Result<()> {
     let flags = if nonblocking { libc::O_NONBLOCK } else { 0 };
     // SAFETY: takes three integers and touches no memory of ours.
-    match unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, flags) } {
+    match unsafe { libc::fcntl(socket, libc::F_SETFL, flags) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -248,9 +248,9 @@ impl<T: Copy> Ring<T> {
     /// bytes went out in all; fewer than there are means that [`Op::WaitWritable`] is next, or that
     /// the file ends there.
     ///
-    /// sendfile(2) has no flag not to wait for the socket, so that must be
-    /// [set to it](Ring::set_nonblocking). It waits for a disk when the bytes aren't in the page cache: see
-    /// [`resident_bytes`](Ring::resident_bytes).
+    /// sendfile(2) has no flag not to wait for the socket, so that has `O_NONBLOCK` meanwhile, and not
+    /// longer: an operation that begins on such a socket fails instead of waiting. It waits for a disk when
+    /// the bytes aren't in the page cache: see [`resident_bytes`](Ring::resident_bytes).
     ///
     /// # Errors
     ///
@@ -268,20 +268,6 @@ impl<T: Copy> Ring<T> {
             Backend::Kernel(_) => crate::kernel::send_file(socket, head, file, offset, count),
             #[cfg(feature = "sim")]
             Backend::Sim(sim) => sim.send_file(socket, head, file, offset, count),
-        }
-    }
-
-    /// Sets or clears `O_NONBLOCK`. An operation that is pushed for a socket that has it fails
-    /// instead of waiting; one that is armed already goes on as it was.
-    ///
-    /// # Errors
-    ///
-    /// As fcntl(2).
-    pub fn set_nonblocking(&mut self, socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
-        match &mut self.backend {
-            Backend::Kernel(_) => crate::kernel::set_nonblocking(socket, nonblocking),
-            #[cfg(feature = "sim")]
-            Backend::Sim(_) => Ok(()), // nothing there waits
         }
     }
 

@@ -44,8 +44,8 @@ use admission::refusal;
 use download::{Download, Pumped};
 pub(crate) use download::{FileRead, FileSend};
 pub(crate) use env::{DateField, Draining, Env, Pools, Settings};
-pub(crate) use output::Outgoing;
-use output::{BODY_BYTES_PER_SEND, Output};
+use output::Output;
+pub(crate) use output::{BODY_BYTES_PER_SEND, Outgoing};
 pub(crate) use record::Record;
 use tunnel::Tunnel;
 
@@ -281,12 +281,9 @@ impl Connection {
         self.advance_input(env);
     }
 
-    /// A part of the last `Send` or `SendFile` went out, so the peer does read. It will be heard of
-    /// again when it has taken so many bytes more.
-    pub(crate) fn handle_send_progress(&mut self, next_bytes: usize, env: &Env<'_>) {
-        let parts = next_bytes.div_ceil(BODY_BYTES_PER_SEND).max(1);
-        let parts = u32::try_from(parts).unwrap_or(u32::MAX);
-        self.send_deadline = Some(env.now + env.settings.write_timeout.saturating_mul(parts));
+    /// A part of the last `Send` went out, so the peer does read.
+    pub(crate) fn handle_send_progress(&mut self, env: &Env<'_>) {
+        self.send_deadline = Some(env.now + env.settings.write_timeout);
     }
 
     /// The handler, or the stream of its response, asked to be polled again.

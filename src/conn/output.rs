@@ -12,7 +12,7 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// The most of a shared body that one send takes, so that the write timeout sees progress: with
 /// 30 s, a peer has to read 9 KB/s.
-pub(super) const BODY_BYTES_PER_SEND: usize = 256 * 1024;
+pub(crate) const BODY_BYTES_PER_SEND: usize = 256 * 1024;
 
 /// Bytes for one send: written ones, then shared ones.
 #[derive(Debug)]

@@ -343,6 +343,7 @@ impl Master<'_> {
         if !self.is_in_charge || listeners.are_activated() {
             return;
         }
+        listeners.shut_door();
         match listeners.all() {
             Ok(sockets) => self.dispatching.empty(sockets, &mut self.ring),
             Err(error) => log::warn!("whoever waits at the listeners is not answered: {error}"),

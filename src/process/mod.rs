@@ -32,7 +32,7 @@ pub use pid_file::PidFileError;
 pub use privileges::PrivilegeError;
 pub use scoreboard::State;
 pub use status::{Errors, Status, WorkerStatus};
-pub(crate) use sys::set_unsent_bytes_max;
+pub(crate) use sys::{set_unsent_bytes_max, untaken_bytes};
 
 /// A worker leaves with this code when it could not start and another try would end the same way;
 /// it has logged why. `EX_UNAVAILABLE` of sysexits.h.

@@ -433,6 +433,56 @@ pub(crate) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: u32) -> io::Re
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast_signed())
 }
 
+/// Has a TCP listener hear no more first segments (those with SYN and without ACK): whoever knocks is
+/// neither let in nor refused while it is open, and tries again after a second. Whoever is on the way in
+/// already still comes: `SO_ATTACH_FILTER` (socket(7)), which for TCP sees segments from their header on.
+///
+/// # Errors
+///
+/// This is no socket, or somebody locked its filter.
+pub(crate) fn attach_door(listener: BorrowedFd<'_>) -> io::Result<()> {
+    /// Where a TCP header has its flags (RFC 9293 section 3.1).
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let statement = |code: u32, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, FLAGS_AT),
+        statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, SYN | ACK),
+        // If it is such a segment, the next one, else one further.
+        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, SYN) },
+        statement(libc::BPF_RET | libc::BPF_K, 0),
+        statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the option's value is as long as said; it names as many statements as it says, which live
+    // until the call is over, and the kernel copies them.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes that the peer of a stream socket hasn't taken yet, sent or not: `SIOCOUTQ` (tcp(7), unix(7)).
+///
+/// # Errors
+///
+/// This is no socket that sends.
+pub(crate) fn untaken_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes = 0_i32;
+    // SAFETY: the kernel writes an integer, which is ours.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sets an option whose value is an integer.
 fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is an integer, which is as long as said and is only read.

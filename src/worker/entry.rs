@@ -12,11 +12,15 @@ use uring_ring::{Errno, GroupId, Op, OpId, Ring, SendBuffer};
 
 use super::Tag;
 use super::table::ConnId;
-use crate::conn::{Connection, Env, FileRead, FileSend, Outgoing};
-use crate::process::{UNSENT_BYTES_MAX, set_unsent_bytes_max};
+use crate::conn::{BODY_BYTES_PER_SEND, Connection, Env, FileRead, FileSend, Outgoing};
+use crate::process::{UNSENT_BYTES_MAX, set_unsent_bytes_max, untaken_bytes};
 
 /// What is sent of a file before others have their turn, by one sendfile(2).
 const FILE_BYTES_PER_TURN: u64 = 2 * 1024 * 1024;
+
+/// When so much went out in a turn, the files that are still to come get as little as slow readers
+/// have: whoever asks for something small waits for all of them.
+const TURN_BYTES_AMPLE: u64 = 8 * 1024 * 1024;
 
 /// What the kernel takes of a file ahead of a reader that is fast: the more, the less often it asks.
 const FAST_UNSENT_BYTES_MAX: u32 = 2 * 1024 * 1024;
@@ -43,8 +47,6 @@ pub(super) struct Entry {
     socket: Option<OwnedFd>,
     /// What is sent of a file without the ring, while it waits.
     file: Option<Box<WaitingFile>>,
-    /// The socket is set to `O_NONBLOCK`, which nothing that the ring waits for may find.
-    is_nonblocking: bool,
     /// The socket takes as much of a file as that of a fast reader.
     is_fast: bool,
     /// The number under which the master passed it; zero when it was accepted here.
@@ -55,6 +57,8 @@ pub(super) struct Entry {
 struct WaitingFile {
     send: Box<FileSend>,
     since: Instant,
+    /// What the peer hadn't taken when it had shown for the last time that it reads.
+    untaken_bytes: usize,
 }
 
 /// What receives.
@@ -81,7 +85,6 @@ impl Entry {
             is_counted: false,
             socket: Some(socket),
             file: None,
-            is_nonblocking: false,
             is_fast: false,
             passed_as,
         }
@@ -98,50 +101,54 @@ impl Entry {
     pub(super) fn send(&mut self, id: ConnId, buffer: SendBuffer, ring: &mut Ring<Tag>) {
         assert!(!self.sending, "two sends at once may be reordered");
         let Some(socket) = &self.socket else { return };
-        set_nonblocking(&mut self.is_nonblocking, false, socket, ring);
         set_fast(&mut self.is_fast, false, socket);
         self.sending = true;
         ring.push(Op::Send { fd: socket.as_raw_fd(), buffer }, Tag::Send(id));
     }
 
-    /// Sends a part of a file, as far as it goes now; returns how many bytes went out.
+    /// Sends a part of a file, as far as it goes now, in a turn that has sent so many bytes to all;
+    /// returns how many bytes went out.
     pub(super) fn send_file(
         &mut self,
         id: ConnId,
         send: Box<FileSend>,
+        turn_bytes: u64,
         ring: &mut Ring<Tag>,
         env: &mut Env<'_>,
     ) -> u64 {
         assert!(!self.sending, "two sends at once may be reordered");
-        if let Some(socket) = &self.socket {
-            set_nonblocking(&mut self.is_nonblocking, true, socket, ring);
-        }
-        self.advance_file(id, send, ring, env)
+        self.advance_file(id, send, 0, turn_bytes, ring, env)
     }
 
     /// Goes on with it, once the socket takes more.
     pub(super) fn resume_file(
         &mut self,
         id: ConnId,
+        turn_bytes: u64,
         ring: &mut Ring<Tag>,
         env: &mut Env<'_>,
     ) -> u64 {
+        self.look_at_reader(env);
         let (Some(socket), Some(waiting)) = (&self.socket, self.file.take()) else { return 0 };
-        let WaitingFile { send, since } = *waiting;
-        let is_fast = reads_fast(env.now - since, room_bytes(self.is_fast));
+        let WaitingFile { send, since, untaken_bytes } = *waiting;
+        let is_fast = reads_fast(env.now - since, unsent_bytes_max(self.is_fast));
         set_fast(&mut self.is_fast, is_fast, socket);
-        self.advance_file(id, send, ring, env)
+        self.advance_file(id, send, untaken_bytes, turn_bytes, ring, env)
     }
 
     fn advance_file(
         &mut self,
         id: ConnId,
         mut send: Box<FileSend>,
+        mut untaken_bytes: usize,
+        turn_bytes: u64,
         ring: &mut Ring<Tag>,
         env: &mut Env<'_>,
     ) -> u64 {
         let Some(socket) = &self.socket else { return 0 };
-        let count = send.left().min(FILE_BYTES_PER_TURN) as usize;
+        let is_ample = turn_bytes >= TURN_BYTES_AMPLE;
+        let most = if is_ample { UNSENT_BYTES_MAX.into() } else { FILE_BYTES_PER_TURN };
+        let count = send.left().min(most) as usize;
         let (file, offset) = (send.file(), send.offset());
         let result = match ring.resident_bytes(file, offset, count, env.now) {
             0 => Ok(0),
@@ -161,14 +168,25 @@ impl Entry {
             self.connection.handle_file_sent(*send, env);
         } else {
             if bytes > 0 {
-                let next_bytes = room_bytes(self.is_fast) as usize;
-                self.connection.handle_send_progress(next_bytes, env);
+                self.connection.handle_send_progress(env);
+                untaken_bytes = untaken_bytes_of(socket);
             }
             self.sending = true;
             ring.push(Op::WaitWritable { fd: socket.as_raw_fd() }, Tag::Writable(id));
-            self.file = Some(Box::new(WaitingFile { send, since: env.now }));
+            self.file = Some(Box::new(WaitingFile { send, since: env.now, untaken_bytes }));
         }
         bytes as u64
+    }
+
+    /// Tells the connection when the peer goes on to take a file, of which the kernel may have much more than
+    /// a slow one takes in its time.
+    pub(super) fn look_at_reader(&mut self, env: &Env<'_>) {
+        let (Some(socket), Some(waiting)) = (&self.socket, &mut self.file) else { return };
+        let untaken_bytes = untaken_bytes_of(socket);
+        if waiting.untaken_bytes.saturating_sub(untaken_bytes) >= BODY_BYTES_PER_SEND {
+            waiting.untaken_bytes = untaken_bytes;
+            self.connection.handle_send_progress(env);
+        }
     }
 
     pub(super) fn read(&mut self, id: ConnId, read: FileRead, ring: &mut Ring<Tag>) {
@@ -219,8 +237,6 @@ impl Entry {
         self.receive = match (self.receive, self.connection.wants_input()) {
             (Receive::Off, true) => {
                 let multishot = self.connection.is_proven();
-                set_nonblocking(&mut self.is_nonblocking, false, socket, ring);
-                set_fast(&mut self.is_fast, false, socket);
                 let op = Op::Recv { fd: socket.as_raw_fd(), group, multishot };
                 let armed = ring.push(op, Tag::Receive(id));
                 if multishot { Receive::Armed(armed) } else { Receive::Once(armed) }
@@ -236,8 +252,7 @@ impl Entry {
     /// Ends receiving, also what was to go on. Returns whether it has ended.
     pub(super) fn end_receive(&mut self, ring: &mut Ring<Tag>) -> bool {
         if let Some(socket) = &self.socket {
-            set_nonblocking(&mut self.is_nonblocking, false, socket, ring); // for its next owner
-            set_fast(&mut self.is_fast, false, socket);
+            set_fast(&mut self.is_fast, false, socket); // for its next owner
         }
         if let Receive::Armed(target) | Receive::Once(target) = self.receive {
             ring.push(Op::Cancel { target }, Tag::Cancel);
@@ -262,15 +277,6 @@ impl Entry {
     }
 }
 
-/// Sets or clears the flag of a socket, unless it `is` so.
-fn set_nonblocking(is: &mut bool, wanted: bool, socket: &OwnedFd, ring: &mut Ring<Tag>) {
-    if *is != wanted {
-        // Can't fail for a descriptor that is open.
-        let _ = ring.set_nonblocking(socket.as_fd(), wanted);
-        *is = wanted;
-    }
-}
-
 /// What the kernel takes of a response ahead of its sending.
 fn unsent_bytes_max(is_fast: bool) -> u32 {
     if is_fast { FAST_UNSENT_BYTES_MAX } else { UNSENT_BYTES_MAX }
@@ -285,14 +291,15 @@ fn set_fast(is: &mut bool, wanted: bool, socket: &OwnedFd) {
     }
 }
 
-/// What it has to send of that before it takes more.
-fn room_bytes(is_fast: bool) -> u32 {
-    unsent_bytes_max(is_fast) / 2
+/// Fails for no socket of ours.
+fn untaken_bytes_of(socket: &OwnedFd) -> usize {
+    untaken_bytes(socket.as_fd()).unwrap_or(0)
 }
 
-/// Whether a reader is fast who made so much room in this time.
-fn reads_fast(waited: Duration, room_bytes: u32) -> bool {
-    u128::from(room_bytes) * 1_000_000_000 >= u128::from(FAST_RATE) * waited.as_nanos()
+/// Whether a reader is fast who made room within this time: half of the bound, as the kernel has it.
+fn reads_fast(waited: Duration, unsent_bytes_max: u32) -> bool {
+    let taken = u128::from(unsent_bytes_max / 2);
+    taken * 1_000_000_000 >= u128::from(FAST_RATE) * waited.as_nanos()
 }
 
 impl From<Outgoing> for SendBuffer {

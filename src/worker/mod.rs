@@ -368,7 +368,7 @@ impl Worker {
                         if buffer.left() == 0 {
                             entry.connection.handle_sent(buffer.into_head(), &mut env);
                         } else {
-                            entry.connection.handle_send_progress(buffer.left(), &env);
+                            entry.connection.handle_send_progress(&env);
                             entry.send(id, buffer, &mut self.ring);
                         }
                     }
@@ -386,8 +386,9 @@ impl Worker {
             (Tag::Writable(id), Outcome::Writable(_)) => {
                 let Some(entry) = self.table.get_mut(id) else { return };
                 entry.sending = false;
+                let turn_bytes = self.around.traffic.bytes_sent;
                 let mut env = self.around.env(id);
-                let sent = entry.resume_file(id, &mut self.ring, &mut env);
+                let sent = entry.resume_file(id, turn_bytes, &mut self.ring, &mut env);
                 self.around.traffic.bytes_sent += sent;
                 self.settle(id);
             }
@@ -462,8 +463,8 @@ impl Worker {
     /// Does what the connection wants, and waits for what it waits for.
     fn settle(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
+        let mut sent = self.around.traffic.bytes_sent;
         let mut env = self.around.env(id);
-        let mut sent = 0;
         while let Some(action) = entry.connection.poll_action(&mut env) {
             match action {
                 Action::Send => {
@@ -472,7 +473,7 @@ impl Worker {
                 }
                 Action::Read(read) => entry.read(id, *read, &mut self.ring),
                 Action::SendFile(file) => {
-                    sent += entry.send_file(id, file, &mut self.ring, &mut env);
+                    sent += entry.send_file(id, file, sent, &mut self.ring, &mut env);
                 }
                 Action::ShutdownWrite => entry.shutdown_write(&mut self.ring),
                 Action::Abort => entry.begin_abort(id, &mut self.ring),
@@ -482,7 +483,7 @@ impl Worker {
                 }
             }
         }
-        self.around.traffic.bytes_sent += sent;
+        self.around.traffic.bytes_sent = sent;
         let held_bytes = entry.connection.held_bytes();
         self.around.guard.memory.change(entry.held_bytes, held_bytes);
         entry.held_bytes = held_bytes;
@@ -526,7 +527,9 @@ impl Worker {
             };
             entry.alarm = None;
             if !entry.is_closing() {
-                entry.connection.handle_timeout(&mut self.around.env(id));
+                let mut env = self.around.env(id);
+                entry.look_at_reader(&env);
+                entry.connection.handle_timeout(&mut env);
             }
             self.settle(id);
         }

@@ -363,6 +363,17 @@ impl Listeners {
         self.sockets().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 
+    /// Lets nobody knock any more at TCP sockets, which are about to be closed for good: whoever comes between
+    /// the last look and the close would be reset.
+    pub(crate) fn shut_door(&self) {
+        for entry in self.entries.iter().filter(|entry| matches!(entry.bound, Address::Tcp(_))) {
+            for socket in entry.sockets.iter() {
+                // Fails where somebody forbids filters. Then there is that moment, as ever.
+                let _ = sys::attach_door(socket.as_fd());
+            }
+        }
+    }
+
     /// The number of every descriptor.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.sockets().map(AsRawFd::as_raw_fd)

@@ -157,6 +157,29 @@ mod tests {
     }
 
     #[test]
+    fn a_shut_door_lets_in_who_had_come_and_nobody_else() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let (address, sockets) = bind(any.parse().unwrap(), 1, 16, TRIES_MAX).unwrap();
+            let mut early = TcpStream::connect(address).unwrap();
+            sys::attach_door(sockets[0].as_fd()).unwrap();
+            let within = Duration::from_millis(100);
+            let late = TcpStream::connect_timeout(&address, within).unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut, "neither let in nor refused");
+            let listener = TcpListener::from(sockets.into_iter().next().unwrap());
+            let (mut connection, _) = listener.accept().unwrap();
+            early.write_all(b"hello").unwrap();
+            let mut heard = [0; 5];
+            connection.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, b"hello");
+            listener.set_nonblocking(true).unwrap();
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            drop(listener);
+            let late = TcpStream::connect(address).unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
+
+    #[test]
     fn a_port_that_another_pool_of_this_user_has_is_taken() {
         let (address, _sockets) = bind(any_port(), 2, 16, TRIES_MAX).unwrap();
         let before = Instant::now();
