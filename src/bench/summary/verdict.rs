@@ -593,7 +593,7 @@ mod tests {
             ("generator_lag", Invalid, |it| it.lag_p99 = Some(1_500_000)),
             ("pacing", Suspect, |it| it.paced = Some(0.9)),
             ("generator_saturated", Suspect, |it| {
-                (it.client_busiest, it.paced) = (Some(0.97), None)
+                (it.client_busiest, it.paced) = (Some(0.97), None);
             }),
             ("generator_starved", Suspect, |it| it.client_waited = Some(0.1)),
             ("generator_starved", Invalid, |it| it.client_waited = Some(0.4)),
