@@ -392,6 +392,7 @@ fn a_reload_that_fails_does_not_even_change_what_is_logged() {
     it.signal("workers = 1");
     it.server.wait_for_log("debug: Received"); // says the master
     it.server.wait_for_log("reloaded: ");
+    eventually("the old worker has gone", || it.server.workers().len() == 1);
     rubbish(&it);
     it.signal("workers = 1");
     let log = it.server.read_log_up_to("reloaded: ").join("\n");
