@@ -10,7 +10,6 @@ files.
 
 import argparse
 import contextlib
-import os
 import signal
 import statistics
 import sys
@@ -18,11 +17,10 @@ import tempfile
 from pathlib import Path
 
 from compare import (
-    LOAD_CPU,
-    SERVER_CPU,
     URING_POOL,
     WORKLOADS,
     Server,
+    check_windows,
     first_version,
     machine,
     median_of,
@@ -80,10 +78,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5, help="windows each (%(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="length of a window (%(default)s)")
     options = parser.parse_args()
-    if options.rounds < 1 or options.seconds < 1:
-        parser.error("at least one round and one second")
-    if not {int(SERVER_CPU), int(LOAD_CPU)} <= os.sched_getaffinity(0):
-        parser.error(f"needs CPU {SERVER_CPU} for the server and CPU {LOAD_CPU} for the load")
+    check_windows(parser, options)
     return options
 
 

@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import resource
 import signal
 import statistics
@@ -40,6 +39,7 @@ from compare import (
     WORKLOADS,
     Server,
     Workload,
+    check_windows,
     enters_per_request,
     first_version,
     machine,
@@ -194,10 +194,7 @@ def arguments():
     options.parts = options.parts or list(PARTS)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}")
-    if options.rounds < 1 or options.seconds < 1:
-        parser.error("at least one round and one second")
-    if not {int(SERVER_CPU), int(LOAD_CPU)} <= os.sched_getaffinity(0):
-        parser.error(f"needs CPU {SERVER_CPU} for the server and CPU {LOAD_CPU} for the load")
+    check_windows(parser, options)
     return options
 
 
